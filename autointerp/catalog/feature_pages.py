@@ -1,0 +1,249 @@
+"""The queries behind the pages of single features: contexts, simulations, histogram, output tokens, neighbours, scores.
+
+Features are read many at a time, because a query costs milliseconds and a report has thousands of pages. Like `pages`:
+pure functions of a connection, rows ordered completely, nothing of HTML.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from autointerp.catalog.pages import FeatureRow, select
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True, slots=True)
+class ContextQuota:
+    """How many contexts a page shows: the strongest, of each band, random ones, and simulated silent windows."""
+
+    top: int = 8
+    band: int = 2
+    random: int = 4
+    silent: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRow:
+    """A feature's activations over one window, and what its label made the simulator predict there.
+
+    `kind`: top, band, random, or silent (a simulated window in which the feature does not fire).
+    `positions` and `activations` hold the tokens where it fires, raw. `evidence`: the label names this window as its
+    evidence. `simulation` is ok, failed (see `simulation_reason`) or None where the window was not simulated;
+    `expected` holds one value of 0..10 a token.
+    """
+
+    feature_id: int
+    kind: str
+    split: str
+    band: int
+    rank: int
+    window_id: int
+    peak: float
+    positions: list[int]
+    activations: list[float]
+    duplicate: bool
+    evidence: bool
+    simulation: str | None
+    simulation_reason: str | None
+    expected: list[float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramBin:
+    """Exact number of windows whose peak lies in [2^(bin/4), 2^((bin+1)/4)), over all splits, by band."""
+
+    feature_id: int
+    bin: int
+    band: int
+    n_windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputToken:
+    """A token that the feature's decoder direction promotes or suppresses, by the logit lens."""
+
+    feature_id: int
+    side: str
+    token: int
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    feature_id: int
+    neighbour_id: int
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One score of one of the feature's explanations. `value` is None, with a reason, unless `status` is ok."""
+
+    feature_id: int
+    explanation_id: str
+    scorer: str
+    simulator: str
+    metric: str
+    control: str
+    value: float | None
+    lo: float | None
+    hi: float | None
+    n_ok: int
+    n_failed: int
+    status: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One explainer's explanation of the feature, whether or not the catalog shows it as the feature's label."""
+
+    feature_id: int
+    explanation_id: str
+    explainer: str
+    model: str | None
+    status: str
+    reason: str | None
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePage:
+    """All that the page of one feature shows beside its row of the catalog."""
+
+    feature_id: int
+    contexts: Sequence[ContextRow]
+    histogram: Sequence[HistogramBin]
+    output_tokens: Sequence[OutputToken]
+    neighbours: Sequence[Neighbour]
+    labels: Sequence[LabelRow]
+    scores: Sequence[ScoreRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The tokens of one window and where they come from: `start` counts tokens from the document's beginning."""
+
+    window_id: int
+    doc_id: str
+    start: int
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """`text` is for people; `bytes` is what the token stands for, which need not be valid UTF-8 by itself."""
+
+    token: int
+    text: str
+    bytes: bytes
+
+
+# $1 features, $2 their explanations in the catalog. The simulations are those behind the catalog's score.
+_SIMULATED = """
+WITH wanted AS (
+    SELECT unnest($1::UINTEGER[]) AS feature_id, unnest($2::VARCHAR[]) AS explanation_id
+), simulated AS (
+    SELECT DISTINCT ON (feature_id, window_id) feature_id, window_id, band, status, reason, expected
+    FROM simulations JOIN wanted USING (feature_id, explanation_id)
+    WHERE control = '' AND simulator IN (SELECT simulator FROM ranking)
+    ORDER BY feature_id, window_id, model
+), evidence AS (
+    SELECT DISTINCT feature_id, window_id FROM wanted JOIN explanation_evidence USING (explanation_id)
+)
+"""
+# Bands prefer windows that were simulated: the test split's draw by hash, so still a uniform one. Random contexts have no
+# preference, because what was simulated is not a uniform draw over bands.
+_DRAWN = f"""FROM (
+    {_SIMULATED}
+    SELECT c.feature_id, c.kind, c.split, c.band, c.rank, c.window_id, c.peak, c.positions, c.activations,
+        c.duplicate, e.window_id IS NOT NULL AS evidence,
+        s.status AS simulation, s.reason AS simulation_reason, s.expected,
+        row_number() OVER (
+            PARTITION BY c.feature_id, c.kind, CASE WHEN c.kind = 'band' THEN c.band END
+            ORDER BY CASE WHEN c.kind = 'top' THEN -c.peak END,
+                     CASE WHEN c.kind = 'band' THEN s.status IS DISTINCT FROM 'ok' END,
+                     CASE WHEN c.kind = 'band' THEN c.duplicate END, c.rank, c.split, c.window_id
+        ) AS place
+    FROM contexts c
+    LEFT JOIN simulated s USING (feature_id, window_id)
+    LEFT JOIN evidence e USING (feature_id, window_id)
+    WHERE c.feature_id IN (SELECT feature_id FROM wanted)
+    QUALIFY place <= CASE c.kind WHEN 'top' THEN $3 WHEN 'band' THEN $4 WHEN 'random' THEN $5 ELSE 0 END
+) ORDER BY feature_id, kind DESC, CASE WHEN kind = 'band' THEN -band::INTEGER END, place"""
+_SILENT = f"""FROM (
+    {_SIMULATED}
+    SELECT feature_id, 'silent' AS kind, 'test' AS split, 0 AS band, window_id, 0.0 AS peak,
+        []::USMALLINT[] AS positions, []::FLOAT[] AS activations, false AS duplicate, false AS evidence,
+        status AS simulation, reason AS simulation_reason, expected,
+        row_number() OVER (PARTITION BY feature_id ORDER BY list_max(expected) DESC, window_id) AS rank
+    FROM simulated WHERE band = 0 AND status = 'ok'
+    QUALIFY rank <= $3
+) ORDER BY feature_id, rank"""
+
+_OF_FEATURES = "feature_id IN (SELECT unnest(?::UINTEGER[]))"
+_HISTOGRAM = f"""FROM (
+    SELECT feature_id, bin, band, sum(n_windows)::BIGINT AS n_windows FROM histograms WHERE {_OF_FEATURES} GROUP BY ALL
+) ORDER BY feature_id, bin, band"""
+_TOKENS = f"FROM output_tokens WHERE {_OF_FEATURES} ORDER BY feature_id, side, rank"
+_NEIGHBOURS = f"FROM neighbours WHERE {_OF_FEATURES} ORDER BY feature_id, rank"
+_LABELS = f"FROM explanations WHERE {_OF_FEATURES} ORDER BY feature_id, explanation_id"
+_SCORES = f"""FROM scores WHERE {_OF_FEATURES}
+    ORDER BY feature_id, explanation_id, control, scorer, simulator, metric"""
+
+
+def feature_pages(
+    connection: "duckdb.DuckDBPyConnection", rows: Sequence[FeatureRow], quota: ContextQuota | None = None
+) -> list[FeaturePage]:
+    """The pages of the given rows, in their order. Ask for some hundred at a time, by neighbouring feature numbers.
+
+    Top contexts are the strongest of all splits. Band and random ones are draws. Of the silent windows that were
+    simulated, those with the largest prediction are shown: where the label fires and the feature does not.
+    """
+    quota = quota or ContextQuota()
+    ids = [row.feature_id for row in rows]
+    keys = [ids, [row.explanation_id for row in rows]]
+    drawn = _grouped(select(connection, ContextRow, _DRAWN, [*keys, quota.top, quota.band, quota.random]))
+    silent = _grouped(select(connection, ContextRow, _SILENT, [*keys, quota.silent]))
+    histogram = _grouped(select(connection, HistogramBin, _HISTOGRAM, [ids]))
+    tokens = _grouped(select(connection, OutputToken, _TOKENS, [ids]))
+    near = _grouped(select(connection, Neighbour, _NEIGHBOURS, [ids]))
+    labels = _grouped(select(connection, LabelRow, _LABELS, [ids]))
+    scores = _grouped(select(connection, ScoreRow, _SCORES, [ids]))
+    return [
+        FeaturePage(i, drawn[i] + silent[i], histogram[i], tokens[i], near[i], labels[i], scores[i]) for i in ids
+    ]
+
+
+def windows(connection: "duckdb.DuckDBPyConnection", window_ids: Iterable[int]) -> dict[int, Window]:
+    """The windows with the given ids, in one query."""
+    source = """FROM (
+        SELECT window_id, coalesce(doc_id, 'document ' || w.doc) AS doc_id, start, tokens
+        FROM windows w LEFT JOIN documents d ON d.doc = w.doc
+        WHERE window_id IN (SELECT unnest(?::UBIGINT[]))
+    ) ORDER BY window_id"""
+    return {row.window_id: row for row in select(connection, Window, source, [sorted(set(window_ids))])}
+
+
+def vocabulary(connection: "duckdb.DuckDBPyConnection", tokens: Iterable[int]) -> dict[int, Token]:
+    """The given tokens as far as the catalog knows them."""
+    source = "FROM vocabulary WHERE token IN (SELECT unnest(?::UINTEGER[])) ORDER BY token"
+    return {row.token: row for row in select(connection, Token, source, [sorted(set(tokens))])}
+
+
+class _OfFeature(Protocol):
+    @property
+    def feature_id(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=_OfFeature)
+
+
+def _grouped(items: Iterable[Item]) -> defaultdict[int, list[Item]]:
+    groups: defaultdict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.feature_id].append(item)
+    return groups

@@ -1,0 +1,294 @@
+"""The queries behind a page about a whole catalog: what was run, the ranked rows, the scores at a glance, what failed.
+
+Pure functions of a connection (a cursor of it is used for each query and closed). The static report and the local
+browser read the catalog through these and through `feature_pages`; nothing here knows of HTML. Every query orders its
+rows completely, so the same catalog gives the same pages.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import duckdb
+
+BIN_WIDTH = 0.05
+"""Width of the bins of `score_distribution`, in units of the score."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """A row of the view `catalog`. `rank` 1 has the highest lower bound; NULL (None) where there is no score.
+
+    `rank_lo`–`rank_hi` are the places that the score's interval allows. `lexical_gain` is the score minus that of the
+    token lexicon. `density` is the share of tokens on which the feature fires.
+    """
+
+    rank: int | None
+    feature_id: int
+    title: str | None
+    description: str | None
+    kind: str | None
+    explainer: str | None
+    model: str | None
+    explanation_id: str | None
+    explanation_status: str | None
+    explanation_reason: str | None
+    metric: str | None
+    score: float | None
+    lo: float | None
+    hi: float | None
+    rank_lo: int | None
+    rank_hi: int | None
+    n_ok: int | None
+    n_failed: int | None
+    score_status: str | None
+    score_reason: str | None
+    shuffled: float | None
+    lexical_gain: float | None
+    lexical_gain_lo: float | None
+    lexical_gain_hi: float | None
+    density: float
+    n_tokens: int
+    n_windows: int
+    n_documents: int
+    max_activation: float
+    mean_activation: float | None
+    flag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpendRow:
+    """What one purpose cost with one model, as the provider counted it; `cached_tokens` is part of `input_tokens`."""
+
+    purpose: str | None
+    model: str | None
+    requests: int | None
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBin:
+    """How many features score within [`start`, `start` + BIN_WIDTH): with their own labels, and with shuffled ones."""
+
+    start: float
+    real: int
+    shuffled: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """`n` rows of one table that hold no result, by status and by the kind of reason (the part before the colon)."""
+
+    what: str
+    status: str
+    reason: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The catalog in numbers. Medians are over scored features and None where there is none."""
+
+    n_features: int
+    n_labelled: int
+    n_scored: int
+    n_undefined: int
+    n_score_failed: int
+    n_dead: int
+    n_rare: int
+    n_dense: int
+    median: float | None
+    shuffled_median: float | None
+    n_shuffled: int
+    median_contexts: float | None
+    median_rank_interval: float | None
+    n_lexical: int
+    n_above_lexicon: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conformance:
+    """How the SAE behaved before the harvest: mean active features a token, and the share of variance unexplained."""
+
+    l0: float | None = None
+    l0_expected: float | None = None
+    fvu: float | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What was sampled, as the stage `sample` recorded it. Any fact may be absent."""
+
+    subject: str | None = None
+    sae: str | None = None
+    sae_format: str | None = None
+    hookpoint: str | None = None
+    corpus: str | None = None
+    tokens: int | None = None
+    windows: int | None = None
+    documents: int | None = None
+    features: int | None = None
+    window: int | None = None
+    seed: int | None = None
+    version: str | None = None
+    conformance: Conformance = Conformance()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFacts:
+    """Medians over the scored features with their 95 % intervals, as the stage `score` recorded them."""
+
+    metric: str | None = None
+    n_scored: int | None = None
+    median: float | None = None
+    median_lo: float | None = None
+    median_hi: float | None = None
+    shuffled_median: float | None = None
+    shuffled_median_lo: float | None = None
+    shuffled_median_hi: float | None = None
+
+
+Row = TypeVar("Row")
+
+
+def select(
+    connection: "duckdb.DuckDBPyConnection", record: type[Row], source: str, parameters: Sequence[object] = ()
+) -> list[Row]:
+    """One `record` a row. Its field names are the columns selected; `source` is the rest, from the word FROM on."""
+    columns = ", ".join(f'"{item.name}"' for item in fields(record))  # type: ignore[arg-type]
+    with connection.cursor() as cursor:
+        rows = cursor.execute(f"SELECT {columns} {source}", list(parameters)).fetchall()
+    return [record(*row) for row in rows]
+
+
+def feature_rows(connection: "duckdb.DuckDBPyConnection", limit: int | None = None) -> list[FeatureRow]:
+    """The first `limit` features of the catalog, best first; those without a score come last, by number."""
+    order = "FROM catalog ORDER BY rank NULLS LAST, feature_id"
+    if limit is None:
+        return select(connection, FeatureRow, order)
+    return select(connection, FeatureRow, f"{order} LIMIT ?", [limit])
+
+
+def spend_rows(connection: "duckdb.DuckDBPyConnection") -> list[SpendRow]:
+    """What was asked of models and what it took, by purpose and model. Empty where no model was asked."""
+    return select(connection, SpendRow, "FROM spend ORDER BY purpose, model")
+
+
+def counts(connection: "duckdb.DuckDBPyConnection") -> Counts:
+    """Count the catalog's features by what is known of them."""
+    source = """FROM (SELECT
+        count(*) AS n_features,
+        count(*) FILTER (explanation_status = 'ok') AS n_labelled,
+        count(score) AS n_scored,
+        count(*) FILTER (score_status = 'undefined') AS n_undefined,
+        count(*) FILTER (score_status = 'failed') AS n_score_failed,
+        count(*) FILTER (flag = 'dead') AS n_dead,
+        count(*) FILTER (flag = 'rare') AS n_rare,
+        count(*) FILTER (flag = 'dense') AS n_dense,
+        median(score) AS median,
+        median(shuffled) AS shuffled_median,
+        count(shuffled) AS n_shuffled,
+        median(n_ok) FILTER (score IS NOT NULL) AS median_contexts,
+        median(rank_hi - rank_lo + 1) AS median_rank_interval,
+        count(lexical_gain) AS n_lexical,
+        count(*) FILTER (lexical_gain_lo > 0) AS n_above_lexicon
+        FROM catalog)"""
+    return select(connection, Counts, source)[0]
+
+
+def score_distribution(connection: "duckdb.DuckDBPyConnection") -> list[ScoreBin]:
+    """A histogram of the catalog's scores and of the shuffled control's; empty bins are left out.
+
+    A score of exactly 1 is counted in the bin below it, so that no bin stands outside the range of a correlation.
+    """
+    source = """FROM (
+        SELECT bin * ? AS start, count(*) FILTER (control = '') AS real, count(*) FILTER (control <> '') AS shuffled
+        FROM (
+            SELECT CAST(floor(CASE WHEN value = 1 THEN value - ? / 2 ELSE value END / ? + 1e-9) AS INTEGER) AS bin,
+                   control
+            FROM (SELECT score AS value, '' AS control FROM catalog UNION ALL SELECT shuffled, 'shuffled' FROM catalog)
+            WHERE isfinite(value)
+        ) GROUP BY bin
+    ) ORDER BY start"""
+    return select(connection, ScoreBin, source, [BIN_WIDTH, BIN_WIDTH, BIN_WIDTH])
+
+
+def failures(connection: "duckdb.DuckDBPyConnection") -> list[FailureRow]:
+    """Everything in the catalog that ended without a result, most frequent first. None of it counts as a zero."""
+    source = """FROM (
+        SELECT what, status, coalesce(nullif(trim(split_part(reason, ':', 1)), ''), 'no reason recorded') AS reason,
+               count(*) AS n
+        FROM (SELECT 'explanation' AS what, status, reason FROM explanations
+              UNION ALL SELECT 'simulation', status, reason FROM simulations
+              UNION ALL SELECT 'score', status, reason FROM scores)
+        WHERE status <> 'ok' GROUP BY ALL
+    ) ORDER BY n DESC, what, status, reason"""
+    return select(connection, FailureRow, source)
+
+
+def run_facts(connection: "duckdb.DuckDBPyConnection") -> RunFacts:
+    """What the stage `sample` says of model, SAE and corpus. A fact of the wrong type counts as absent."""
+    known, version = _stage(connection, "sample")
+    conformance = known.get("conformance")
+    gate = conformance if isinstance(conformance, dict) else {}
+    texts = {name: _text(known.get(name)) for name in ("subject", "sae", "sae_format", "hookpoint", "corpus")}
+    counted = ("tokens", "windows", "documents", "features", "window", "seed")
+    numbers = {name: _whole(known.get(name)) for name in counted}
+    measured = {name: _number(gate.get(name)) for name in ("l0", "l0_expected", "fvu")}
+    fitted = Conformance(**measured, tokens=_whole(gate.get("tokens")))
+    return replace(RunFacts(version=version, conformance=fitted, **texts), **numbers)  # type: ignore[arg-type]
+
+
+def score_facts(connection: "duckdb.DuckDBPyConnection") -> ScoreFacts:
+    """What the stage `score` says of the whole; the metric falls back to the one that most of the catalog uses."""
+    known, _ = _stage(connection, "score")
+    names = [item.name for item in fields(ScoreFacts) if item.name not in ("metric", "n_scored")]
+    return ScoreFacts(
+        metric=_text(known.get("metric")) or _commonest_metric(connection),
+        n_scored=_whole(known.get("n_scored")),
+        **{name: _number(known.get(name)) for name in names},
+    )
+
+
+def _stage(connection: "duckdb.DuckDBPyConnection", stage: str) -> tuple[dict[str, Any], str | None]:
+    """The stage's configuration overlaid by its facts, and the version that wrote them; the last row written wins."""
+    query = "SELECT config, facts, version FROM stages WHERE stage = ? ORDER BY rowid DESC LIMIT 1"
+    with connection.cursor() as cursor:
+        row = cursor.execute(query, [stage]).fetchone()
+    if row is None:
+        return {}, None
+    return _object(row[0]) | _object(row[1]), row[2]
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    return value if isinstance(value, dict) else {}
+
+
+def _commonest_metric(connection: "duckdb.DuckDBPyConnection") -> str | None:
+    query = "SELECT metric FROM catalog WHERE metric IS NOT NULL GROUP BY metric ORDER BY count(*) DESC, metric LIMIT 1"
+    with connection.cursor() as cursor:
+        row = cursor.execute(query).fetchone()
+    return row[0] if row else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: object) -> float | None:
+    """A finite number or None; JSON's true and false are not numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _whole(value: object) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)

@@ -1,0 +1,137 @@
+"""From rows to records: the evidence of features, for explainers and scorers. Reads, never writes."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from autointerp.catalog.records import SPLITS, Context, FeatureEvidence, Label, Split
+from autointerp.catalog.store import Catalog
+from autointerp.hashing import sample_key, stable_hash
+from autointerp.vocabulary import Vocabulary
+
+
+def read_vocabulary(catalog: Catalog) -> Vocabulary:
+    table = catalog.arrow("SELECT text, bytes FROM vocabulary ORDER BY token")
+    return Vocabulary(table["text"].to_pylist(), table["bytes"].to_pylist())
+
+
+class EvidenceReader:
+    """Reads the evidence of any features of one catalog. The shared pool of random windows is read once.
+
+    `silent`: silent contexts per split. They are the pool's windows in which the feature does not fire, in the order of a
+    hash of (seed, feature, window): a uniform draw from the feature's silent windows, other for every feature.
+    Contexts of the splits rerank and test that near-duplicate the explain split's are left out.
+    """
+
+    def __init__(self, catalog: Catalog, *, seed: int, silent: int) -> None:
+        self.catalog, self.seed, self.silent = catalog, seed, silent
+        pool = catalog.arrow("SELECT window_id, split, tokens FROM windows WHERE in_pool ORDER BY window_id")
+        self._pool_ids: NDArray[np.uint64] = pool["window_id"].to_numpy()
+        self._pool_splits: list[Split] = pool["split"].to_pylist()
+        self._pool_tokens = _arrays(pool["tokens"], np.int32)
+
+    def read(self, feature_ids: Sequence[int], splits: Sequence[Split] = SPLITS) -> list[FeatureEvidence]:
+        """Evidence of the features, in their order, with contexts of the given splits only."""
+        ids = [int(feature) for feature in feature_ids]
+        contexts = self._contexts(ids, splits)
+        firing = self._firing_pool_windows(ids)
+        strata = self._strata(ids)
+        promoted, suppressed = self._output_tokens(ids, "promoted"), self._output_tokens(ids, "suppressed")
+        found = {row[0]: row for row in self._rows("SELECT feature_id, max_activation, density FROM features", ids)}
+        return [
+            FeatureEvidence(
+                feature_id=feature,
+                max_activation=found[feature][1],
+                density=found[feature][2],
+                contexts=contexts[feature] + self._silent(feature, firing[feature], splits),
+                stratum_windows=strata[feature],
+                promoted=promoted[feature],
+                suppressed=suppressed[feature],
+            )
+            for feature in ids
+        ]
+
+    def _rows(self, select: str, ids: list[int], extra: str = "") -> list[tuple[Any, ...]]:
+        return self.catalog.rows(f"{select} WHERE feature_id IN (SELECT unnest($ids)) {extra}", {"ids": ids})
+
+    def _contexts(self, ids: list[int], splits: Sequence[Split]) -> dict[int, list[Context]]:
+        table = self.catalog.arrow(
+            "SELECT c.feature_id, c.kind, c.split, c.band, c.window_id, w.tokens, c.positions, c.activations "
+            "FROM contexts c JOIN windows w USING (window_id) WHERE c.feature_id IN (SELECT unnest($ids)) "
+            "AND c.split IN (SELECT unnest($splits)) AND c.kind <> 'random' AND NOT c.duplicate "
+            "ORDER BY c.feature_id, c.kind DESC, c.split, c.band, c.rank",
+            {"ids": ids, "splits": list(splits)},
+        )
+        plain = zip(*(table[name].to_pylist() for name in ("feature_id", "kind", "split", "band", "window_id")), strict=True)
+        ragged = zip(
+            _arrays(table["tokens"], np.int32), _arrays(table["positions"], np.int64),
+            _arrays(table["activations"], np.float32), strict=True,
+        )  # fmt: skip
+        contexts: dict[int, list[Context]] = defaultdict(list)
+        for (feature, kind, split, band, window), (tokens, positions, values) in zip(plain, ragged, strict=True):
+            dense = np.zeros(len(tokens), np.float32)
+            dense[positions] = values
+            contexts[feature].append(Context(window, split, kind, band, tokens, dense))
+        return contexts
+
+    def _firing_pool_windows(self, ids: list[int]) -> dict[int, NDArray[np.uint64]]:
+        rows = self._rows("SELECT feature_id, window_id FROM contexts", ids, "AND kind = 'random'")
+        found: dict[int, list[int]] = defaultdict(list)
+        for feature, window in rows:
+            found[feature].append(window)
+        return defaultdict(lambda: np.zeros(0, np.uint64), {f: np.array(w, np.uint64) for f, w in found.items()})
+
+    def _silent(self, feature: int, firing: NDArray[np.uint64], splits: Sequence[Split]) -> list[Context]:
+        silent = np.flatnonzero(~np.isin(self._pool_ids, firing))
+        keys = sample_key(self.seed, stable_hash("silent", feature), self._pool_ids[silent])
+        order = silent[np.argsort(keys, kind="stable")]
+        contexts = []
+        for split in splits:
+            chosen = [index for index in order if self._pool_splits[index] == split][: self.silent]
+            for index in chosen:
+                tokens = self._pool_tokens[index]
+                zeros = np.zeros(len(tokens), np.float32)
+                contexts.append(Context(int(self._pool_ids[index]), split, "silent", 0, tokens, zeros))
+        return contexts
+
+    def _strata(self, ids: list[int]) -> dict[int, dict[tuple[str, int], int]]:
+        strata: dict[int, dict[tuple[str, int], int]] = {feature: {} for feature in ids}
+        for feature, split, band, count in self._rows("SELECT feature_id, split, band, n_windows FROM strata", ids):
+            strata[feature][split, band] = count
+        return strata
+
+    def _output_tokens(self, ids: list[int], side: str) -> dict[int, list[int]]:
+        tokens: dict[int, list[int]] = defaultdict(list)
+        order = f"AND side = '{side}' ORDER BY feature_id, rank"
+        for feature, token in self._rows("SELECT feature_id, token FROM output_tokens", ids, order):
+            tokens[feature].append(token)
+        return tokens
+
+
+def read_labels(catalog: Catalog, explainer_key: str, feature_ids: Sequence[int] | None = None) -> dict[int, tuple[str, Label]]:
+    """feature → (explanation id, label) of the successful explanations of one explainer."""
+    import json
+
+    query = "SELECT feature_id, explanation_id, title, description, kind, rule FROM explanations WHERE status = 'ok' AND explainer_key = $key"
+    parameters: dict[str, Any] = {"key": explainer_key}
+    if feature_ids is not None:
+        query += " AND feature_id IN (SELECT unnest($ids))"
+        parameters["ids"] = [int(feature) for feature in feature_ids]
+    return {
+        feature: (explanation, Label(title, description, kind, None if rule is None else json.loads(rule)))
+        for feature, explanation, title, description, kind, rule in catalog.rows(query + " ORDER BY feature_id", parameters)
+    }
+
+
+def _arrays(column: pa.ChunkedArray, dtype: Any) -> list[NDArray[Any]]:
+    """A list column as one numpy array a row."""
+    arrays: list[NDArray[Any]] = []
+    for chunk in column.chunks:
+        offsets = chunk.offsets.to_numpy()
+        values = chunk.values.to_numpy(zero_copy_only=False).astype(dtype)
+        arrays.extend(values[begin:end] for begin, end in zip(offsets[:-1], offsets[1:], strict=True))
+    return arrays

@@ -1,0 +1,68 @@
+"""What the catalog hands to explainers, scorers and reports: plain frozen records, arrays inside.
+
+Positions count from 0 within a window's tokens; the BOS token that the harvest prepends is not part of a window.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["explain", "rerank", "test"]
+SPLITS: tuple[Split, ...] = ("explain", "rerank", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One feature's activations over one window.
+
+    `kind`: "top" (the strongest windows of the split), "band" (a uniform draw from one band of the activating windows) or
+    "silent" (a window of the shared random pool in which the feature does not fire).
+    `band`: 1 (weakest) … S (strongest); 0 for silent windows. For kind "top" the band that the window belongs to.
+    `tokens` int32 [T]; `activations` float32 [T], raw, 0 where the feature is off.
+    """
+
+    window_id: int
+    split: Split
+    kind: str
+    band: int
+    tokens: NDArray[np.int32]
+    activations: NDArray[np.float32]
+
+    @property
+    def peak(self) -> float:
+        return float(self.activations.max(initial=0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureEvidence:
+    """Everything an explainer or a scorer may see of one feature, from the splits that it is entitled to.
+
+    `stratum_windows` maps (split, band) to the exact number of windows of the corpus in that stratum (band 0: silent).
+    `promoted` and `suppressed` are token ids by the logit lens, strongest first.
+    """
+
+    feature_id: int
+    max_activation: float
+    density: float
+    contexts: Sequence[Context]
+    stratum_windows: Mapping[tuple[str, int], int]
+    promoted: Sequence[int] = ()
+    suppressed: Sequence[int] = ()
+
+    def of(self, split: Split, kinds: tuple[str, ...] = ("top", "band", "silent")) -> list[Context]:
+        """The contexts of one split and of the given kinds, in the catalog's order."""
+        return [context for context in self.contexts if context.split == split and context.kind in kinds]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What an explainer says of a feature. `rule` is machine-readable (the lexicon's patterns) or None."""
+
+    title: str
+    description: str
+    kind: str = "unclear"
+    rule: Mapping[str, Any] | None = None
+    evidence: Sequence[int] = field(default=())

@@ -1,0 +1,36 @@
+-- Views for people. They hold no data and are made anew whenever a catalog is opened for writing.
+
+CREATE OR REPLACE VIEW catalog AS
+WITH shown AS (
+    SELECT e.* FROM explanations e JOIN ranking r ON e.explainer_key = r.explainer_key
+), scored AS (
+    SELECT s.*, r.metric = s.metric AS main
+    FROM scores s JOIN ranking r ON s.score_key = r.score_key
+)
+SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.explainer, e.model, e.explanation_id,
+       e.status AS explanation_status, e.reason AS explanation_reason,
+       m.metric, m.value AS score, m.lo, m.hi, k.rank_lo, k.rank_hi, m.n_ok, m.n_failed,
+       m.status AS score_status, m.reason AS score_reason,
+       c.value AS shuffled,
+       g.value AS lexical_gain, g.lo AS lexical_gain_lo, g.hi AS lexical_gain_hi,
+       f.density, f.n_tokens, f.n_windows, f.n_documents, f.max_activation, f.mean_activation, f.flag
+FROM features f
+LEFT JOIN shown e ON e.feature_id = f.feature_id
+LEFT JOIN scored m ON m.feature_id = f.feature_id AND m.explanation_id = e.explanation_id AND m.main AND m.control = ''
+LEFT JOIN scored c ON c.feature_id = f.feature_id AND c.main AND c.control = 'shuffled'
+LEFT JOIN scored g ON g.feature_id = f.feature_id AND g.explanation_id = e.explanation_id
+                  AND g.metric = 'lexical_gain_' || split_part(m.metric, '_', 2) AND g.control = ''
+LEFT JOIN ranks k ON k.feature_id = f.feature_id
+ORDER BY k.rank NULLS LAST, f.feature_id;
+
+-- One row a token of a context, for people who query: SELECT * FROM examples WHERE feature_id = 7 AND kind = 'top'.
+CREATE OR REPLACE VIEW examples AS
+WITH expanded AS (
+    SELECT c.feature_id, c.kind, c.split, c.band, c.rank, c.window_id, c.peak, d.doc_id,
+           unnest(generate_series(0, len(w.tokens) - 1)) AS position, w.tokens, c.positions, c.activations
+    FROM contexts c JOIN windows w USING (window_id) JOIN documents d ON d.doc = w.doc
+)
+SELECT x.feature_id, x.kind, x.split, x.band, x.rank, x.window_id, x.peak, x.doc_id, x.position::INTEGER AS position,
+       x.tokens[x.position + 1] AS token, v.text,
+       coalesce(x.activations[list_position(x.positions, x.position::USMALLINT)], 0) AS activation
+FROM expanded x JOIN vocabulary v ON v.token = x.tokens[x.position + 1];

@@ -1,0 +1,217 @@
+"""A run's configuration: a TOML file, flags over it, a sentence for every field.
+
+Unknown keys are refused with the nearest known ones. The resolved configuration is written into the catalog with the
+results; it never holds a key, only the name of the environment variable that does.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from autointerp.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SubjectConfig(_Section):
+    """The language model under study."""
+
+    model: str = "demo"
+    """A local folder or Hugging Face id; "demo" is the embedded demo model."""
+    revision: str | None = None
+    """A branch, tag or commit on the hub."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """The arithmetic of the forward pass; auto: float32 on a CPU, the weights' own type on a GPU."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes a GPU if there is one."""
+
+
+class SaeConfig(_Section):
+    """The dictionary."""
+
+    path: str = "demo"
+    """A local folder or file, or a Hugging Face id (with a subfolder: owner/name/sub/folder); "demo" is the embedded SAE."""
+    format: str | None = None
+    """Name of the format where it cannot be told from the files; see docs/sae-formats.md."""
+    hookpoint: str | None = None
+    """Module path such as model.layers.2 (":in" for its input) or TransformerLens name; default: the SAE's own."""
+
+
+class CorpusConfig(_Section):
+    """The text that features are looked at on."""
+
+    source: str = "stdlib"
+    """stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME[:CONFIG[:SPLIT]]."""
+    text_field: str = "text"
+    """The field or column that holds the text."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Stop after so many tokens; none takes the whole corpus."""
+    window: int = Field(default=128, ge=2, le=65535)
+    """Length of a row of the forward pass, with BOS where it is prepended."""
+    prepend_bos: bool | None = None
+    """Whether each window begins with BOS; default: as the SAE was trained, else where the tokenizer has one."""
+
+
+class SampleConfig(_Section):
+    """Which contexts are kept for each feature."""
+
+    features: str = "all"
+    """all, ids and ranges such as 0-999,2048, or a file with one id or range a line."""
+    top: int = Field(default=20, ge=1, le=1000)
+    """Strongest windows kept for each split."""
+    bands: int = Field(default=5, ge=1, le=50)
+    """Bands of the activating windows by their peak, near-quantiles of the feature's own."""
+    per_band: int = Field(default=8, ge=1, le=1000)
+    """Uniformly drawn windows kept for each band and split."""
+    pool: int = Field(default=512, ge=8)
+    """Windows of the shared uniform random pool; silent contexts come from it."""
+    batch_windows: int = Field(default=32, ge=1)
+    """Windows a forward pass; more need more memory, the result is the same."""
+    allow_mismatch: bool = False
+    """Go on although the conformance gate says that SAE and model do not fit."""
+
+
+class ExplainConfig(_Section):
+    """Who writes the labels."""
+
+    explainer: str = "lexicon"
+    """Name of the explainer; lexicon asks no model."""
+    provider: str = "openai"
+    """Name of the provider, for explainers and simulators that ask a model."""
+    model: str | None = None
+    """The model that writes labels."""
+    base_url: str | None = None
+    """Address of an OpenAI- or Anthropic-compatible server."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key; default: the provider's own."""
+    concurrency: int = Field(default=32, ge=1)
+    """Requests in flight."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds until an unanswered request counts as failed and is tried again."""
+    include_rare: bool = False
+    """Label features that fire in fewer than 20 documents, too."""
+
+
+class ScoreConfig(_Section):
+    """How labels are graded."""
+
+    simulator: str | None = None
+    """Name of the simulator; default: lexicon for lexicon labels, else logprob_free."""
+    model: str | None = None
+    """The model that simulates; default: the one that writes labels."""
+    per_band: int = Field(default=5, ge=1)
+    """Test contexts drawn from each band, as far as sampled."""
+    silent: int = Field(default=25, ge=1)
+    """Test contexts in which the feature does not fire."""
+    control_features: int | None = Field(default=None, ge=0)
+    """Features in the shuffled-label control; default: all where simulating is free, else 50."""
+    resamples: int = Field(default=1000, ge=100)
+    """Bootstrap resamples for the intervals."""
+    rank_by: Literal["r_balanced", "r_corpus"] = "r_balanced"
+    """The metric whose lower bound orders the catalog."""
+
+
+class ReportConfig(_Section):
+    """The HTML report."""
+
+    title: str | None = None
+    """Heading of the report; default: the names of model and SAE."""
+    limit: int | None = Field(default=None, ge=1)
+    """Show only the first so many features of the ranking."""
+
+
+class Config(_Section):
+    """Everything that a run depends on."""
+
+    subject: SubjectConfig = SubjectConfig()
+    sae: SaeConfig = SaeConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    sample: SampleConfig = SampleConfig()
+    explain: ExplainConfig = ExplainConfig()
+    score: ScoreConfig = ScoreConfig()
+    report: ReportConfig = ReportConfig()
+    seed: int = Field(default=0, ge=0)
+    """Seed of every draw: splits, samples, bootstrap, controls."""
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of a TOML file over `base`, with `overrides` ("section.field" → value, None ignored) on top.
+
+    Raises UserError that names the file, the key, what was found and what was expected.
+    """
+    data = _merged(dict(base or {}), _read_toml(path) if path else {})
+    for dotted, value in overrides.items():
+        if value is not None:
+            _assign(data, dotted, value)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        where = str(path) if path else "options"
+        raise UserError("; ".join(_sentence(detail, where) for detail in error.errors())) from None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`section.field=value` of --set; the value is read as TOML, else as a plain string."""
+    dotted, equals, value = text.partition("=")
+    if not equals or not dotted.strip():
+        raise UserError(f"--set {text!r}: expected section.field=value, such as --set sample.top=40")
+    try:
+        return dotted.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return dotted.strip(), value.strip()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, expected a TOML file; for a run folder use --out {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in over.items():
+        inner = base.get(key)
+        base[key] = _merged(dict(inner), value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return base
+
+
+def _assign(data: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, field = dotted.split(".")
+    for section in sections:
+        inner = data.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{dotted}: {section!r} is not a section of the configuration")
+        data = inner
+    data[field] = value
+
+
+def _sentence(detail: ErrorDetails, where: str) -> str:
+    location = [str(part) for part in detail["loc"]]
+    name = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        known = _known_fields(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
+        return f"{where}: unknown key {name!r}; {hint}"
+    return f"{where}: {name} = {detail['input']!r}: {detail['msg'].lower()}"
+
+
+def _known_fields(sections: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for section in sections:
+        annotation = model.model_fields[section].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)

@@ -1,0 +1,9 @@
+"""The one class of error that is the user's to mend. The command line prints it as one line and exits with code 2."""
+
+
+class UserError(Exception):
+    """Say what was found, what was expected and what to do, in that order, on one line."""
+
+
+class DataError(UserError):
+    """A file that was read is not what its format says: the message names the file and the key."""

@@ -1,0 +1,64 @@
+"""Files that are either whole or absent, and markers that say that a piece of work is complete."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autointerp.errors import UserError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    def write(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+def write_marker(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Mark `folder` as complete. Written last, so that its presence means that all else is there."""
+    write_text(folder / "COMPLETE.json", json.dumps(facts, sort_keys=True, indent=1) + "\n")
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """The facts of a complete folder, or None."""
+    try:
+        return dict(json.loads((folder / "COMPLETE.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock for the time of the block. The system frees it when the process ends, however it ends.
+
+    Raises UserError that names the process which holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise UserError(
+                f"{path.parent} is in use by another autointerp (process {holder}); wait for it, or stop it"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+"""Progress of long stages: a live bar on a terminal, a line every few seconds elsewhere; rate and time left in both."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int, str], None]
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def progress(what: str, total: int | None, unit: str, *, done: int = 0) -> Iterator[Advance]:
+    """Show the progress of one stage on stderr; the block calls `advance(count, note)`.
+
+    `done`: what an earlier run had finished already; it does not count into the rate.
+    """
+    if sys.stderr.isatty():
+        with _bar(what, total, unit, done) as advance:
+            yield advance
+    else:
+        with _lines(what, total, unit, done) as advance:
+            yield advance
+
+
+@contextmanager
+def _bar(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = [
+        TextColumn("{task.description:<10}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[counts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]  # fmt: skip
+    meter = _Meter(total, unit, done)
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=total, completed=done, counts="", note="")
+
+        def advance(count: int, note: str = "") -> None:
+            meter.add(count)
+            bars.update(task, advance=count, counts=meter.counts(), note=note)
+
+        yield advance
+
+
+@contextmanager
+def _lines(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
+    meter = _Meter(total, unit, done)
+    last = [time.monotonic(), ""]
+
+    def advance(count: int, note: str = "") -> None:
+        meter.add(count)
+        last[1] = note
+        if time.monotonic() - float(last[0]) >= _SECONDS_BETWEEN_LINES:
+            last[0] = time.monotonic()
+            print(f"{what}: {meter.line()} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    yield advance
+    print(f"{what}: {meter.counts()} in {meter.elapsed():.1f} s {last[1]}".rstrip(), file=sys.stderr, flush=True)
+
+
+class _Meter:
+    """Counts, rate and time left."""
+
+    def __init__(self, total: int | None, unit: str, done: int) -> None:
+        self.total, self.unit, self.done, self._before = total, unit, done, done
+        self._began = time.monotonic()
+
+    def add(self, count: int) -> None:
+        self.done += count
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def rate(self) -> float:
+        return (self.done - self._before) / max(self.elapsed(), 1e-6)
+
+    def counts(self) -> str:
+        total = "" if self.total is None else f" / {self.total:,}"
+        return f"{self.done:,}{total} {self.unit} ({_short(self.rate())}/s)"
+
+    def line(self) -> str:
+        if self.total is None or self.rate() == 0:
+            return self.counts()
+        return f"{self.counts()}, {_clock((self.total - self.done) / self.rate())} left"
+
+
+def _short(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
