@@ -1,0 +1,90 @@
+"""Options that the commands share, and the way from them to a configuration."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from autointerp.config import Config, load_config, parse_setting
+from autointerp.errors import UserError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+DEMO_FOLDER = Path("reports/demo")
+
+# option → the field of the configuration that it sets
+_FIELDS = {
+    "model": "subject.model", "device": "subject.device", "dtype": "subject.dtype", "sae": "sae.path",
+    "sae_format": "sae.format", "hookpoint": "sae.hookpoint", "corpus": "corpus.source", "text_field": "corpus.text_field",
+    "max_tokens": "corpus.max_tokens", "features": "sample.features", "explainer": "explain.explainer",
+    "provider": "explain.provider", "label_model": "explain.model", "base_url": "explain.base_url",
+    "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency", "simulator": "score.simulator",
+    "rank_by": "score.rank_by", "seed": "seed",
+}  # fmt: skip
+
+
+def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+folder_options = _stack(
+    click.argument("config_file", metavar="[CONFIG.toml]", required=False, type=click.Path(path_type=Path)),
+    click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR",
+                 help="The run's folder; everything goes there, and a rerun goes on there. Default for the demo: reports/demo."),
+    click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE",
+                 help="Any field of the configuration, for instance --set sample.top=40. See docs/configuration.md."),
+    click.option("--seed", type=int, help="Seed of every draw. [default: 0]"),
+)  # fmt: skip
+
+sample_options = _stack(
+    click.option("--model", metavar="PATH_OR_HUB_ID", help="The language model under study. [default: the embedded demo model]"),
+    click.option("--sae", metavar="PATH_OR_HUB_ID", help="The sparse autoencoder, in any known format. [default: the demo's]"),
+    click.option("--hookpoint", help="Where the SAE reads: a module such as model.layers.2, or a TransformerLens name. "
+                                     "[default: as the SAE's files say]"),
+    click.option("--sae-format", help="Name of the SAE's format, where its files do not tell."),
+    click.option("--corpus", metavar="SOURCE", help="stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME. "
+                                                    "[default: stdlib]"),
+    click.option("--text-field", help="Field or column that holds the text. [default: text]"),
+    click.option("--max-tokens", type=int, help="Stop after so many tokens of the corpus."),
+    click.option("--features", metavar="WHICH", help="all, ids and ranges such as 0-999,2048, or a file of them. [default: all]"),
+    click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]"),
+    click.option("--dtype", help="float32, bfloat16, float16, or auto. [default: auto]"),
+)  # fmt: skip
+
+model_options = _stack(
+    click.option("--explainer", help="Who writes the labels: lexicon (no model is asked), token_activation, … "
+                                     "[default: lexicon]"),
+    click.option("--provider", help="openai (and every compatible server), anthropic, or mock. [default: openai]"),
+    click.option("--label-model", metavar="NAME", help="The model that writes labels and simulates."),
+    click.option("--base-url", metavar="URL", help="Address of a compatible server, such as http://127.0.0.1:8000/v1."),
+    click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the key. "
+                                                       "[default: OPENAI_API_KEY or ANTHROPIC_API_KEY]"),
+    click.option("--concurrency", type=int, help="Requests in flight. [default: 32]"),
+)  # fmt: skip
+
+score_options = _stack(
+    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. [default: to suit the labels]"),
+    click.option("--rank-by", help="r_balanced or r_corpus. [default: r_balanced]"),
+)  # fmt: skip
+
+
+def configure(config_file: Path | None, out: Path | None, settings: tuple[str, ...], **given: Any) -> tuple[Config, Path]:
+    """The configuration and the run's folder.
+
+    In rising order of precedence: what an earlier command left in the folder, the TOML file, --set, the other options.
+    """
+    from autointerp.pipeline import saved_config
+
+    overrides = dict(parse_setting(text) for text in settings)
+    overrides |= {_FIELDS[name]: value for name, value in given.items() if value is not None}
+    if out is None:
+        config = load_config(config_file, overrides)
+        if (config.subject.model, config.sae.path) != ("demo", "demo"):
+            raise UserError("no run folder: name one with --out RUN_DIR, for instance --out reports/my-sae")
+        out = DEMO_FOLDER
+    return load_config(config_file, overrides, base=saved_config(out)), out

@@ -1,0 +1,72 @@
+"""The command `sql`: read-only queries over a run's catalog."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from autointerp.cli.options import DEMO_FOLDER
+from autointerp.errors import UserError
+
+
+@click.command()
+@click.argument("query")
+@click.option("--out", type=click.Path(path_type=Path), default=DEMO_FOLDER, show_default=True, metavar="RUN_DIR", help="The run's folder.")
+@click.option("--format", "style", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def sql(query: str, out: Path, style: str) -> None:
+    """Query a catalog, read-only.
+
+    \b
+    autointerp sql "SELECT rank, feature_id, title, score, lo, hi FROM catalog LIMIT 20"
+    autointerp sql "SELECT doc_id, text, activation FROM examples WHERE feature_id = 7 AND rank = 1 AND kind = 'top'"
+    autointerp sql "SHOW TABLES"
+
+    The tables and views are described in docs/catalog.md.
+    """
+    import duckdb
+
+    from autointerp.catalog.store import Catalog
+    from autointerp.pipeline import catalog_path
+
+    with Catalog.open(catalog_path(out)) as catalog:
+        try:
+            cursor = catalog.connection.execute(query)
+            names = [column[0] for column in cursor.description or []]
+            rows = cursor.fetchall()
+        except duckdb.Error as error:
+            raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
+    if style == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(names)
+        writer.writerows(rows)
+    elif style == "json":
+        for row in rows:
+            click.echo(json.dumps(dict(zip(names, row, strict=True)), default=_plain, ensure_ascii=False))
+    else:
+        _print_table(names, rows)
+
+
+def _plain(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _print_table(names: list[str], rows: list[tuple[object, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for index, name in enumerate(names):
+        numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))  # Text, not markup: a label may hold brackets
+    Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,65 @@
+"""The conformance gate: does this SAE, as we read it, fit this model at this hookpoint?
+
+About 20 thousand tokens are encoded and decoded before a harvest. Two figures catch nearly every mistake of bias, scale,
+hookpoint, normalisation or transposition: the mean number of active features per token (L0), against the SAE's own k or l0
+where it is known, and the fraction of the hidden state's variance that the reconstruction leaves unexplained (FVU).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from autointerp.harvest.forward import Reader
+from autointerp.subject.windows import Windows
+
+L0_RANGE = (0.5, 1.5)  # × the expected L0 (sae-formats.md, Rules)
+FVU_LIMIT = 1.0  # worse than predicting the mean: certainly wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Conformance:
+    """Measured figures. `problem` says in one sentence what is grossly wrong, or is None. `fvu` None for transcoders."""
+
+    l0: float
+    l0_expected: float | None
+    fvu: float | None
+    tokens: int
+    problem: str | None
+
+
+def measure_conformance(reader: Reader, windows: Windows, *, max_tokens: int = 20_000, batch_windows: int = 16) -> Conformance:
+    """L0 and FVU over the first windows. FVU = Σ|x − x̂|² / Σ|x − mean x|², in float64."""
+    sae = reader.sae
+    seen = active = 0
+    residual = 0.0
+    total = torch.zeros(sae.d_in, dtype=torch.float64)
+    squares = torch.zeros(sae.d_in, dtype=torch.float64)
+    is_transcoder = sae.transcoder
+    for begin in range(0, len(windows), batch_windows):
+        hidden = reader.hidden(windows, begin, min(begin + batch_windows, len(windows))).hidden
+        latents = sae.encode(hidden)
+        active += int((latents != 0).sum())
+        x = hidden.double().cpu()
+        total += x.sum(0)
+        squares += x.square().sum(0)
+        if not is_transcoder:
+            residual += float((x - sae.decode(latents).double().cpu()).square().sum())
+        seen += len(hidden)
+        if seen >= max_tokens:
+            break
+    seen = max(seen, 1)
+    variance = float((squares - total.square() / seen).sum())
+    l0 = active / seen
+    fvu = None if is_transcoder or variance <= 0 else residual / variance
+    expected = None if sae.l0_expected is None else float(sae.l0_expected)
+    return Conformance(l0, expected, fvu, seen, _problem(l0, expected, fvu))
+
+
+def _problem(l0: float, expected: float | None, fvu: float | None) -> str | None:
+    if l0 == 0:
+        return "no feature fires on any of the tokens"
+    if expected is not None and not L0_RANGE[0] <= l0 / expected <= L0_RANGE[1]:
+        return f"{l0:.1f} features fire per token, but the SAE's own configuration says {expected:.1f}"
+    if fvu is not None and fvu > FVU_LIMIT:
+        return f"the reconstruction leaves {fvu:.2f} of the variance unexplained: worse than the mean alone"
+    return None

@@ -1,0 +1,42 @@
+"""Which features a run is about: `all`, ids and ranges, or a file of them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autointerp.errors import UserError
+
+
+def parse_features(text: str, width: int) -> NDArray[np.int64]:
+    """Sorted distinct ids of `all`, `0-999,2048` or a file with one such piece a line (# begins a comment).
+
+    Raises UserError for an id outside 0 … width − 1 and for text that is none of these.
+    """
+    if text.strip() == "all":
+        return np.arange(width, dtype=np.int64)
+    path = Path(text)
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        pieces = [piece for line in lines for piece in line.partition("#")[0].split(",")]
+    else:
+        pieces = text.split(",")
+    ranges = [_range(piece.strip(), text, width) for piece in pieces if piece.strip()]
+    if not ranges:
+        raise UserError(f"--features {text!r} names no feature; expected all, ids and ranges such as 0-999,2048, or a file")
+    return np.unique(np.concatenate(ranges))
+
+
+def _range(piece: str, text: str, width: int) -> NDArray[np.int64]:
+    first, dash, last = piece.partition("-")
+    if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
+        raise UserError(
+            f"--features {text!r}: {piece!r} is neither an id nor a range, and no file has that name; "
+            "expected all, ids and ranges such as 0-999,2048, or a file with one a line"
+        )
+    low, high = int(first), int(last) if dash else int(first)
+    if low > high:
+        raise UserError(f"--features {text!r}: the range {piece!r} runs backwards; write {high}-{low}")
+    if high >= width:
+        raise UserError(f"--features {text!r}: feature {high} is out of range; the SAE has features 0 to {width - 1}")
+    return np.arange(low, high + 1, dtype=np.int64)

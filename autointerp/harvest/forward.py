@@ -1,0 +1,92 @@
+"""Windows in, firings out: the only place of the harvest where the subject model and the SAE run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autointerp.errors import DataError
+from autointerp.harvest.sketch import BatchWindows, Firings
+from autointerp.sae import SAE
+from autointerp.subject.hookpoints import Hookpoint, capture
+from autointerp.subject.model import Subject
+from autointerp.subject.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Hidden states of the real tokens of a batch, in window order: BOS, padding and special tokens are left out.
+
+    `hidden` [n, d_in], on the subject's device; `row` int32 [n], the window within the batch; `position` uint16 [n].
+    """
+
+    hidden: torch.Tensor
+    row: NDArray[np.int32]
+    position: NDArray[np.uint16]
+
+
+class Reader:
+    """Runs batches of windows through the subject, as far as the hookpoint, and through the SAE's encoder."""
+
+    def __init__(self, subject: Subject, sae: SAE, hookpoint: Hookpoint, *, prepend_bos: bool) -> None:
+        self.subject, self.sae, self.hookpoint = subject, sae, hookpoint
+        self._bos = subject.tokenizer.bos_token_id if prepend_bos else None
+        self._special = np.array(sorted(subject.tokenizer.all_special_ids), dtype=np.int64)
+
+    def hidden(self, windows: Windows, begin: int, end: int) -> TokenRows:
+        """Hidden states at the hookpoint of windows begin … end − 1."""
+        ids, valid = self._batch(windows, begin, end)
+        input_ids = torch.from_numpy(ids).to(self.subject.device)
+        states = capture(self.subject.model, [self.hookpoint], input_ids)[self.hookpoint]
+        mask = torch.from_numpy(valid).to(states.device)
+        row, column = np.nonzero(valid)
+        hidden = states[mask]
+        if not bool(torch.isfinite(hidden).all()):
+            bad = windows.window_id[begin + row[int((~torch.isfinite(hidden)).any(1).nonzero()[0, 0])]]
+            raise DataError(
+                f"the subject's hidden state at {self.hookpoint} is NaN or infinite in window {bad}; "
+                "if the model runs in float16, use --dtype float32 or bfloat16"
+            )
+        return TokenRows(hidden, row.astype(np.int32), (column - self._shift).astype(np.uint16))
+
+    def firings(self, windows: Windows, begin: int, end: int, features: NDArray[np.int64] | None) -> Firings:
+        """Activations of windows begin … end − 1, of all features or of those named, sorted by (feature, window)."""
+        tokens = self.hidden(windows, begin, end)
+        sparse = self.sae.encode_sparse(tokens.hidden, features)
+        found = Firings(sparse.feature, tokens.row[sparse.row], tokens.position[sparse.row], sparse.value)
+        if (positive := sparse.value > 0).all():
+            return found
+        # An abstopk SAE keeps signs. An activation is a value ≥ 0 here (scoring.md, Words); the negative side is left out.
+        return Firings(found.feature[positive], found.row[positive], found.position[positive], found.value[positive])
+
+    @property
+    def _shift(self) -> int:
+        return 0 if self._bos is None else 1
+
+    def _batch(self, windows: Windows, begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Token ids [b, t], padded on the right, where a causal model does not look; and which of them count."""
+        lengths = np.diff(windows.offsets[begin : end + 1])
+        width = int(lengths.max()) + self._shift
+        inside = np.arange(width)[None] - self._shift < lengths[:, None]
+        inside[:, : self._shift] = False
+        ids = np.zeros((end - begin, width), np.int64)
+        ids[inside] = windows.tokens[windows.offsets[begin] : windows.offsets[end]]
+        valid = inside & ~np.isin(ids, self._special)
+        if self._bos is not None:
+            ids[:, 0] = self._bos
+        return ids, valid
+
+
+def batches(
+    reader: Reader, windows: Windows, pool: NDArray[np.uint64], features: NDArray[np.int64] | None, batch_windows: int
+) -> Iterator[tuple[Firings, BatchWindows, int]]:
+    """Firings of consecutive batches of windows, with the windows' facts and the number of their tokens."""
+    in_pool = np.isin(windows.window_id, pool)
+    for begin in range(0, len(windows), batch_windows):
+        end = min(begin + batch_windows, len(windows))
+        part = slice(begin, end)
+        facts = BatchWindows(windows.window_id[part], windows.doc[part], windows.split[part], in_pool[part])
+        n_tokens = int(windows.offsets[end] - windows.offsets[begin])
+        yield reader.firings(windows, begin, end, features), facts, n_tokens

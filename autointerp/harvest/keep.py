@@ -1,0 +1,109 @@
+"""For every cell, the k rows with the smallest (key, window): one mechanism for top-n and for bottom-k samples.
+
+With key = the complement of the peak's float bits it keeps the strongest windows, ties broken by window id; with key = a
+hash it keeps a uniform sample without replacement. Both are associative: rows may come in any order, batch or shard.
+Pure numpy. A row carries a ragged payload, its non-zero positions and values. Memory is bounded by cells × k rows, plus a
+buffer of the same order that is merged when it is full.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BUFFER_ROWS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """n rows with ragged payloads: row i owns entries offsets[i]:offsets[i+1] of `positions` and `values`.
+
+    `cell` int64 [n]; `key`, `window` uint64 [n]; `peak` float32 [n]; `peak_position` uint16 [n].
+    """
+
+    cell: NDArray[np.int64]
+    key: NDArray[np.uint64]
+    window: NDArray[np.uint64]
+    peak: NDArray[np.float32]
+    peak_position: NDArray[np.uint16]
+    offsets: NDArray[np.int64]
+    positions: NDArray[np.uint16]
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    def take(self, index: NDArray[np.intp]) -> "Rows":
+        """The rows at `index`, in that order, with their payloads."""
+        lengths = np.diff(self.offsets)[index]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        entries = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        plain = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in _RAGGED}
+        return Rows(**plain, offsets=offsets, positions=self.positions[entries], values=self.values[entries])
+
+
+_RAGGED = ("offsets", "positions", "values")
+
+
+def no_rows() -> Rows:
+    empty = {
+        "cell": np.int64, "key": np.uint64, "window": np.uint64, "peak": np.float32, "peak_position": np.uint16,
+        "positions": np.uint16, "values": np.float32,
+    }  # fmt: skip
+    return Rows(**{name: np.zeros(0, kind) for name, kind in empty.items()}, offsets=np.zeros(1, np.int64))
+
+
+def concatenate(parts: list[Rows]) -> Rows:
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    plain = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Rows) if f.name != "offsets"}
+    return Rows(**plain, offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+class Keep:
+    """The k smallest rows of every cell among all that were added."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self._kept = no_rows()
+        self._buffer: list[Rows] = []
+        self._buffered = 0
+        self._full_cells = np.zeros(0, np.int64)
+        self._limits = np.zeros(0, np.uint64)
+
+    def may_enter(self, cell: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """False for rows that are surely not among the k smallest of their cell; add only the others."""
+        if self.k == 0:
+            return np.zeros(len(cell), np.bool_)
+        if len(self._full_cells) == 0:
+            return np.ones(len(cell), np.bool_)
+        at = np.minimum(np.searchsorted(self._full_cells, cell), len(self._full_cells) - 1)
+        # Equal keys stay: the window id decides, and that is the merge's business.
+        return (self._full_cells[at] != cell) | (key <= self._limits[at])
+
+    def add(self, rows: Rows) -> None:
+        if len(rows) == 0:
+            return
+        self._buffer.append(rows)
+        self._buffered += len(rows)
+        if self._buffered >= max(_BUFFER_ROWS, len(self._kept)):
+            self._merge()
+
+    def rows(self) -> Rows:
+        """All kept rows, sorted by (cell, key, window)."""
+        self._merge()
+        return self._kept
+
+    def _merge(self) -> None:
+        if not self._buffer:
+            return
+        rows = concatenate([self._kept, *self._buffer])
+        self._buffer, self._buffered = [], 0
+        order = np.lexsort((rows.window, rows.key, rows.cell))
+        cell = rows.cell[order]
+        first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
+        sizes = np.diff(np.append(first, len(cell)))
+        rank = np.arange(len(cell)) - np.repeat(first, sizes)
+        self._kept = rows.take(order[rank < self.k])
+        full = np.flatnonzero(sizes >= self.k)
+        last = first[full] + self.k - 1
+        self._full_cells, self._limits = cell[last], rows.key[order[last]]

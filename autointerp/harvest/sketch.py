@@ -1,0 +1,197 @@
+"""What the harvest remembers of every feature: exact counts, a histogram of window peaks, and samples of windows.
+
+Pure numpy: knows nothing of models, files or databases. Everything here merges associatively, so shards can be cut anywhere
+between documents. Memory: features × (counts + occupied histogram bins × k samples), whatever the number of tokens.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autointerp.harvest.keep import Keep, Rows, concatenate, no_rows
+from autointerp.hashing import sample_key
+
+BINS_PER_OCTAVE = 4
+_BIN_SPAN = 2048  # float32 exponents × 4 fit with room to spare
+_QUARTERS = np.array([2**0.25, 2**0.5, 2**0.75], dtype=np.float32)
+
+
+def bin_of(peak: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Histogram bin of positive values: bin b holds [2^(b/4), 2^((b+1)/4)). Exact and the same on every machine."""
+    mantissa, exponent = np.frexp(peak)
+    return (exponent.astype(np.int64) - 1) * BINS_PER_OCTAVE + np.searchsorted(_QUARTERS, 2 * mantissa, side="right")
+
+
+def peak_key(peak: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Keys that sort positive floats from large to small: positive floats compare as their bits do."""
+    return np.uint64(0xFFFFFFFF) - np.ascontiguousarray(peak, dtype=np.float32).view(np.uint32).astype(np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Firings:
+    """Activations of a batch of windows, sorted by (feature, window, position): nnz entries.
+
+    `feature` int32; `row` int32, index of the window within the batch; `position` uint16; `value` float32 > 0.
+    """
+
+    feature: NDArray[np.int32]
+    row: NDArray[np.int32]
+    position: NDArray[np.uint16]
+    value: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWindows:
+    """The windows that `Firings.row` indexes: ids, documents, splits (index into SPLITS), membership of the random pool."""
+
+    window_id: NDArray[np.uint64]
+    doc: NDArray[np.uint32]
+    split: NDArray[np.uint8]
+    in_pool: NDArray[np.bool_]
+
+
+class Sketch:
+    """Streaming summary of `n_features` features. Documents must arrive one after the other, never interleaved."""
+
+    def __init__(self, n_features: int, *, top: int, per_band: int, seed: int) -> None:
+        self.n_features, self.seed = n_features, seed
+        self.n_tokens = np.zeros(n_features, np.int64)
+        self.n_windows = np.zeros(n_features, np.int64)
+        self.n_documents = np.zeros(n_features, np.int64)
+        self.total = np.zeros(n_features, np.float64)
+        self.total_squares = np.zeros(n_features, np.float64)
+        self.maximum = np.zeros(n_features, np.float32)
+        self.top = Keep(top)
+        self.sample = Keep(per_band)
+        self._pool: list[Rows] = []
+        self._last_doc = np.full(n_features, -1, np.int64)
+        self._cells: list[NDArray[np.int64]] = []
+        self._cell_count = 0
+        self._histogram = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    def update(self, firings: Firings, windows: BatchWindows) -> None:
+        """Add a batch of windows."""
+        if len(firings.feature) == 0:
+            return
+        self._add_moments(firings)
+        pairs = _pairs(firings, windows)
+        self._add_windows(pairs)
+        split_cell = pairs.cell * 3 + windows.split[pairs.row]
+        bins = bin_of(pairs.peak)
+        self._add_histogram(_bin_cell(split_cell, bins))
+
+        key = peak_key(pairs.peak)
+        wanted = np.flatnonzero(self.top.may_enter(split_cell, key))
+        self.top.add(_rows(firings, pairs, windows, wanted, split_cell, key))
+
+        bin_cell = _bin_cell(split_cell, bins)
+        key = sample_key(self.seed, pairs.cell.astype(np.uint64), windows.window_id[pairs.row])
+        wanted = np.flatnonzero(self.sample.may_enter(bin_cell, key))
+        self.sample.add(_rows(firings, pairs, windows, wanted, bin_cell, key))
+
+        pooled = np.flatnonzero(windows.in_pool[pairs.row])
+        if len(pooled):
+            self._pool.append(_rows(firings, pairs, windows, pooled, bin_cell, key))
+
+    def histogram(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Occupied cells (see `split_cells`) and the number of windows in each."""
+        self._fold_histogram()
+        return self._histogram
+
+    def pool(self) -> Rows:
+        """Every activation of the pool's windows."""
+        return concatenate(self._pool) if self._pool else no_rows()
+
+    def _add_moments(self, firings: Firings) -> None:
+        starts = np.flatnonzero(np.diff(firings.feature, prepend=-1))
+        features = firings.feature[starts]
+        value = firings.value.astype(np.float64)
+        self.n_tokens[features] += np.diff(np.append(starts, len(value)))
+        self.total[features] += np.add.reduceat(value, starts)
+        self.total_squares[features] += np.add.reduceat(value * value, starts)
+        self.maximum[features] = np.maximum(self.maximum[features], np.maximum.reduceat(firings.value, starts))
+
+    def _add_windows(self, pairs: "_Pairs") -> None:
+        starts = np.flatnonzero(np.diff(pairs.cell, prepend=-1))
+        features = pairs.cell[starts]
+        self.n_windows[features] += np.diff(np.append(starts, len(pairs.cell)))
+        # Pairs are sorted by (feature, window) and windows by document, so a new document shows as a change.
+        previous = np.concatenate([[-1], pairs.doc[:-1]])
+        previous[starts] = self._last_doc[features]
+        new = pairs.doc != previous
+        self.n_documents += np.bincount(pairs.cell[new], minlength=self.n_features)
+        self._last_doc[features] = pairs.doc[np.append(starts[1:], len(pairs.cell)) - 1]
+
+    def _add_histogram(self, cells: NDArray[np.int64]) -> None:
+        self._cells.append(cells)
+        self._cell_count += len(cells)
+        if self._cell_count >= 1_000_000:
+            self._fold_histogram()
+
+    def _fold_histogram(self) -> None:
+        if not self._cells:
+            return
+        new, counts = np.unique(np.concatenate(self._cells), return_counts=True)
+        self._cells, self._cell_count = [], 0
+        cells, inverse = np.unique(np.concatenate([self._histogram[0], new]), return_inverse=True)
+        both = np.concatenate([self._histogram[1], counts])
+        self._histogram = (cells, np.bincount(inverse, weights=both, minlength=len(cells)).astype(np.int64))
+
+
+def split_cells(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Feature, split and bin of histogram and sample cells."""
+    outer, bins = np.divmod(cells, _BIN_SPAN)
+    return outer // 3, outer % 3, bins - _BIN_SPAN // 2
+
+
+def _bin_cell(split_cell: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.int64]:
+    return split_cell * _BIN_SPAN + bins + _BIN_SPAN // 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Distinct (feature, window) pairs of a batch: where each begins in the firings, and its peak."""
+
+    cell: NDArray[np.int64]  # the feature
+    row: NDArray[np.int32]
+    doc: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    peak: NDArray[np.float32]
+
+
+def _pairs(firings: Firings, windows: BatchWindows) -> _Pairs:
+    code = firings.feature.astype(np.int64) * len(windows.window_id) + firings.row
+    starts = np.flatnonzero(np.diff(code, prepend=-1))
+    row = firings.row[starts]
+    return _Pairs(
+        cell=firings.feature[starts].astype(np.int64),
+        row=row,
+        doc=windows.doc[row].astype(np.int64),
+        offsets=np.append(starts, len(code)).astype(np.int64),
+        peak=np.maximum.reduceat(firings.value, starts),
+    )
+
+
+def _rows(
+    firings: Firings, pairs: _Pairs, windows: BatchWindows, wanted: NDArray[np.intp], cell: NDArray[np.int64],
+    key: NDArray[np.uint64],
+) -> Rows:  # fmt: skip
+    """The wanted pairs with their payloads."""
+    lengths = np.diff(pairs.offsets)[wanted]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    entries = np.repeat(pairs.offsets[:-1][wanted] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    values, positions = firings.value[entries], firings.position[entries]
+    owner = np.repeat(np.arange(len(wanted)), lengths)
+    at_peak = np.flatnonzero(values == np.repeat(pairs.peak[wanted], lengths))
+    first = at_peak[np.flatnonzero(np.diff(owner[at_peak], prepend=-1))]  # a peak reached twice counts where it is first
+    return Rows(
+        cell=cell[wanted],
+        key=key[wanted],
+        window=windows.window_id[pairs.row[wanted]],
+        peak=pairs.peak[wanted],
+        peak_position=positions[first],
+        offsets=offsets,
+        positions=positions,
+        values=values,
+    )

@@ -1,0 +1,154 @@
+"""The stages in their order, each in one run folder. A stage that is complete is left alone.
+
+    RUN_DIR/config.json       the resolved configuration, taken up by later commands on the same folder
+    RUN_DIR/plan/             the corpus, tokenised and cut into windows
+    RUN_DIR/shards/           parts of the harvest, until they are in the catalog
+    RUN_DIR/journal/          every answer of a language model
+    RUN_DIR/catalog.duckdb    the catalog
+    RUN_DIR/report.html       the report
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autointerp import __version__
+from autointerp.catalog.store import Catalog
+from autointerp.config import Config
+from autointerp.errors import UserError
+from autointerp.files import hold_lock, write_text
+from autointerp.hashing import hex_hash
+
+BASELINE = "lexicon"
+
+
+def catalog_path(out: Path) -> Path:
+    return out / "catalog.duckdb"
+
+
+@contextmanager
+def run_folder(out: Path) -> Iterator[None]:
+    """Hold the folder against other processes for the time of a command."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out names the run's folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with hold_lock(out / ".lock"):
+        yield
+
+
+def run_all(config: Config, out: Path) -> Path:
+    """Every stage; returns the path of the report."""
+    check_models(config, out)
+    sample_stage(config, out)
+    explain_stage(config, out)
+    score_stage(config, out)
+    return report_stage(config, out)
+
+
+def check_models(config: Config, out: Path) -> None:
+    """Before a long harvest: the named parts exist, and where a model will be asked its key is there."""
+    from autointerp.explain import explainers
+    from autointerp.score import simulators
+    from autointerp.score.stage import simulator_name
+
+    parts = [
+        (f"explainer {config.explain.explainer}", explainers.get(config.explain.explainer).needs_model, config.explain.model),
+        (f"simulator {simulator_name(config)}", simulators.get(simulator_name(config)).needs_model,
+         config.score.model or config.explain.model),
+    ]  # fmt: skip
+    if (out / "report.stamp").exists() or not any(needs for _, needs, _ in parts):
+        return
+    from autointerp.llm.provider import open_provider
+
+    for name, needs, model in parts:
+        if needs and not model:
+            raise UserError(f"{name} asks a model, and none is given; name one with --label-model, or use --explainer lexicon")
+    given = config.explain
+    open_provider(given.provider, base_url=given.base_url, api_key_env=given.api_key_env).connect()
+
+
+def sample_stage(config: Config, out: Path) -> dict[str, Any]:
+    from autointerp.harvest.stage import sample
+
+    facts = sample(config, out)
+    save_config(config, out)
+    return facts
+
+
+def explain_stage(config: Config, out: Path) -> dict[str, Any]:
+    """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat."""
+    from autointerp.explain.stage import explain, explainer_key
+
+    with _sampled(out) as catalog:
+        facts = {}
+        for name in dict.fromkeys([BASELINE, config.explain.explainer]):
+            facts[name] = explain(config, catalog, out, name)
+        shown = explainer_key(config, config.explain.explainer)
+        if catalog.value("SELECT explainer_key FROM ranking") != shown:
+            with catalog.transaction():
+                catalog.connection.execute("DELETE FROM ranking")
+                catalog.connection.execute("DELETE FROM ranks")
+                catalog.connection.execute("INSERT INTO ranking VALUES (?, NULL, ?)", [shown, config.score.rank_by])
+    save_config(config, out)
+    return facts
+
+
+def score_stage(config: Config, out: Path) -> dict[str, Any]:
+    from autointerp.score.stage import score
+
+    with _sampled(out) as catalog:
+        facts = score(config, catalog, out)
+    save_config(config, out)
+    return facts
+
+
+def report_stage(config: Config, out: Path) -> Path:
+    """Write RUN_DIR/report.html, unless it is there and shows this very state of the catalog."""
+    path, stamp = out / "report.html", out / "report.stamp"
+    with Catalog.open(catalog_path(out)) as catalog:
+        state = hex_hash(__version__, config.report.model_dump_json(), *(str(row) for row in _state(catalog)))
+        if path.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == state:
+            return path
+        from autointerp.report import write_report
+
+        facts = catalog.stage_facts("sample")
+        title = config.report.title or f"{Path(facts['sae']).name} on {facts['subject']}"
+        write_report(catalog.connection, path, title=title, limit=config.report.limit)
+    write_text(stamp, state)
+    return path
+
+
+def _state(catalog: Catalog) -> list[tuple[Any, ...]]:
+    """A cheap summary that changes whenever what a report shows has changed."""
+    stages = catalog.rows("SELECT stage, fingerprint, facts FROM stages ORDER BY stage")
+    counts = catalog.rows("SELECT explainer_key, status, count(*) FROM explanations GROUP BY ALL ORDER BY ALL")
+    return [*stages, *counts, *catalog.rows("SELECT * FROM ranking"), *catalog.rows("SELECT * FROM spend ORDER BY ALL")]
+
+
+@contextmanager
+def _sampled(out: Path) -> Iterator[Catalog]:
+    if not catalog_path(out).exists():
+        raise UserError(f"{out}: nothing sampled here yet; run first: autointerp sample --out {out}")
+    with Catalog.open(catalog_path(out), write=True) as catalog:
+        if catalog.stage_fingerprint("sample") is None:
+            raise UserError(f"{out}: the sampling is not finished; run again: autointerp sample --out {out}")
+        yield catalog
+
+
+def save_config(config: Config, out: Path) -> None:
+    text = json.dumps(config.model_dump(), indent=1, sort_keys=True) + "\n"
+    path = out / "config.json"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def saved_config(out: Path) -> dict[str, Any]:
+    """The configuration that an earlier command left in the folder, or an empty one."""
+    try:
+        return dict(json.loads((out / "config.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{out / 'config.json'}: not valid JSON ({error}); delete it and name the options again") from None

@@ -1,0 +1,50 @@
+"""The order of the catalog, and the summary of a run. Pure numpy.
+
+Features are ranked by the lower bound of their score's interval: a high value on little evidence must not win. The rank
+interval says which ranks the intervals leave open: above a feature are surely those whose lower bound is above its upper one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Of each feature: `rank` 1 … n, a permutation; `best` and `worst`, the rank interval."""
+
+    rank: NDArray[np.int64]
+    best: NDArray[np.int64]
+    worst: NDArray[np.int64]
+
+
+def rank_by_lower_bound(feature: NDArray[np.int64], value: Array, lo: Array, hi: Array) -> Ranks:
+    """Rank n features with defined scores and intervals. Equal lower bounds: higher value, then lower feature id first."""
+    order = np.lexsort((feature, -value, -lo))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    surely_above = len(lo) - np.searchsorted(np.sort(lo), hi, side="right")
+    surely_below = np.searchsorted(np.sort(hi), lo, side="left")
+    return Ranks(rank, 1 + surely_above, len(lo) - surely_below)
+
+
+@dataclass(frozen=True, slots=True)
+class Median:
+    """A median over features with its 95 % bootstrap interval."""
+
+    value: float
+    lo: float
+    hi: float
+
+
+def median_of(values: Array, seed: int, resamples: int = 2000) -> Median | None:
+    """The median of the defined values, features being the unit of resampling. None without values."""
+    if len(values) == 0:
+        return None
+    generator = np.random.default_rng(seed)
+    draws = np.median(values[generator.integers(0, len(values), (resamples, len(values)))], axis=1)
+    lo, hi = np.quantile(draws, [0.025, 0.975])
+    return Median(float(np.median(values)), float(lo), float(hi))

@@ -1,0 +1,271 @@
+"""The stage `score`: labels are simulated on the test split, graded, controlled and ranked. Graded labels are left alone.
+
+On every run another feature's label is simulated on a feature's contexts (the shuffled control): a score means something only
+if that control's is about zero. Labels that a model wrote are compared with the lexicon's on the same contexts.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
+from autointerp.catalog.records import Context, FeatureEvidence, Label
+from autointerp.catalog.spending import write_spend
+from autointerp.catalog.store import Catalog
+from autointerp.concurrent import concurrently
+from autointerp.config import Config
+from autointerp.explain.stage import explainer_key
+from autointerp.hashing import hex_hash, sample_key, stable_hash
+from autointerp.llm.session import ModelSession, journal_folder, open_session
+from autointerp.progress import progress
+from autointerp.score import Simulated, Simulator, simulators
+from autointerp.score.ranking import median_of, rank_by_lower_bound
+from autointerp.score.simulation import SCORER, ScoreRow, difference_rows, score_simulation, scored_contexts, shuffled_partner
+
+SHUFFLED = "shuffled"
+BASELINE = "lexicon"
+_CHUNK = 64  # features read, and written, at a time
+_CONTROLS_OF_A_MODEL = 50  # features in the control where every simulation costs money
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One label to grade on one feature's contexts. `baseline`: the lexicon's label of the feature, to compare with."""
+
+    feature_id: int
+    explanation_id: str
+    label: Label
+    control: str
+    baseline: Label | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Graded:
+    task: _Task
+    contexts: Sequence[Context]
+    simulated: Sequence[Simulated]
+    rows: Sequence[ScoreRow]
+
+
+def simulator_name(config: Config) -> str:
+    """The configured simulator, or the one that suits the labels."""
+    return config.score.simulator or (BASELINE if config.explain.explainer == BASELINE else "logprob_free")
+
+
+def score_key(config: Config) -> str:
+    """Identity of the scores: the labels, the simulator and every setting that the values depend on."""
+    name = simulator_name(config)
+    simulator = simulators.get(name)
+    settings = config.score
+    model = (config.explain.provider, settings.model or config.explain.model) if simulator.needs_model else ("", "")
+    version = getattr(simulator, "version", "1")
+    chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
+    return hex_hash("score", explainer_key(config, config.explain.explainer), SCORER, name, version, *model, *chosen)
+
+
+def score(config: Config, catalog: Catalog, run: Path) -> dict[str, Any]:
+    """Grade what has no grade yet, rank, and return the facts of the stage."""
+    key = score_key(config)
+    fingerprint = hex_hash(key, config.score.rank_by, str(config.score.control_features), *_labels_state(config, catalog))
+    if catalog.stage_fingerprint("score") == fingerprint and catalog.value("SELECT score_key FROM ranking") == key:
+        return catalog.stage_facts("score")
+    todo = _tasks(config, catalog, key)
+    if todo:
+        asyncio.run(_score_all(config, catalog, run, key, todo))
+    _write_spending(catalog, run)
+    failed = catalog.value("SELECT count(*) FROM simulations WHERE score_key = ? AND status = 'failed'", [key])
+    with catalog.transaction():
+        facts = _rank(config, catalog, key)
+        # A stage with failed simulations stays unfinished: the next run tries them again.
+        catalog.finish_stage("score", fingerprint if not failed else "", config.score.model_dump(), facts)
+    return facts
+
+
+def _labels_state(config: Config, catalog: Catalog) -> list[str]:
+    key = explainer_key(config, config.explain.explainer)
+    return [str(row) for row in catalog.rows("SELECT status, count(*) FROM explanations WHERE explainer_key = ? GROUP BY ALL ORDER BY ALL", [key])]
+
+
+def _tasks(config: Config, catalog: Catalog, key: str) -> list[_Task]:
+    """Real labels first by feature, each with its control beside it, those left out that are graded without failures."""
+    labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
+    baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
+    partners = _partners(config, catalog, sorted(labels))
+    done = set(catalog.rows(
+        "SELECT feature_id, control FROM scores WHERE score_key = ? GROUP BY ALL HAVING max(n_failed) = 0", [key]
+    ))  # fmt: skip
+    tasks = []
+    for feature, (explanation, label) in labels.items():
+        baseline = baselines.get(feature)
+        tasks.append(_Task(feature, explanation, label, "", baseline[1] if baseline else None))
+        if feature in partners:
+            tasks.append(_Task(feature, *labels[partners[feature]], SHUFFLED, None))
+    return [task for task in tasks if (task.feature_id, task.control) not in done]
+
+
+def _partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int, int]:
+    """feature → the feature whose label stands in for its own, for the features in the control."""
+    if len(labelled) < 2:
+        return {}
+    density = dict(catalog.rows("SELECT feature_id, density FROM features"))
+    partners = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
+    limit = config.score.control_features
+    if limit is None:
+        limit = _CONTROLS_OF_A_MODEL if simulators.get(simulator_name(config)).needs_model else len(labelled)
+    keys = sample_key(config.seed, stable_hash("control"), np.array(labelled, np.uint64))
+    chosen = np.array(labelled)[np.argsort(keys, kind="stable")[:limit]]
+    return {int(feature): partners[int(feature)] for feature in chosen}
+
+
+async def _score_all(config: Config, catalog: Catalog, run: Path, key: str, todo: Sequence[_Task]) -> None:
+    name = simulator_name(config)
+    simulator = simulators.get(name)
+    vocabulary = read_vocabulary(catalog)
+    reader = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+    async with AsyncExitStack() as stack:
+        session: ModelSession | None = None
+        if simulator.needs_model:
+            model = config.score.model or config.explain.model
+            session = await stack.enter_async_context(open_session(config.explain, model, run, f"simulator {name}"))
+
+        async def work(item: tuple[_Task, FeatureEvidence]) -> _Graded:
+            task, evidence = item
+            contexts = [_blinded(context) for context in scored_contexts(evidence)]
+
+            async def simulate(by: Simulator, label: Label) -> list[Simulated]:
+                return await by(label, contexts, evidence.max_activation, session and session.ask, vocabulary)
+
+            simulated = await simulate(simulator, task.label)
+            options: dict[str, Any] = {"seed": config.seed, "resamples": config.score.resamples}
+            rows = score_simulation(evidence, simulated, **options)
+            if task.baseline is not None:
+                baseline = await simulate(simulators.get(BASELINE), task.baseline)
+                rows = [*rows, *difference_rows(evidence, simulated, baseline, **options)]
+            return _Graded(task, contexts, simulated, rows)
+
+        finished: list[_Graded] = []
+        with progress("score", len(todo), "labels") as advance:
+            limit = 2 * config.explain.concurrency if session else 1
+            async for graded in concurrently(_with_evidence(config, reader, todo), work, limit):
+                finished.append(graded)
+                advance(1, session.note() if session else "")
+                if len(finished) == _CHUNK:
+                    _write(catalog, key, name, config, finished)
+                    finished = []
+            _write(catalog, key, name, config, finished)
+
+
+def _blinded(context: Context) -> Context:
+    """The context without its activations: a simulator cannot see what it is to predict."""
+    return replace(context, activations=np.zeros_like(context.activations))
+
+
+def _with_evidence(config: Config, reader: EvidenceReader, todo: Sequence[_Task]) -> Iterator[tuple[_Task, FeatureEvidence]]:
+    for begin in range(0, len(todo), _CHUNK):
+        tasks = todo[begin : begin + _CHUNK]
+        ids = sorted({task.feature_id for task in tasks})
+        evidence = {found.feature_id: found for found in reader.read(ids, ("test",))}
+        for task in tasks:
+            yield task, _limited(evidence[task.feature_id], config.score.per_band)
+
+
+def _limited(evidence: FeatureEvidence, per_band: int) -> FeatureEvidence:
+    """Only the first `per_band` contexts of each band, in the order of the sampling hash: still a uniform draw."""
+    taken: dict[int, int] = {}
+    kept = []
+    for context in evidence.contexts:
+        if context.kind == "band":
+            taken[context.band] = taken.get(context.band, 0) + 1
+            if taken[context.band] > per_band:
+                continue
+        kept.append(context)
+    return replace(evidence, contexts=kept)
+
+
+_SCORES = pa.schema(
+    [("score_key", pa.string()), ("feature_id", pa.uint32()), ("explanation_id", pa.string()), ("scorer", pa.string()),
+     ("simulator", pa.string()), ("metric", pa.string()), ("control", pa.string()), ("value", pa.float64()), ("lo", pa.float64()),
+     ("hi", pa.float64()), ("n_ok", pa.uint32()), ("n_failed", pa.uint32()), ("status", pa.string()), ("reason", pa.string())]
+)  # fmt: skip
+_SIMULATIONS = pa.schema(
+    [("score_key", pa.string()), ("feature_id", pa.uint32()), ("explanation_id", pa.string()), ("simulator", pa.string()),
+     ("model", pa.string()), ("control", pa.string()), ("window_id", pa.uint64()), ("band", pa.uint8()), ("status", pa.string()),
+     ("reason", pa.string()), ("expected", pa.list_(pa.float32()))]
+)  # fmt: skip
+
+
+def _write(catalog: Catalog, key: str, simulator: str, config: Config, finished: list[_Graded]) -> None:
+    finished.sort(key=lambda graded: (graded.task.feature_id, graded.task.control))
+    model = (config.score.model or config.explain.model) if simulators.get(simulator).needs_model else None
+    scores, simulations = [], []
+    for graded in finished:
+        task = graded.task
+        common = {"score_key": key, "feature_id": task.feature_id, "explanation_id": task.explanation_id,
+                  "simulator": simulator, "control": task.control}  # fmt: skip
+        for row in graded.rows:
+            fields = ("metric", "value", "lo", "hi", "n_ok", "n_failed", "status", "reason")
+            scores.append(common | {"scorer": SCORER} | {field: getattr(row, field) for field in fields})
+        bands = {context.window_id: context.band for context in graded.contexts}
+        for found in graded.simulated:
+            simulations.append(common | {"model": model, "window_id": found.window_id, "band": bands[found.window_id],
+                                         "status": found.status, "reason": found.reason, "expected": found.expected})  # fmt: skip
+    with catalog.transaction():
+        for graded in finished:  # the rows of an earlier try with failures, if there was one
+            for table in ("scores", "simulations"):
+                catalog.rows(f"DELETE FROM {table} WHERE score_key = ? AND feature_id = ? AND control = ?",
+                             [key, graded.task.feature_id, graded.task.control])  # fmt: skip
+        catalog.insert("scores", pa.Table.from_pylist(scores, schema=_SCORES))
+        catalog.insert("simulations", pa.Table.from_pylist(simulations, schema=_SIMULATIONS))
+
+
+def _rank(config: Config, catalog: Catalog, key: str) -> dict[str, Any]:
+    """Write ranks and the ranking; returns the summary that reports and the terminal show."""
+    metric = config.score.rank_by
+    table = catalog.arrow(
+        "SELECT feature_id, control, value, lo, hi FROM scores WHERE score_key = ? AND metric = ? AND value IS NOT NULL "
+        "ORDER BY feature_id", [key, metric],
+    )  # fmt: skip
+    control = np.array(table["control"].to_pylist(), dtype=str)
+    feature, value = table["feature_id"].to_numpy().astype(np.int64), table["value"].to_numpy()
+    lo, hi = (table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("lo", "hi"))
+    ranked = (control == "") & ~np.isnan(lo)
+    ranks = rank_by_lower_bound(feature[ranked], value[ranked], lo[ranked], hi[ranked])
+    catalog.connection.execute("DELETE FROM ranks")
+    catalog.insert("ranks", pa.table({
+        "feature_id": feature[ranked].astype(np.uint32), "rank": ranks.rank.astype(np.uint32),
+        "rank_lo": ranks.best.astype(np.uint32), "rank_hi": ranks.worst.astype(np.uint32),
+    }))  # fmt: skip
+    catalog.connection.execute("DELETE FROM ranking")
+    catalog.connection.execute("INSERT INTO ranking VALUES (?, ?, ?)", [explainer_key(config, config.explain.explainer), key, metric])
+    facts: dict[str, Any] = {"metric": metric, "scorer": SCORER, "simulator": simulator_name(config),
+                             "explainer": config.explain.explainer, "n_ranked": int(ranked.sum())}  # fmt: skip
+    for name, of in (("", control == ""), ("shuffled_", control == SHUFFLED)):
+        median = median_of(value[of], stable_hash("median", config.seed, name))
+        facts["n_" + (name.rstrip("_") or "scored")] = int(of.sum())
+        if median is not None:
+            facts |= {f"{name}median": median.value, f"{name}median_lo": median.lo, f"{name}median_hi": median.hi}
+    return facts | {"n_undefined": _undefined(catalog, key, metric)}
+
+
+def _undefined(catalog: Catalog, key: str, metric: str) -> dict[str, int]:
+    """Reasons why labels have no score, with counts."""
+    rows = catalog.rows(
+        "SELECT status || ': ' || reason, count(*) FROM scores WHERE score_key = ? AND metric = ? AND control = '' "
+        "AND value IS NULL GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 5", [key, metric],
+    )  # fmt: skip
+    return dict(rows)
+
+
+def _write_spending(catalog: Catalog, run: Path) -> None:
+    from autointerp.llm.journal import Journal
+
+    if journal_folder(run).is_dir():
+        with Journal(journal_folder(run), read_only=True) as journal:
+            write_spend(catalog, journal.spend())

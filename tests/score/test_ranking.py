@@ -1,0 +1,26 @@
+"""Ranks by lower bound and their intervals, worked by hand."""
+
+import numpy as np
+
+from autointerp.score.ranking import median_of, rank_by_lower_bound
+
+
+def test_ranks_by_hand() -> None:
+    # Features 10, 11, 12, 13 with intervals [.1,.3], [.5,.9], [.2,.6], [.5,.8]: 11 and 13 tie on the lower bound.
+    feature = np.array([10, 11, 12, 13])
+    value, lo, hi = np.array([0.2, 0.7, 0.4, 0.75]), np.array([0.1, 0.5, 0.2, 0.5]), np.array([0.3, 0.9, 0.6, 0.8])
+    ranks = rank_by_lower_bound(feature, value, lo, hi)
+    assert ranks.rank.tolist() == [4, 2, 3, 1]  # 13 has the higher value
+    # Surely above 10 (hi .3): 11 and 13. Above 12 (hi .6): none, since their lower bounds are .5.
+    assert ranks.best.tolist() == [3, 1, 1, 1]
+    # Surely below 11 and 13 (lo .5): 10 (hi .3). Below 12 (lo .2): none.
+    assert ranks.worst.tolist() == [4, 3, 4, 3]
+
+
+def test_median_is_of_the_defined_values_and_its_interval_holds_it() -> None:
+    values = np.array([0.1, 0.2, 0.9])
+    found = median_of(values, seed=0)
+    assert found is not None
+    assert found.value == 0.2
+    assert found.lo == 0.1 and found.hi == 0.9
+    assert median_of(np.zeros(0), seed=0) is None
