@@ -155,8 +155,8 @@ WITH wanted AS (
     SELECT DISTINCT feature_id, window_id FROM wanted JOIN explanation_evidence USING (explanation_id)
 )
 """
-# Bands prefer windows that were simulated: the test split's draw by hash, so still a uniform one. Random contexts have no
-# preference, because what was simulated is not a uniform draw over bands.
+# Bands prefer windows that were simulated: the test split's draw by hash, so still a uniform one. Random contexts have
+# no preference, because what was simulated is not a uniform draw over bands.
 _DRAWN = f"""FROM (
     {_SIMULATED}
     SELECT c.feature_id, c.kind, c.split, c.band, c.rank, c.window_id, c.peak, c.positions, c.activations,

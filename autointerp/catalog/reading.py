@@ -63,7 +63,7 @@ class EvidenceReader:
             "SELECT c.feature_id, c.kind, c.split, c.band, c.window_id, w.tokens, c.positions, c.activations "
             "FROM contexts c JOIN windows w USING (window_id) WHERE c.feature_id IN (SELECT unnest($ids)) "
             "AND c.split IN (SELECT unnest($splits)) AND c.kind <> 'random' AND NOT c.duplicate "
-            "ORDER BY c.feature_id, c.kind DESC, c.split, c.band, c.rank",
+            "ORDER BY c.feature_id, c.kind DESC, c.split, CASE WHEN c.kind = 'band' THEN c.band END, c.rank",
             {"ids": ids, "splits": list(splits)},
         )
         plain = zip(*(table[name].to_pylist() for name in ("feature_id", "kind", "split", "band", "window_id")), strict=True)

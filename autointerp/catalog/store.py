@@ -69,11 +69,11 @@ class Catalog:
 
     def value(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
         """The first column of the first row; None without rows."""
-        row = self.connection.execute(query, parameters).fetchone()
-        return row[0] if row else None
+        found = self.rows(query, parameters)
+        return found[0][0] if found else None
 
     def arrow(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> "pa.Table":
-        return self.connection.execute(query, parameters).to_arrow_table()
+        return self.connection.sql(query, params=parameters or None).to_arrow_table()
 
     def insert(self, table: str, rows: "pa.Table") -> None:
         """Append an Arrow table; columns are matched by name."""

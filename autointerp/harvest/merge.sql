@@ -85,7 +85,7 @@ FROM kept k
 JOIN grams g ON g.feature_id = k.feature_id AND g.kind = k.kind AND g.split = k.split AND g.band = k.band AND g.rank = k.rank
 LEFT JOIN (SELECT DISTINCT feature_id, gram FROM grams WHERE split = 'explain') e
        ON e.feature_id = k.feature_id AND e.gram = g.gram
-ORDER BY k.feature_id, k.kind, k.split, k.band, k.rank;
+ORDER BY k.feature_id, k.kind, k.split, CASE WHEN k.kind = 'band' THEN k.band END, k.rank;
 
 DROP TABLE merged_features;
 DROP TABLE bins;

@@ -43,7 +43,7 @@ class PlanSettings:
     max_tokens: int | None
     pool: int
     seed: int
-    part_windows: int = 1024
+    part_windows: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class _Harvest:
         if limit is not None and corpus.window > limit:
             raise UserError(f"corpus.window = {corpus.window} is longer than the model's context of {limit} tokens; "
                             f"use --set corpus.window={limit} or less")  # fmt: skip
-        settings = PlanSettings(length, corpus.max_tokens, sample.pool, self.config.seed)
+        settings = PlanSettings(length, corpus.max_tokens, sample.pool, self.config.seed, sample.part_windows)
         documents = open_corpus(corpus.source, corpus.text_field)
         with progress("tokenise", corpus.max_tokens, "tokens") as advance:
             return make_plan(

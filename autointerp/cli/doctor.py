@@ -1,0 +1,119 @@
+"""The command `doctor`: is everything there, does it fit together, and what to do where not."""
+
+import os
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autointerp.cli.options import configure, folder_options, model_options, sample_options
+from autointerp.errors import UserError
+
+if TYPE_CHECKING:
+    from autointerp.config import Config
+
+_PACKAGES = ("torch", "transformers", "duckdb", "openai", "anthropic")
+_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+
+
+@click.command()
+@folder_options
+@sample_options
+@model_options
+def doctor(**options: Any) -> None:
+    """Check the environment, the model, the SAE (by the conformance gate) and the keys; say what to do.
+
+    Takes the options of `run`. Exit code 2 if something would stop a run.
+    """
+    config, _ = configure(**(options | {"out": options["out"] or _nowhere()}))
+    click.echo("packages: " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
+    problems = 0
+    for name, check in (("machine", _machine), ("prompts", _prompts), ("keys", _keys), ("model and SAE", _fit)):
+        try:
+            for line in check(config):
+                click.echo(f"ok       {name}: {line}")
+        except UserError as error:
+            problems += 1
+            click.echo(f"problem  {name}: {error}")
+    if problems:
+        raise UserError(f"{problems} problem{'s' * (problems > 1)} found; see above")
+    click.echo("everything needed for this run is here")
+
+
+def _nowhere() -> Any:
+    from pathlib import Path
+
+    return Path("reports/demo")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _machine(config: "Config") -> Iterator[str]:
+    import shutil
+
+    import torch
+
+    free = shutil.disk_usage(".").free / 1e9
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU (the harvest runs on the CPU)"
+    yield f"{os.cpu_count()} cores, {torch.get_num_threads()} threads for torch, {gpu}, {free:.0f} GB of disk free here"
+
+
+def _prompts(config: "Config") -> Iterator[str]:
+    from autointerp.resources import packaged
+
+    yield f"{len(list(packaged('prompts').glob('*.j2')))} templates in the package"
+
+
+def _keys(config: "Config") -> Iterator[str]:
+    from autointerp.explain import explainers
+
+    for provider, variable in _KEYS.items():
+        name = config.explain.api_key_env if config.explain.provider == provider and config.explain.api_key_env else variable
+        yield f"{name} is {'set' if os.environ.get(name) else 'not set'} ({provider})"
+    if explainers.get(config.explain.explainer).needs_model:
+        from autointerp.llm.provider import open_provider
+
+        given = config.explain
+        open_provider(given.provider, base_url=given.base_url, api_key_env=given.api_key_env).connect()
+        if not given.model:
+            raise UserError(f"explainer {given.explainer} asks a model, and none is given; name one with --label-model")
+    else:
+        yield f"none is needed: explainer {config.explain.explainer} asks no model"
+
+
+def _fit(config: "Config") -> Iterator[str]:
+    """Loads both, then measures L0 and FVU on the first 20 thousand tokens of the corpus."""
+    import tempfile
+    from pathlib import Path
+
+    from autointerp.harvest.features import parse_features
+    from autointerp.harvest.forward import Reader
+    from autointerp.harvest.plan import PlanSettings, make_plan
+    from autointerp.harvest.stage import check_conformance, load_subject_and_sae, resolve_hook, wants_bos
+    from autointerp.subject.corpora import open_corpus
+
+    subject, sae = load_subject_and_sae(config)
+    yield f"{subject.name}; {sae.format} SAE, {sae.d_in} → {sae.d_sae} features"
+    parse_features(config.sample.features, sae.d_sae)
+    hookpoint = resolve_hook(config, subject, sae)
+    bos = wants_bos(config, subject, sae)
+    yield f"hookpoint {hookpoint}, windows {'begin with BOS' if bos else 'without BOS'}"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = PlanSettings(config.corpus.window - bos, 22_000, 8, config.seed, 1024)
+        documents = open_corpus(config.corpus.source, config.corpus.text_field)
+        plan = make_plan(documents, subject.tokenizer, Path(folder), settings, "doctor")
+        yield _described(check_conformance(Reader(subject, sae, hookpoint, prepend_bos=bos), plan, allow=False))
+
+
+
+
+def _described(found: Any) -> str:
+    from autointerp.harvest.stage import describe
+
+    return describe(found)

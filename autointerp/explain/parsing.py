@@ -1,0 +1,179 @@
+"""From what a model wrote to a checked record, or a typed failure. Tolerant of form, strict about content.
+
+Models wrap JSON in prose and code fences, use single or typographic quotes, leave commas behind or quotes unescaped.
+All of that is read. What does not fit the pydantic model after that is a failure of kind `malformed`, never a guess.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from autointerp.llm.types import Answer, FailureKind, RequestFailed
+
+Record = TypeVar("Record", bound=BaseModel)
+
+_MAX_CHARS = 200_000
+_MAX_OBJECTS = 1000  # opening braces tried in one text: bounds the work on hostile ones
+_MAX_DEPTH = 32
+
+_SPACE = re.compile(r"\s*")
+_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?(?:[eE][+-]?\d{1,3})?(?![\w.])")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+# A quote closes a string only where a string can end: before , : } ] or the end. So quotes left unescaped are read.
+_STRING_ENDS = {
+    quote: re.compile(rf"(?<!\\)((?:\\\\)*)[{closing}](?=\s*(?:[,:}}\]]|\Z))")
+    for quote, closing in {'"': '"', "'": "'", "“": '”“"', "‘": "’‘'"}.items()
+}
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+
+
+def parse_answer(answer: Answer, model: type[Record]) -> Record:
+    """The record in a delivered answer. Raises RequestFailed: truncated, refused or malformed."""
+    if answer.finish == "length":
+        raise RequestFailed(FailureKind.TRUNCATED, "the answer reached the limit of tokens")
+    if answer.finish == "refusal":
+        raise RequestFailed(FailureKind.REFUSED, "the model refused")
+    return parse_json(answer.text, model)
+
+
+def parse_json(text: str, model: type[Record]) -> Record:
+    """The last JSON object in `text` that fits `model`: models think first and answer last.
+
+    Raises RequestFailed of kind MALFORMED, with what was wrong with the last object, and nothing else.
+    """
+    problem = "no JSON object in the answer"
+    record: Record | None = None
+    for found in _objects(text):
+        try:
+            record = model.model_validate(found)
+        except ValidationError as error:
+            problem = _first_problem(error)
+    if record is None:
+        raise RequestFailed(FailureKind.MALFORMED, problem)
+    return record
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the object"
+    return f"{where}: {first['msg']} (found {repr(first['input'])[:80]})"
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """The top-level JSON objects in a text, in their order."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        whole = None  # not plain JSON: look for objects in it
+    if isinstance(whole, dict):
+        yield whole
+        return
+    text = text[:_MAX_CHARS]
+    position = 0
+    for _ in range(_MAX_OBJECTS):
+        position = text.find("{", position)
+        if position < 0:
+            return
+        reader = _Reader(text, position)
+        try:
+            yield reader.value(0)
+            position = reader.position
+        except _NotJsonError:
+            position += 1
+
+
+class _NotJsonError(Exception):
+    pass
+
+
+class _Reader:
+    """Reads one value of lenient JSON from `position` on."""
+
+    def __init__(self, text: str, position: int) -> None:
+        self.text, self.position = text, position
+
+    def value(self, depth: int) -> Any:
+        char = self._peek()
+        if depth > _MAX_DEPTH:
+            raise _NotJsonError
+        if char == "{":
+            return self._object(depth + 1)
+        if char == "[":
+            return self._array(depth + 1)
+        if char in _STRING_ENDS:
+            return self._string(char)
+        if (number := _NUMBER.match(self.text, self.position)) is not None:
+            self.position = number.end()
+            return float(number[0]) if set(number[0]) & set(".eE") else int(number[0])
+        word = self._word()
+        return _LITERALS[word] if word in _LITERALS else self._fail()
+
+    def _object(self, depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        self.position += 1
+        while (char := self._peek()) != "}":
+            key = self._string(char) if char in _STRING_ENDS else self._word()
+            self._expect(":")
+            found[key] = self.value(depth)
+            self._comma_before("}")
+        self.position += 1
+        return found
+
+    def _array(self, depth: int) -> list[Any]:
+        found: list[Any] = []
+        self.position += 1
+        while self._peek() != "]":
+            found.append(self.value(depth))
+            self._comma_before("]")
+        self.position += 1
+        return found
+
+    def _string(self, quote: str) -> str:
+        start = self.position + 1
+        end = _STRING_ENDS[quote].search(self.text, start)
+        if end is None:
+            return self._fail()
+        self.position = end.end()
+        text = _ESCAPE.sub(_unescaped, self.text[start : end.end(1)])
+        try:  # joins the halves of characters that were escaped in two
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            return self._fail()
+
+    def _word(self) -> str:
+        word = _WORD.match(self.text, self.position)
+        if word is None:
+            return self._fail()
+        self.position = word.end()
+        return word[0]
+
+    def _peek(self) -> str:
+        """The next character that is not white space; empty at the end."""
+        space = _SPACE.match(self.text, self.position)
+        self.position = space.end() if space else self.position
+        return self.text[self.position : self.position + 1]
+
+    def _expect(self, char: str) -> None:
+        if self._peek() != char:
+            self._fail()
+        self.position += 1
+
+    def _comma_before(self, closing: str) -> None:
+        if self._peek() != closing:
+            self._expect(",")
+
+    def _fail(self) -> NoReturn:
+        raise _NotJsonError
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """The character of an escape; of one that JSON does not know (a pattern's `\\d`) the backslash and what follows."""
+    found = escape[1]
+    if len(found) > 1:
+        return chr(int(found[1:], 16))
+    return _ESCAPES.get(found, found if found in "\"'\\/“”‘’" else escape[0])

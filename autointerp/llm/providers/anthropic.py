@@ -1,0 +1,86 @@
+"""Anthropic's messages. It takes no temperature and gives no log-probabilities.
+
+Structured output goes as `output_config.format`. The API accepts a part of JSON Schema only: the client's own
+`transform_schema` turns the rest (bounds, lengths) into descriptions, so the caller must check these in the answer.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from autointerp.llm.provider import CallFailed, Capabilities, Finish, Provider, ProviderOptions, Reply, providers
+from autointerp.llm.sdk import SdkLink, count
+from autointerp.llm.types import FailureKind, Request, Usage
+
+_FINISH: dict[str, Finish] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "refusal",
+}
+
+
+class AnthropicProvider:
+    """Key from ANTHROPIC_API_KEY or the variable in the options; base URL likewise, or ANTHROPIC_BASE_URL."""
+
+    name = "anthropic"
+    capabilities = Capabilities(json_schema=True)
+
+    def __init__(self, options: ProviderOptions) -> None:
+        self._link = SdkLink("anthropic", "AsyncAnthropic", "ANTHROPIC_API_KEY", options)
+
+    def payload(self, model: str, request: Request) -> dict[str, Any]:
+        system = [message.content for message in request.messages if message.role == "system"]
+        turns = [message for message in request.messages if message.role != "system"]
+        payload: dict[str, Any] = {
+            "model": model,
+            "max_tokens": request.max_tokens,
+            "messages": [{"role": message.role, "content": message.content} for message in turns],
+        }
+        if system:
+            payload["system"] = "\n\n".join(system)
+        if request.json_schema is not None:
+            payload["output_config"] = {"format": {"type": "json_schema", "schema": dict(request.json_schema)}}
+        return payload
+
+    def connect(self) -> None:
+        self._link.connect()
+
+    async def send(self, request: Request, payload: Mapping[str, Any]) -> Reply:
+        return read_message(await self._link.post("/v1/messages", wire_body(payload)))
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+def wire_body(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload with its schema in the part of JSON Schema that the API takes."""
+    body = dict(payload)
+    if "output_config" in body:
+        schema = importlib.import_module("anthropic").transform_schema(body["output_config"]["format"]["schema"])
+        body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    return body
+
+
+def read_message(body: Mapping[str, Any]) -> Reply:
+    """The reply in a message: its text blocks joined. Raises CallFailed (retryable) if the body is not a message."""
+    blocks = body.get("content")
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise CallFailed(FailureKind.MALFORMED, "the server's reply is not a message", retryable=True)
+    text = "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
+    finish = _FINISH.get(str(body.get("stop_reason")), "other")
+    if finish == "stop" and not text.strip():
+        finish = "empty"
+    usage = body.get("usage")
+    read = count(usage, "cache_read_input_tokens")
+    # The API counts what it read from and wrote to its cache apart from `input_tokens`; `Usage.input` is all of it.
+    sent = count(usage, "input_tokens") + count(usage, "cache_creation_input_tokens") + read
+    tokens = Usage(input=sent, output=count(usage, "output_tokens"), cached=read)
+    return Reply(text, finish, str(body.get("model") or ""), tokens)
+
+
+@providers.register("anthropic")
+def anthropic(options: ProviderOptions) -> Provider:
+    """Anthropic."""
+    return AnthropicProvider(options)

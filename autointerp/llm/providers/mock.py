@@ -1,0 +1,113 @@
+"""A provider without a model, so that whole runs work offline. Its answers mean nothing and say "mock" if they can.
+
+By default the answer is drawn from the request's JSON schema by a hash of the payload: the same request always gets
+the same answer. Tests give a script instead: a function from the request to the answer's text, or to a whole `Reply`;
+it may raise `CallFailed`, `RequestFailed`'s cause, to play a failing server.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from autointerp.hashing import stable_hash
+from autointerp.llm.identity import canonical_json
+from autointerp.llm.provider import Capabilities, Provider, ProviderOptions, Reply, providers
+from autointerp.llm.types import Request, Usage
+
+Script = Callable[[Request], str | Reply]
+
+_FREE_LENGTH = 3  # items of an array whose schema gives no length
+_FREE_RANGE = 11  # integers 0 .. 10 where the schema gives no bounds: the scale of simulated activations
+_CHARACTERS_PER_TOKEN = 4
+
+
+class MockProvider:
+    """Answers from `script`, or from the request's JSON schema. `asked` holds the requests that reached it."""
+
+    name = "mock"
+    capabilities = Capabilities(temperature=True, json_schema=True)
+
+    def __init__(self, script: Script | None = None) -> None:
+        self._script = script
+        self.asked: list[Request] = []
+
+    def payload(self, model: str, request: Request) -> dict[str, Any]:
+        return {
+            "model": model,
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "json_schema": request.json_schema,
+            "schema_name": request.schema_name,
+        }
+
+    def connect(self) -> None:
+        """Nothing to open, no key to read."""
+
+    async def send(self, request: Request, payload: Mapping[str, Any]) -> Reply:
+        self.asked.append(request)
+        if self._script is not None:
+            answer = self._script(request)
+        else:
+            answer = default_answer(request.json_schema, stable_hash(canonical_json(payload), request.sample))
+        if isinstance(answer, Reply):
+            return answer
+        length = sum(len(message.content) for message in request.messages)
+        usage = Usage(input=length // _CHARACTERS_PER_TOKEN, output=len(answer) // _CHARACTERS_PER_TOKEN)
+        return Reply(answer, model="mock", usage=usage)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def default_answer(schema: Mapping[str, Any] | None, seed: int) -> str:
+    """A text that fits `schema` (JSON), or a labelled line where there is none; a function of its arguments alone."""
+    if schema is None:
+        return f"mock answer {seed:016x}"
+    return json.dumps(_Filler(schema.get("$defs", {})).fill(schema, str(seed), "answer"))
+
+
+class _Filler:
+    """Fills a JSON schema: the part that structured output supports (no patterns, formats or conditions)."""
+
+    def __init__(self, definitions: Mapping[str, Any]) -> None:
+        self._definitions = definitions
+
+    def fill(self, schema: Mapping[str, Any], seed: str, name: str) -> Any:
+        """A value for `schema`. `seed` says where we are in the answer, so that values differ from place to place."""
+        draw = stable_hash(seed)
+        if "$ref" in schema:
+            return self.fill(self._definitions[schema["$ref"].removeprefix("#/$defs/")], seed, name)
+        if "const" in schema:
+            return schema["const"]
+        if "enum" in schema:
+            return schema["enum"][draw % len(schema["enum"])]
+        for choice in ("anyOf", "oneOf"):
+            if choice in schema:
+                return self.fill(schema[choice][0], seed, name)
+        kind = schema.get("type", "object")
+        kind = kind[0] if isinstance(kind, list) else kind
+        return self._fill_kind(kind, schema, seed, name, draw)
+
+    def _fill_kind(self, kind: str, schema: Mapping[str, Any], seed: str, name: str, draw: int) -> Any:
+        if kind == "object":
+            properties = schema.get("properties", {})
+            return {key: self.fill(part, f"{seed}/{key}", key) for key, part in properties.items()}
+        if kind == "array":
+            length = schema.get("minItems", min(_FREE_LENGTH, schema.get("maxItems", _FREE_LENGTH)))
+            return [self.fill(schema.get("items", {"type": "string"}), f"{seed}/{i}", name) for i in range(length)]
+        if kind in ("integer", "number"):
+            low = schema.get("minimum", 0)
+            high = schema.get("maximum", low + _FREE_RANGE - 1)
+            if kind == "number":
+                return low + (high - low) * (draw % 1001) / 1000
+            return low + draw % (high - low + 1)
+        if kind == "boolean":
+            return draw % 2 == 1
+        return None if kind == "null" else f"mock {name} {draw % 10**6:06d}"
+
+
+@providers.register("mock")
+def mock(options: ProviderOptions) -> Provider:
+    """No model: made-up answers that fit the schema, for trying things out offline."""
+    return MockProvider()

@@ -1,0 +1,81 @@
+"""What an explainer or a scorer may know of a language model: it asks a request and awaits an answer.
+
+Concurrency, retries, money, files and the journal are behind `Ask`. Because nothing but `ask` waits, the same coroutine
+runs live, as provider batches, through files, on a local model or from the journal alone.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model.
+
+    `purpose` ("explain", "simulate", ...) and `template_hash` are provenance: they are journalled but are not part of the
+    request's identity. `json_schema` asks for structured output. `sample` tells apart repeated draws of the same payload.
+    `temperature` None leaves it to the provider (some take none).
+    """
+
+    messages: Sequence[Message]
+    max_tokens: int = 1024
+    temperature: float | None = None
+    json_schema: Mapping[str, Any] | None = None
+    schema_name: str = "answer"
+    sample: int = 0
+    purpose: str = ""
+    template_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them. `cached` is the part of `input` that came from its prompt cache."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A delivered answer. `finish` is the provider's reason in our words: "stop", "length" or "refusal"."""
+
+    key: str
+    text: str
+    finish: str
+    model: str
+    usage: Usage = field(default_factory=Usage)
+    from_journal: bool = False
+
+
+class FailureKind(StrEnum):
+    """Why there is no usable answer. Never a value, never a score: a reason, and retryable."""
+
+    REFUSED = "refused"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    TIMEOUT = "timeout"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    OVER_BUDGET = "over_budget"
+
+
+class RequestFailed(Exception):
+    """A request for which no usable answer could be had; `kind` and `reason` go into the catalog."""
+
+    def __init__(self, kind: FailureKind, reason: str, attempts: int = 1) -> None:
+        super().__init__(f"{kind}: {reason}")
+        self.kind = kind
+        self.reason = reason
+        self.attempts = attempts
+
+
+Ask = Callable[[Request], Awaitable[Answer]]

@@ -1,0 +1,223 @@
+"""The `simulation` protocol: how well activations simulated from a label alone agree with the true ones.
+
+After Bills et al. 2023, "Language models can explain neurons in language models": the tokens of all scored contexts are
+pooled and correlated once. The contexts are ours: uniform draws from bands of the feature's activating windows and from
+its silent ones, of the test split. Two weightings of the same simulations (see `pool`) make two correlations:
+`r_balanced`, in which silent and activating windows weigh 1:1, and `r_corpus`, an estimate of the correlation over the
+whole corpus.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from autointerp.catalog.records import FeatureEvidence
+from autointerp.hashing import stable_hash
+from autointerp.score import Simulated, bootstrap, metrics
+from autointerp.score.discretise import LEVELS, discretise
+from autointerp.score.pool import MODES, Array, Mode, Pool, Weights, context_weights, pooled, scored_contexts
+
+__all__ = [
+    "METRICS",
+    "SCORER",
+    "ScoreRow",
+    "difference_rows",
+    "score_simulation",
+    "scored_contexts",
+    "shuffled_partner",
+]
+
+SCORER = "simulation"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One metric of one label, as the catalog stores it.
+
+    `value` and the 95 % interval `lo`, `hi` are None where undefined; `reason` says why, or remarks on a defined value.
+    `status` "failed": no context could be simulated; "undefined": the metric has no value on what was.
+    """
+
+    metric: str
+    value: float | None
+    lo: float | None
+    hi: float | None
+    n_ok: int
+    n_failed: int
+    status: Literal["ok", "undefined", "failed"]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """A metric on pooled vectors, and the same as sums per token and a function of them, for the resamples."""
+
+    metric: Callable[[Array, Array, Array], metrics.Metric]
+    per_token: Callable[[Array, Array], Array] | None = None
+    of_sums: Callable[[Array], Array] | None = None
+
+
+_PEARSON = _Measure(metrics.pearson, metrics.moments, metrics.correlation)
+_R2 = _Measure(metrics.r2_uncentred, metrics.residuals, metrics.r2_of)
+_ABSDEV = _Measure(metrics.absdev_uncentred, metrics.residuals, metrics.absdev_of)
+_F1 = _Measure(metrics.f1, lambda a, s: metrics.confusion(a > 0, s >= metrics.FIRES), metrics.f1_of)
+_AUPRC = _Measure(metrics.average_precision)
+
+METRICS = (
+    "r_balanced",
+    "r_corpus",
+    "quantisation_ceiling",
+    "quantisation_ceiling_corpus",
+    "r2_uncentred",
+    "absdev_uncentred",
+    "f1_corpus",
+    "auprc_corpus",
+    "ess_corpus",
+)
+
+
+def score_simulation(
+    evidence: FeatureEvidence, simulated: Sequence[Simulated], *, seed: int = 0, resamples: int = 1000
+) -> list[ScoreRow]:
+    """One row for each of `METRICS`, from the simulations of the feature's scored contexts.
+
+    A scored context without a simulation counts as failed. Raises ValueError for simulations that do not fit the
+    contexts (shape, range, unknown or repeated windows) and for contexts of a stratum whose size is not known.
+    """
+    pool = pooled(evidence, simulated)
+    if not pool.lengths:
+        return [_empty_row(name, pool) for name in METRICS]
+    draws = _draws(evidence, pool, seed, resamples)
+    weights = {mode: context_weights(evidence, pool.strata, mode) for mode in MODES}
+    truth, expected = pool.true, pool.simulated[0]
+    ceiling = discretise(truth, evidence.max_activation).astype(np.float64)
+    scaled = truth * LEVELS / evidence.max_activation if evidence.max_activation > 0 else np.zeros_like(truth)
+
+    def row(name: str, mode: Mode, measure: _Measure, true: Array, predicted: Array) -> ScoreRow:
+        return _row(name, pool, draws, weights[mode], measure, true, predicted)
+
+    return [
+        row("r_balanced", "balanced", _PEARSON, truth, expected),
+        row("r_corpus", "corpus", _PEARSON, truth, expected),
+        row("quantisation_ceiling", "balanced", _PEARSON, truth, ceiling),
+        row("quantisation_ceiling_corpus", "corpus", _PEARSON, truth, ceiling),
+        row("r2_uncentred", "balanced", _R2, scaled, expected),
+        row("absdev_uncentred", "balanced", _ABSDEV, scaled, expected),
+        row("f1_corpus", "corpus", _F1, truth, expected),
+        row("auprc_corpus", "corpus", _AUPRC, truth, expected),
+        _ess_row(pool, weights["corpus"]),
+    ]
+
+
+def difference_rows(
+    evidence: FeatureEvidence,
+    simulated: Sequence[Simulated],
+    baseline: Sequence[Simulated],
+    *,
+    name: str = "lexical_gain",
+    seed: int = 0,
+    resamples: int = 1000,
+) -> list[ScoreRow]:
+    """r(simulated) − r(baseline) on the same contexts, as `{name}_balanced` and `{name}_corpus`: paired bootstrap.
+
+    Both sides see the same resamples of the contexts that both of them cover, so the luck of the draw cancels. With the
+    token lexicon as baseline it is the lexical gain; with another feature's label, true − shuffled.
+    """
+    pool = pooled(evidence, simulated, baseline)
+    names = {mode: f"{name}_{mode}" for mode in MODES}
+    if not pool.lengths:
+        return [_empty_row(names[mode], pool) for mode in MODES]
+    draws = _draws(evidence, pool, seed, resamples)
+    return [_difference_row(names[mode], pool, draws, context_weights(evidence, pool.strata, mode)) for mode in MODES]
+
+
+def shuffled_partner(
+    feature_ids: Sequence[int], density: Sequence[float], seed: int, band_size: int = 16
+) -> dict[int, int]:
+    """For each feature another one whose label is scored in its place: the shuffled-label control.
+
+    Features are cut into bands of `band_size` or somewhat more by density, so that a partner fires about as often, and
+    each band is one random cycle: never a feature's own label. The result depends on the seed and on the set of
+    features with their densities, not on their order. Raises ValueError for fewer than two features or repeated ids.
+    """
+    count = len(feature_ids)
+    if count < 2 or len(set(feature_ids)) != count or len(density) != count:
+        raise ValueError(f"a shuffled control needs two or more different features with densities; got {count}")
+    ordered = [feature for _, feature in sorted(zip(density, feature_ids, strict=True))]
+    bands = max(1, count // max(2, band_size))
+    partner: dict[int, int] = {}
+    for band in range(bands):
+        members = ordered[band * count // bands : (band + 1) * count // bands]
+        members.sort(key=lambda feature: (stable_hash("shuffled", seed, feature), feature))
+        partner.update(zip(members, members[1:] + members[:1], strict=True))
+    return partner
+
+
+def _draws(evidence: FeatureEvidence, pool: Pool, seed: int, resamples: int) -> Array:
+    return bootstrap.resample_counts(pool.strata, resamples, stable_hash("bootstrap", seed, evidence.feature_id))
+
+
+def _row(
+    name: str, pool: Pool, draws: Array, weights: Weights, measure: _Measure, true: Array, predicted: Array
+) -> ScoreRow:
+    if weights.values is None:
+        return _undefined_row(name, pool, weights.note)
+    point = measure.metric(true, predicted, np.repeat(weights.values, pool.lengths))
+    if point.value is None:
+        return _undefined_row(name, pool, point.reason, weights.note)
+    if measure.per_token is None or measure.of_sums is None:
+        return _ok_row(name, pool, point.value, bootstrap.Interval(None, None), weights.note)
+    sums = bootstrap.context_sums(measure.per_token(true, predicted), pool.lengths) * weights.values[:, None]
+    interval = bootstrap.percentile_interval(measure.of_sums(draws @ sums))
+    return _ok_row(name, pool, point.value, interval, weights.note, _singleton_note(pool), interval.reason)
+
+
+def _difference_row(name: str, pool: Pool, draws: Array, weights: Weights) -> ScoreRow:
+    if weights.values is None:
+        return _undefined_row(name, pool, weights.note)
+    by_token = np.repeat(weights.values, pool.lengths)
+    points = [metrics.pearson(pool.true, side, by_token) for side in pool.simulated]
+    values = [point.value for point in points if point.value is not None]
+    if len(values) < 2:
+        sides = zip(("label", "baseline"), points, strict=True)
+        reasons = [f"{side}: {point.reason}" for side, point in sides if point.value is None]
+        return _undefined_row(name, pool, *reasons, weights.note)
+    first, second = (
+        metrics.correlation(draws @ (bootstrap.context_sums(metrics.moments(pool.true, side), pool.lengths) * scale))
+        for side, scale in ((side, weights.values[:, None]) for side in pool.simulated)
+    )
+    interval = bootstrap.percentile_interval(first - second)
+    notes = (weights.note, _singleton_note(pool), interval.reason)
+    return _ok_row(name, pool, values[0] - values[1], interval, *notes)
+
+
+def _ess_row(pool: Pool, weights: Weights) -> ScoreRow:
+    if weights.values is None:
+        return _undefined_row("ess_corpus", pool, weights.note)
+    size = metrics.effective_sample_size(weights.values).value
+    assert size is not None  # weights of sampled strata are positive
+    return _ok_row("ess_corpus", pool, size, bootstrap.Interval(None, None), weights.note)
+
+
+def _singleton_note(pool: Pool) -> str | None:
+    alone = bootstrap.singletons(pool.strata)
+    return f"one context only, so no variation in the interval: band {', '.join(map(str, alone))}" if alone else None
+
+
+def _ok_row(name: str, pool: Pool, value: float, interval: bootstrap.Interval, *notes: str | None) -> ScoreRow:
+    reason = "; ".join(note for note in notes if note) or None
+    return ScoreRow(name, value, interval.lo, interval.hi, len(pool.lengths), pool.n_failed, "ok", reason)
+
+
+def _undefined_row(name: str, pool: Pool, *reasons: str | None) -> ScoreRow:
+    reason = "; ".join(reason for reason in reasons if reason)
+    return ScoreRow(name, None, None, None, len(pool.lengths), pool.n_failed, "undefined", reason)
+
+
+def _empty_row(name: str, pool: Pool) -> ScoreRow:
+    if pool.n_failed:
+        reason = f"all {pool.n_failed} contexts failed, for instance: {pool.failure}"
+        return ScoreRow(name, None, None, None, 0, pool.n_failed, "failed", reason)
+    return ScoreRow(name, None, None, None, 0, 0, "undefined", "there are no test contexts to simulate")

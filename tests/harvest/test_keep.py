@@ -1,0 +1,64 @@
+"""`Keep` against a plain sort, whatever the batches."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autointerp.harvest import keep
+from autointerp.harvest.keep import Keep, Rows, concatenate, no_rows
+
+
+def rows_of(entries: list[tuple[int, int, int]]) -> Rows:
+    """Rows (cell, key, window); row i has a payload of window % 3 entries, all of value `window`."""
+    cell, key, window = (np.array(column) for column in zip(*entries, strict=True)) if entries else (np.zeros(0),) * 3
+    lengths = (window % 3).astype(np.int64)
+    return Rows(
+        cell=cell.astype(np.int64), key=key.astype(np.uint64), window=window.astype(np.uint64),
+        peak=window.astype(np.float32), peak_position=(window % 7).astype(np.uint16),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        positions=np.repeat(window % 5, lengths).astype(np.uint16), values=np.repeat(window, lengths).astype(np.float32),
+    )  # fmt: skip
+
+
+entries = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 10_000)), unique_by=lambda e: (e[0], e[2]), max_size=60
+)
+
+
+@given(entries, st.integers(1, 4), st.lists(st.integers(0, 60), max_size=5), st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_keeps_the_k_smallest_of_every_cell(found: list[tuple[int, int, int]], k: int, cuts: list[int], random) -> None:
+    expected = []
+    for cell in sorted({e[0] for e in found}):
+        expected += sorted(e for e in found if e[0] == cell)[:k]
+    random.shuffle(found)
+    kept = Keep(k)
+    bounds = sorted({0, len(found), *(min(cut, len(found)) for cut in cuts)})
+    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        batch = rows_of(found[begin:end])
+        batch = batch.take(np.flatnonzero(kept.may_enter(batch.cell, batch.key)))
+        kept.add(batch)
+        kept.rows()  # a merge after each batch, so that the limits are in force
+    result = kept.rows()
+    assert list(zip(result.cell.tolist(), result.key.tolist(), result.window.tolist(), strict=True)) == expected
+    for i in range(len(result)):
+        window = int(result.window[i])
+        payload = slice(result.offsets[i], result.offsets[i + 1])
+        assert result.values[payload].tolist() == [float(window)] * (window % 3)
+        assert result.positions[payload].tolist() == [window % 5] * (window % 3)
+        assert result.peak[i] == window and result.peak_position[i] == window % 7
+
+
+def test_merges_by_itself_when_the_buffer_is_full(monkeypatch) -> None:
+    monkeypatch.setattr(keep, "_BUFFER_ROWS", 4)
+    kept = Keep(1)
+    for window in range(10):
+        kept.add(rows_of([(0, 10 - window, window)]))
+    assert kept.rows().window.tolist() == [9]
+    assert len(kept._buffer) == 0
+
+
+def test_nothing_added_and_nothing_asked_for() -> None:
+    assert len(Keep(3).rows()) == 0
+    assert not Keep(0).may_enter(np.array([1]), np.array([1], np.uint64)).any()
+    assert len(concatenate([no_rows(), rows_of([(0, 1, 2)])])) == 1

@@ -1,0 +1,3 @@
+from tests.llm.fixtures import llm_server
+
+__all__ = ["llm_server"]

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autointerp.score import metrics
+from autointerp.score.bootstrap import Interval, context_sums, percentile_interval, resample_counts, singletons
+
+
+def test_context_sums_follow_the_lengths() -> None:
+    per_token = np.arange(12.0).reshape(6, 2)
+    assert context_sums(per_token, [1, 3, 2]).tolist() == [[0, 1], [2 + 4 + 6, 3 + 5 + 7], [8 + 10, 9 + 11]]
+    with pytest.raises(ValueError, match="6 tokens"):
+        context_sums(per_token, [1, 3])
+    with pytest.raises(ValueError, match="6 tokens"):
+        context_sums(per_token, [0, 6])
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 2**63))
+def test_every_stratum_keeps_its_size_in_every_resample(strata: list[int], seed: int) -> None:
+    numbers = np.array(strata)
+    counts = resample_counts(numbers, 20, seed)
+    for stratum in set(strata):
+        members = numbers == stratum
+        np.testing.assert_allclose(counts[:, members].sum(axis=1), members.sum())
+        if members.sum() > 1:  # n − 1 draws, each counted n/(n − 1) times
+            draws = counts[:, members] * (members.sum() - 1) / members.sum()
+            np.testing.assert_allclose(draws, np.round(draws), atol=1e-9)
+    assert (counts[:, np.isin(numbers, singletons(numbers))] == 1).all()
+
+
+def test_seeded_and_independent_of_how_contexts_of_other_strata_are_placed() -> None:
+    counts = resample_counts(np.array([0, 0, 0, 1, 1]), 50, seed=7)
+    assert (counts == resample_counts(np.array([0, 0, 0, 1, 1]), 50, seed=7)).all()
+    assert (counts != resample_counts(np.array([0, 0, 0, 1, 1]), 50, seed=8)).any()
+    moved = resample_counts(np.array([0, 1, 0, 1, 0]), 50, seed=7)
+    assert (moved[:, [0, 2, 4]] == counts[:, :3]).all()
+    assert (moved[:, [1, 3]] == counts[:, 3:]).all()
+
+
+def test_equals_a_naive_loop_over_the_same_draws() -> None:
+    rng = np.random.default_rng(3)
+    lengths, strata = [5, 9, 4, 7, 6, 8], np.array([1, 1, 1, 0, 0, 0])
+    truth, simulated = rng.integers(0, 11, (2, sum(lengths))).astype(np.float64)
+    weights = np.where(strata == 1, 2.0, 30.0)
+    counts = resample_counts(strata, 200, seed=1)
+    sums = context_sums(metrics.moments(truth, simulated), lengths) * weights[:, None]
+    fast = metrics.correlation(counts @ sums)
+    for resample, drawn in enumerate(counts):
+        by_token = np.repeat(drawn * weights, lengths)
+        mean_a, mean_s = np.average(truth, weights=by_token), np.average(simulated, weights=by_token)
+        covariance = np.average((truth - mean_a) * (simulated - mean_s), weights=by_token)
+        spread_a = np.average((truth - mean_a) ** 2, weights=by_token)
+        spread_s = np.average((simulated - mean_s) ** 2, weights=by_token)
+        assert fast[resample] == pytest.approx(covariance / np.sqrt(spread_a * spread_s), abs=1e-10)
+
+
+def test_variance_of_a_stratified_mean_is_the_textbook_one() -> None:
+    # One stratum x = (0, 3, 6, 9): s² = 15 with n − 1 = 3 below, so Var(mean) = 15/4 = 3.75. Drawing 4 of 4 would give 2.81.
+    means = resample_counts(np.zeros(4, int), 40_000, seed=0) @ np.array([0.0, 3.0, 6.0, 9.0]) / 4
+    assert means.var() == pytest.approx(3.75, rel=0.03)
+
+
+class TestPercentiles:
+    def test_cuts_two_and_a_half_per_cent_at_each_end(self) -> None:
+        # 1000 values 0 … 999: 25 below the lower end, 25 above the upper one.
+        values = np.random.default_rng(0).permutation(1000).astype(np.float64)
+        assert percentile_interval(values) == Interval(25.0, 974.0)
+
+    def test_undefined_resamples_push_both_ends_outwards(self) -> None:
+        # 10 undefined may all lie below, or all above: 15 of the 990 defined ones are cut at each end.
+        values = np.concatenate([np.arange(990.0), np.full(10, np.nan)])
+        interval = percentile_interval(values)
+        assert (interval.lo, interval.hi, interval.undefined) == (15.0, 974.0, 10)
+        assert interval.reason == "10 of 1000 resamples are undefined; the interval allows for it"
+
+    def test_up_to_a_tail_of_undefined_resamples_there_is_an_interval(self) -> None:
+        at_limit = percentile_interval(np.concatenate([np.arange(975.0), np.full(25, np.nan)]))
+        assert (at_limit.lo, at_limit.hi) == (0.0, 974.0)
+        beyond = percentile_interval(np.concatenate([np.arange(974.0), np.full(26, np.nan)]))
+        assert (beyond.lo, beyond.hi, beyond.undefined) == (None, None, 26)
+        assert beyond.reason is not None and "26 of 1000" in beyond.reason
+
+    def test_all_undefined(self) -> None:
+        assert percentile_interval(np.full(1000, np.nan)).lo is None
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    """300 draws of 10 + 40 contexts from a known population. Nominal 95 %; percentile intervals of r fall a little short."""
+    rng = np.random.default_rng(11)
+    sizes = {1: 3000, 0: 12_000}
+    contexts = []
+    for stratum, size in sizes.items():
+        truth = rng.gamma(2.0, 2.0, (size, 20)) * (rng.random((size, 20)) < 0.15) * stratum
+        simulated = np.clip(np.round(truth * rng.choice([0.0, 1.0], (size, 1), p=[0.3, 0.7])), 0, 10)
+        simulated += (rng.random((size, 20)) < 0.01) * rng.integers(1, 8, (size, 20))
+        flat = metrics.moments(truth.ravel(), simulated.ravel())
+        contexts.append(context_sums(flat, [20] * size))
+    population = np.concatenate([contexts[0] / sizes[1], contexts[1] / sizes[0]])
+    target = float(metrics.correlation(population.sum(axis=0)))
+    drawn = {1: 20, 0: 40}
+    strata = np.repeat([1, 0], [drawn[1], drawn[0]])
+    weights = np.where(strata == 1, 1 / drawn[1], 1 / drawn[0])[:, None]
+    hits = 0
+    for trial in range(300):
+        picked = [contexts[1 - s][rng.choice(sizes[s], drawn[s], replace=False)] for s in (1, 0)]
+        sums = np.concatenate(picked) * weights
+        interval = percentile_interval(metrics.correlation(resample_counts(strata, 500, trial) @ sums))
+        assert interval.lo is not None and interval.hi is not None
+        hits += interval.lo <= target <= interval.hi
+    assert 0.90 <= hits / 300 <= 0.985
