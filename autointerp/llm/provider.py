@@ -108,8 +108,8 @@ def check_base_url(base_url: str, source: str) -> None:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(
-            f"{source} is {base_url!r}; expected a whole URL such as http://127.0.0.1:8000/v1; begin it with http:// or "
-            "https://"
+            f"{source} is {base_url!r}; expected a whole URL such as http://127.0.0.1:8000/v1; begin it with http:// "
+            "or https://"
         )
 
 

@@ -24,4 +24,5 @@ async def main(base_url: str, folder: str, notes: str, count: int, concurrency: 
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])))
+    address, journal_folder, notes_file, how_many, at_once = sys.argv[1:]
+    asyncio.run(main(address, journal_folder, notes_file, int(how_many), int(at_once)))

@@ -1,4 +1,4 @@
-"""A model server on 127.0.0.1 that speaks OpenAI's chat completions and Anthropic's messages, counts, and misbehaves by script.
+"""A model server on 127.0.0.1 that speaks OpenAI's and Anthropic's protocols, counts, and misbehaves by script.
 
     with LlmServer() as server:
         server.script(rate_limited(retry_after="0.1"), reset())   # the first two requests; after them `server.usual`
@@ -92,12 +92,13 @@ def garbage() -> Behaviour:
 
 
 class LlmServer:
-    """`openai_url` and `anthropic_url` are base URLs for the clients. All counters count by `hash_of` the body received.
+    """`openai_url` and `anthropic_url` are base URLs for the clients. All counters count by `hash_of` the body
+    received.
 
-    `requests`: requests that arrived. `delivered`: answers whose last byte was handed to the system while the client was
-    connected (also those with finish "length" and "refusal"). `bodies`, `keys`, `times`: of all requests, in order.
-    `usual` is what happens when the script is used up, `delay` the seconds before each reply, `write` makes the text of
-    an answer.
+    `requests`: requests that arrived. `delivered`: answers whose last byte was handed to the system while the client
+    was connected (also those with finish "length" and "refusal"). `bodies`, `keys`, `times`: of all requests, in
+    order. `usual` is what happens when the script is used up, `delay` the seconds before each reply, `write` makes
+    the text of an answer.
     """
 
     def __init__(self) -> None:
@@ -195,13 +196,13 @@ class LlmServer:
             if self.delay:
                 await asyncio.sleep(self.delay)
             text = self.write(body) if behaviour.text is None else behaviour.text
-            return await self._behave(request, behaviour, json.dumps(reply(body, text, behaviour.finish)).encode(), name)
+            return await self._behave(
+                request, behaviour, json.dumps(reply(body, text, behaviour.finish)).encode(), name
+            )
         finally:
             self._open -= 1
 
-    async def _behave(
-        self, request: web.Request, behaviour: Behaviour, reply: bytes, name: str
-    ) -> web.StreamResponse:
+    async def _behave(self, request: web.Request, behaviour: Behaviour, reply: bytes, name: str) -> web.StreamResponse:
         if behaviour.kind == "status":
             error = {"error": behaviour.error} if isinstance(behaviour.error, dict) else behaviour.error
             text = error if isinstance(error, str) else json.dumps(error)

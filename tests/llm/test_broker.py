@@ -1,4 +1,4 @@
-"""The broker against real clients and a server that misbehaves: what is tried again, what fails, what is never asked twice."""
+"""The broker, real clients and a server that misbehaves: what is tried again, what fails, what is never asked twice."""
 
 import asyncio
 import time
@@ -125,7 +125,7 @@ async def test_what_passes_is_tried_again(broker: Broker, journal: Journal, llm_
         (serve.rate_limited(), FailureKind.RATE_LIMITED, "HTTP 429: slow down"),
         (serve.status(408), FailureKind.TIMEOUT, "HTTP 408"),
         (serve.status(500, {"message": "oops"}), FailureKind.SERVER_ERROR, "HTTP 500: oops"),
-        (serve.status(502, "<html>\nbad  gateway</html>"), FailureKind.SERVER_ERROR, "HTTP 502: <html> bad gateway</html>"),
+        (serve.status(502, "<p>\nbad  gateway</p>"), FailureKind.SERVER_ERROR, "HTTP 502: <p> bad gateway</p>"),
         (serve.reset(), FailureKind.SERVER_ERROR, "the connection to http://127.0.0.1:"),
         (serve.half_sent(), FailureKind.SERVER_ERROR, "the connection to http://127.0.0.1:"),
         (serve.garbage(), FailureKind.SERVER_ERROR, "the connection to http://127.0.0.1:"),
@@ -195,7 +195,7 @@ async def test_a_bad_request_is_not_tried_again(broker: Broker, llm_server: LlmS
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        (serve.status(401, {"message": "bad key"}), r"refused the key \(HTTP 401\); check the environment variable \w+_KEY"),
+        (serve.status(401, {"message": "bad key"}), r"refused the key \(HTTP 401\); check the .* \w+_KEY"),
         (serve.status(403, {"message": "not in your country"}), "does not allow this key .*not in your country"),
         (serve.status(402), "no credit"),
         (serve.status(429, {"message": "quota", "code": "insufficient_quota"}), "no credit"),
@@ -346,7 +346,7 @@ async def test_a_full_disk_ends_the_run(journal: Journal, monkeypatch: pytest.Mo
 
 
 async def test_a_scripted_mock_fails_like_a_server(journal: Journal) -> None:
-    attempts = iter([CallFailed(FailureKind.SERVER_ERROR, "down", retryable=True), "up"])
+    attempts: Iterator[CallFailed | str] = iter([CallFailed(FailureKind.SERVER_ERROR, "down", retryable=True), "up"])
 
     def script(request: Request) -> str | Reply:
         step = next(attempts)

@@ -91,7 +91,7 @@ def test_an_answer_is_with_the_operating_system_when_append_returns(tmp_path: Pa
 def test_a_line_torn_anywhere_is_left_out_and_never_appended_to(tmp_path: Path) -> None:
     with Journal(tmp_path / "whole") as journal:
         journal.append(entry("a"))
-        journal.append(entry("b", text="x\n\"y\""))
+        journal.append(entry("b", text='x\n"y"'))
     whole = (tmp_path / "whole" / "000001.jsonl").read_bytes()
     start = whole.index(b"\n") + 1
     for cut in range(start, len(whole)):

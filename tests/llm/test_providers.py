@@ -73,7 +73,7 @@ def test_a_password_in_the_base_url_is_refused_and_not_repeated(monkeypatch: pyt
     assert "word4711" not in str(caught.value)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://user:word4711@127.0.0.1:9/v1")
-    with pytest.raises(UserError, match="OPENAI_BASE_URL for 127.0.0.1 holds a user name"):
+    with pytest.raises(UserError, match=r"OPENAI_BASE_URL for 127\.0\.0\.1 holds a user name"):
         open_provider("openai").connect()
 
 
@@ -172,7 +172,12 @@ def test_how_a_chat_completion_is_read() -> None:
     body = openai_reply({"model": "m", "messages": [{"content": "x" * 40}]}, "hello", "stop")
     # The server counts a token a character: 40 in, of them 10 cached, 5 out.
     assert openai_module.read_completion(body) == Reply("hello", "stop", "m-dated", Usage(40, 5, 10))
-    for reason, finish in [("length", "length"), ("content_filter", "refusal"), ("tool_calls", "other"), (None, "stop")]:
+    for reason, finish in [
+        ("length", "length"),
+        ("content_filter", "refusal"),
+        ("tool_calls", "other"),
+        (None, "stop"),
+    ]:
         assert openai_module.read_completion(changed(body, finish_reason=reason)).finish == finish
     refused = openai_module.read_completion(changed(body, message={"content": None, "refusal": "no"}))
     assert (refused.finish, refused.text) == ("refusal", "no")
@@ -276,6 +281,23 @@ def test_the_mock_answers_from_the_schema_and_says_that_it_is_one() -> None:
     assert answer["nothing"] is None
     assert default_answer(RICH_SCHEMA, 1) == default_answer(RICH_SCHEMA, 1) != default_answer(RICH_SCHEMA, 2)
     assert default_answer(None, 1).startswith("mock answer ")
+
+
+async def test_the_mock_answers_a_simulators_question_for_its_texts() -> None:
+    words = [f" w{number}" for number in range(50)]
+    texts = {"t1": dict(enumerate(words)), "t2": dict(enumerate(reversed(words)))}
+    data = json.dumps({"explanation": "numbers", "texts": texts})
+    question = Request([Message("user", f"<data 1f>\n{data}\n</data 1f>")], json_schema={}, schema_name="activations")
+    provider = MockProvider()
+    answer = json.loads((await provider.send(question, provider.payload("m", question))).text)
+    assert [text["id"] for text in answer["texts"]] == ["t1", "t2"]
+    first, second = ({token: value for _, token, value in text["active"]} for text in answer["texts"])
+    assert first == second  # by explanation and token only
+    assert 1 <= len(first) <= 15
+    assert all(1 <= value <= 10 for value in first.values())
+    assert all(texts["t2"][position] == token for position, token, _ in answer["texts"][1]["active"])
+    unlike = replace(question, messages=[Message("user", "no data here")], json_schema=SCHEMA)
+    assert set(json.loads((await provider.send(unlike, provider.payload("m", unlike))).text)) == {"n"}
 
 
 async def test_the_mock_answers_alike_to_like_and_anew_to_another_sample() -> None:

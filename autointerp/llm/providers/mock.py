@@ -1,8 +1,9 @@
 """A provider without a model, so that whole runs work offline. Its answers mean nothing and say "mock" if they can.
 
 By default the answer is drawn from the request's JSON schema by a hash of the payload: the same request always gets
-the same answer. Tests give a script instead: a function from the request to the answer's text, or to a whole `Reply`;
-it may raise `CallFailed`, `RequestFailed`'s cause, to play a failing server.
+the same answer. A simulator's question is answered for its texts, so that the answer is aligned. Tests give a script
+instead: a function from the request to the answer's text, or to a whole `Reply`; it may raise `CallFailed`,
+`RequestFailed`'s cause, to play a failing server.
 """
 
 import json
@@ -46,10 +47,7 @@ class MockProvider:
 
     async def send(self, request: Request, payload: Mapping[str, Any]) -> Reply:
         self.asked.append(request)
-        if self._script is not None:
-            answer = self._script(request)
-        else:
-            answer = default_answer(request.json_schema, stable_hash(canonical_json(payload), request.sample))
+        answer = self._default(request, payload) if self._script is None else self._script(request)
         if isinstance(answer, Reply):
             return answer
         length = sum(len(message.content) for message in request.messages)
@@ -59,12 +57,37 @@ class MockProvider:
     async def close(self) -> None:
         """Nothing to close."""
 
+    def _default(self, request: Request, payload: Mapping[str, Any]) -> str:
+        simulated = mock_simulation(request.messages[-1].content) if request.schema_name == "activations" else None
+        if simulated is not None:
+            return simulated
+        return default_answer(request.json_schema, stable_hash(canonical_json(payload), request.sample))
+
 
 def default_answer(schema: Mapping[str, Any] | None, seed: int) -> str:
     """A text that fits `schema` (JSON), or a labelled line where there is none; a function of its arguments alone."""
     if schema is None:
         return f"mock answer {seed:016x}"
     return json.dumps(_Filler(schema.get("$defs", {})).fill(schema, str(seed), "answer"))
+
+
+def mock_simulation(question: str) -> str | None:
+    """An aligned answer to a question that holds {"explanation": ..., "texts": {id: {position: token}}}; else None.
+
+    A token fires or not by a hash of explanation and token: one token in ten, everywhere alike.
+    """
+    try:
+        data = json.loads(question[question.index("{") : question.rindex("}") + 1])
+        texts = {name: list(tokens.items()) for name, tokens in data["texts"].items()}
+        explanation = str(data["explanation"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    answers = []
+    for name, tokens in texts.items():
+        draws = [(position, token, stable_hash(explanation, token)) for position, token in tokens]
+        active = [[int(position), token, 1 + draw // 10 % 10] for position, token, draw in draws if draw % 10 == 0]
+        answers.append({"id": name, "active": active})
+    return json.dumps({"texts": answers})
 
 
 class _Filler:
