@@ -114,7 +114,7 @@ def report_stage(config: Config, out: Path) -> Path:
         from autointerp.report import write_report
 
         facts = catalog.stage_facts("sample")
-        title = config.report.title or f"{Path(facts['sae']).name} on {facts['subject']}"
+        title = config.report.title or f"{facts['sae']} on {facts['subject']}"
         write_report(catalog.connection, path, title=title, limit=config.report.limit)
     write_text(stamp, state)
     return path

@@ -186,24 +186,38 @@ class _Harvest:
     def _facts(self, plan: Plan, reader: "Reader", features: NDArray[np.int64], conformance: "Conformance") -> dict[str, Any]:
         sae = reader.sae
         return {
-            "subject": reader.subject.name, "sae": self.config.sae.path, "sae_format": sae.format,
-            "hookpoint": str(reader.hookpoint), "corpus": self.config.corpus.source, "tokens": plan.n_tokens,
+            "subject": short_name(self.config.subject.model), "sae": short_name(self.config.sae.path), "sae_format": sae.format,
+            "hookpoint": str(reader.hookpoint), "corpus": short_name(self.config.corpus.source), "tokens": plan.n_tokens,
             "windows": plan.n_windows, "documents": plan.n_documents, "features": len(features), "d_sae": sae.d_sae,
             "window": self.config.corpus.window, "seed": self.config.seed, "conformance": asdict(conformance),
         }  # fmt: skip
 
 
 def load_subject_and_sae(config: Config) -> "tuple[Subject, SAE]":
-    """Both, from the configuration's paths; "demo" stands for the embedded ones."""
-    from autointerp.sae import load_sae
-    from autointerp.subject.model import load_subject
+    """Both, from the configuration's paths; "demo" stands for the embedded ones.
 
+    On a CPU the forward pass is in float32 unless another type is named: half precision is slower there, not faster.
+    """
+    import torch
+    from transformers.utils import logging
+
+    from autointerp.sae import load_sae
+    from autointerp.subject.model import absorb_norm_gain, load_subject
+
+    logging.disable_progress_bar()  # loading a model is not one of our stages
     given = config.subject
     path = demo_path("sae") if config.sae.path == "demo" else config.sae.path
     sae = load_sae(path, format=config.sae.format)
     model = demo_path("model") if given.model == "demo" else given.model
-    subject = load_subject(model, device=given.device, dtype=given.dtype, revision=given.revision)
-    return subject, sae.to(subject.device)
+    on_cpu = given.device.startswith("cpu") or (given.device == "auto" and not torch.cuda.is_available())
+    dtype = "float32" if given.dtype == "auto" and on_cpu else given.dtype
+    subject = load_subject(model, device=given.device, dtype=dtype, revision=given.revision)
+    return subject, absorb_norm_gain(subject, sae.to(subject.device))
+
+
+def short_name(source: str) -> str:
+    """What people call it: a hub id as it is, the last part of a local path."""
+    return Path(source).name if Path(source).exists() else source
 
 
 def resolve_hook(config: Config, subject: "Subject", sae: "SAE") -> Any:
