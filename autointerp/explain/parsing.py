@@ -68,23 +68,23 @@ def _objects(text: str) -> Iterator[Any]:
     """The top-level JSON objects in a text, in their order."""
     try:
         whole = json.loads(text)
+        json.dumps(whole, ensure_ascii=False).encode()  # half a character, escaped, is JSON but no text
     except (ValueError, RecursionError):
         whole = None  # not plain JSON: look for objects in it
     if isinstance(whole, dict):
         yield whole
         return
-    text = text[:_MAX_CHARS]
-    position = 0
+    reader = _Reader(text[:_MAX_CHARS])
+    begin = 0
     for _ in range(_MAX_OBJECTS):
-        position = text.find("{", position)
-        if position < 0:
+        begin = reader.position = reader.text.find("{", begin)
+        if begin < 0:
             return
-        reader = _Reader(text, position)
         try:
             yield reader.value(0)
-            position = reader.position
+            begin = reader.position
         except _NotJsonError:
-            position += 1
+            begin += 1
 
 
 class _NotJsonError(Exception):
@@ -92,10 +92,11 @@ class _NotJsonError(Exception):
 
 
 class _Reader:
-    """Reads one value of lenient JSON from `position` on."""
+    """Reads values of lenient JSON, each from `position` on."""
 
-    def __init__(self, text: str, position: int) -> None:
-        self.text, self.position = text, position
+    def __init__(self, text: str) -> None:
+        self.text, self.position = text, 0
+        self._closing: dict[str, tuple[int, int]] = {}  # of each quote the last search: from where, and what it found
 
     def value(self, depth: int) -> Any:
         char = self._peek()
@@ -135,11 +136,15 @@ class _Reader:
 
     def _string(self, quote: str) -> str:
         start = self.position + 1
-        end = _STRING_ENDS[quote].search(self.text, start)
-        if end is None:
+        searched, end = self._closing.get(quote, (0, -1))
+        if not searched <= start <= end:
+            found = _STRING_ENDS[quote].search(self.text, start)
+            end = found.end() - 1 if found else len(self.text)
+            self._closing[quote] = (start, end)
+        if end == len(self.text):
             return self._fail()
-        self.position = end.end()
-        text = _ESCAPE.sub(_unescaped, self.text[start : end.end(1)])
+        self.position = end + 1
+        text = _ESCAPE.sub(_unescaped, self.text[start:end])
         try:  # joins the halves of characters that were escaped in two
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:

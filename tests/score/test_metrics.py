@@ -21,7 +21,7 @@ def array(*values: float) -> np.ndarray:
 
 class TestPearson:
     def test_pooled_r_is_not_the_mean_of_the_contexts_r(self) -> None:
-        # Two contexts of two tokens: a = (0, 2), (8, 10); s = (2, 0), (10, 8). In each context r = −1, so the mean is −1.
+        # Two contexts of two tokens: a = (0, 2), (8, 10); s = (2, 0), (10, 8). In each r = −1, so the mean is −1.
         # Pooled: mean 5 on both sides, deviations a: −5 −3 3 5, s: −3 −5 5 3. Σda·ds = 15+15+15+15 = 60,
         # Σda² = Σds² = 25+9+9+25 = 68. r = 60/68.
         a, s = array(0, 2, 8, 10), array(2, 0, 10, 8)
@@ -76,7 +76,9 @@ class TestPearson:
         assert value(metrics.pearson(a, s, w)) == pytest.approx(repeated, abs=1e-7)
 
     @given(SIDE, st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
-    def test_scale_of_activations_and_of_weights_is_irrelevant(self, a: np.ndarray, scale: float, weight: float) -> None:
+    def test_scale_of_activations_and_of_weights_is_irrelevant(
+        self, a: np.ndarray, scale: float, weight: float
+    ) -> None:
         s, w = a[::-1].copy(), np.arange(1.0, len(a) + 1)
         one, other = metrics.pearson(a, s, w), metrics.pearson(a * scale, s, w * weight)
         assert one.value == pytest.approx(other.value, abs=1e-9) if one.value is not None else other.value is None
@@ -145,6 +147,23 @@ class TestRetrieval:
         assert metrics.average_precision(np.zeros(3), np.ones(3)) == Metric(None, "no token fires")
         assert metrics.f1(np.zeros(3), np.ones(3)) == Metric(None, "no token fires")
         assert metrics.average_precision(array(1, 0), array(1, 0), array(0, 1)) == Metric(None, "no token fires")
+
+
+def test_points_and_resamples_are_the_same_functions() -> None:
+    """Each metric on weighted tokens against the function of sums that its interval is made with."""
+    rng = np.random.default_rng(5)
+    a, s, w = rng.integers(0, 11, (3, 400)).astype(np.float64)
+    a *= rng.random(400) < 0.3
+    pairs = [
+        (metrics.pearson, metrics.moments(a, s), metrics.correlation),
+        (metrics.r2_uncentred, metrics.residuals(a, s), metrics.r2_of),
+        (metrics.absdev_uncentred, metrics.residuals(a, s), metrics.absdev_of),
+        (metrics.f1, metrics.confusion(a > 0, s >= metrics.FIRES), metrics.f1_of),
+    ]
+    for metric, per_token, of_sums in pairs:
+        by_context = (per_token * w[:, None]).reshape(20, 20, -1).sum(axis=1)
+        both = np.stack([by_context.sum(axis=0), 3 * by_context.sum(axis=0)])
+        np.testing.assert_allclose(of_sums(both), value(metric(a, s, w)))
 
 
 def test_effective_sample_size() -> None:
