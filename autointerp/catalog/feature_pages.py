@@ -80,7 +80,10 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One score of one of the feature's explanations. `value` is None, with a reason, unless `status` is ok."""
+    """One score of one of the feature's explanations.
+
+    `value` is None unless `status` is ok. `reason` says why it is None, or remarks on a value that is there.
+    """
 
     feature_id: int
     explanation_id: str
@@ -149,8 +152,8 @@ WITH wanted AS (
 ), simulated AS (
     SELECT DISTINCT ON (feature_id, window_id) feature_id, window_id, band, status, reason, expected
     FROM simulations JOIN wanted USING (feature_id, explanation_id)
-    WHERE control = '' AND simulator IN (SELECT simulator FROM ranking)
-    ORDER BY feature_id, window_id, model
+    WHERE control = '' AND score_key IN (SELECT score_key FROM ranking)
+    ORDER BY feature_id, window_id, status DESC, model
 ), evidence AS (
     SELECT DISTINCT feature_id, window_id FROM wanted JOIN explanation_evidence USING (explanation_id)
 )
@@ -176,11 +179,11 @@ _DRAWN = f"""FROM (
 ) ORDER BY feature_id, kind DESC, CASE WHEN kind = 'band' THEN -band::INTEGER END, place"""
 _SILENT = f"""FROM (
     {_SIMULATED}
-    SELECT feature_id, 'silent' AS kind, 'test' AS split, 0 AS band, window_id, 0.0 AS peak,
+    SELECT feature_id, 'silent' AS kind, split, 0 AS band, window_id, 0.0 AS peak,
         []::USMALLINT[] AS positions, []::FLOAT[] AS activations, false AS duplicate, false AS evidence,
         status AS simulation, reason AS simulation_reason, expected,
         row_number() OVER (PARTITION BY feature_id ORDER BY list_max(expected) DESC, window_id) AS rank
-    FROM simulated WHERE band = 0 AND status = 'ok'
+    FROM simulated JOIN windows USING (window_id) WHERE band = 0 AND status = 'ok'
     QUALIFY rank <= $3
 ) ORDER BY feature_id, rank"""
 
@@ -191,8 +194,11 @@ _HISTOGRAM = f"""FROM (
 _TOKENS = f"FROM output_tokens WHERE {_OF_FEATURES} ORDER BY feature_id, side, rank"
 _NEIGHBOURS = f"FROM neighbours WHERE {_OF_FEATURES} ORDER BY feature_id, rank"
 _LABELS = f"FROM explanations WHERE {_OF_FEATURES} ORDER BY feature_id, explanation_id"
-_SCORES = f"""FROM scores WHERE {_OF_FEATURES}
-    ORDER BY feature_id, explanation_id, control, scorer, simulator, metric"""
+# Of the catalog's labels and the control only what belongs to the catalog's score; of other labels what there is.
+_SCORES = f"""FROM scores WHERE {_OF_FEATURES} AND (
+        score_key IN (SELECT score_key FROM ranking)
+        OR (control = '' AND explanation_id NOT IN (SELECT unnest(?::VARCHAR[])))
+    ) ORDER BY feature_id, control, explanation_id, score_key, scorer, simulator, metric"""
 
 
 def feature_pages(
@@ -205,6 +211,7 @@ def feature_pages(
     """
     quota = quota or ContextQuota()
     ids = [row.feature_id for row in rows]
+    shown = [row.explanation_id for row in rows if row.explanation_id is not None]
     keys = [ids, [row.explanation_id for row in rows]]
     drawn = _grouped(select(connection, ContextRow, _DRAWN, [*keys, quota.top, quota.band, quota.random]))
     silent = _grouped(select(connection, ContextRow, _SILENT, [*keys, quota.silent]))
@@ -212,10 +219,8 @@ def feature_pages(
     tokens = _grouped(select(connection, OutputToken, _TOKENS, [ids]))
     near = _grouped(select(connection, Neighbour, _NEIGHBOURS, [ids]))
     labels = _grouped(select(connection, LabelRow, _LABELS, [ids]))
-    scores = _grouped(select(connection, ScoreRow, _SCORES, [ids]))
-    return [
-        FeaturePage(i, drawn[i] + silent[i], histogram[i], tokens[i], near[i], labels[i], scores[i]) for i in ids
-    ]
+    scores = _grouped(select(connection, ScoreRow, _SCORES, [ids, shown]))
+    return [FeaturePage(i, drawn[i] + silent[i], histogram[i], tokens[i], near[i], labels[i], scores[i]) for i in ids]
 
 
 def windows(connection: "duckdb.DuckDBPyConnection", window_ids: Iterable[int]) -> dict[int, Window]:

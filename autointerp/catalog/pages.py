@@ -61,11 +61,12 @@ class FeatureRow:
 
 @dataclass(frozen=True, slots=True)
 class SpendRow:
-    """What one purpose cost with one model, as the provider counted it; `cached_tokens` is part of `input_tokens`."""
+    """What one purpose took of one model. `failed` requests had no usable answer; cached tokens are input too."""
 
     purpose: str | None
     model: str | None
     requests: int | None
+    failed: int | None
     input_tokens: int | None
     cached_tokens: int | None
     output_tokens: int | None
@@ -113,12 +114,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Conformance:
-    """How the SAE behaved before the harvest: mean active features a token, and the share of variance unexplained."""
+    """How the SAE behaved before the harvest: mean active features a token, the share of variance unexplained.
+
+    `problem` says what the conformance gate found grossly wrong, if it did.
+    """
 
     l0: float | None = None
     l0_expected: float | None = None
     fvu: float | None = None
     tokens: int | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +225,17 @@ def score_distribution(connection: "duckdb.DuckDBPyConnection") -> list[ScoreBin
 
 
 def failures(connection: "duckdb.DuckDBPyConnection") -> list[FailureRow]:
-    """Everything in the catalog that ended without a result, most frequent first. None of it counts as a zero."""
+    """What the catalog shows that ended without a result, most frequent first. None of it counts as a zero.
+
+    Labels of the explainer that is shown, their scores by the metric that ranks, and the simulations behind these
+    (those of the control too).
+    """
     source = """FROM (
         SELECT what, status, coalesce(nullif(trim(split_part(reason, ':', 1)), ''), 'no reason recorded') AS reason,
                count(*) AS n
-        FROM (SELECT 'explanation' AS what, status, reason FROM explanations
-              UNION ALL SELECT 'simulation', status, reason FROM simulations
-              UNION ALL SELECT 'score', status, reason FROM scores)
+        FROM (SELECT 'explanation' AS what, explanation_status AS status, explanation_reason AS reason FROM catalog
+              UNION ALL SELECT 'score', score_status, score_reason FROM catalog
+              UNION ALL SELECT 'simulation', status, reason FROM simulations JOIN ranking USING (score_key))
         WHERE status <> 'ok' GROUP BY ALL
     ) ORDER BY n DESC, what, status, reason"""
     return select(connection, FailureRow, source)
@@ -241,7 +250,7 @@ def run_facts(connection: "duckdb.DuckDBPyConnection") -> RunFacts:
     counted = ("tokens", "windows", "documents", "features", "window", "seed")
     numbers = {name: _whole(known.get(name)) for name in counted}
     measured = {name: _number(gate.get(name)) for name in ("l0", "l0_expected", "fvu")}
-    fitted = Conformance(**measured, tokens=_whole(gate.get("tokens")))
+    fitted = Conformance(**measured, tokens=_whole(gate.get("tokens")), problem=_text(gate.get("problem")))
     return replace(RunFacts(version=version, conformance=fitted, **texts), **numbers)  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ import click
 
 from autointerp.config import Config, load_config, parse_setting
 from autointerp.errors import UserError
+from autointerp.resources import packaged
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEMO_FOLDER = Path("reports/demo")
@@ -76,12 +77,15 @@ score_options = _stack(
 def configure(config_file: Path | None, out: Path | None, settings: tuple[str, ...], **given: Any) -> tuple[Config, Path]:
     """The configuration and the run's folder.
 
-    In rising order of precedence: what an earlier command left in the folder, the TOML file, --set, the other options.
+    In rising order of precedence: what an earlier command left in the folder, the TOML file (the embedded demo's where
+    neither model nor SAE is named), --set, the other options.
     """
     from autointerp.pipeline import saved_config
 
     overrides = dict(parse_setting(text) for text in settings)
     overrides |= {_FIELDS[name]: value for name, value in given.items() if value is not None}
+    if config_file is None and saved_config(out or DEMO_FOLDER) == {} and not {"subject.model", "sae.path"} & overrides.keys():
+        config_file = packaged("data") / "demo" / "demo.toml"
     if out is None:
         config = load_config(config_file, overrides)
         if (config.subject.model, config.sae.path) != ("demo", "demo"):

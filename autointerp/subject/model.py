@@ -116,7 +116,7 @@ def _near(subject: Subject, hookpoint: Hookpoint) -> list[Hookpoint]:
         return []
     found = re.match(re.escape(layout.blocks) + r"\.(\d+)", hookpoint.module)
     block = layout.block(int(found.group(1)) if found else 0)
-    sites = layout.sites(block).values()
+    sites = [place for site, place in layout.sites(block).items() if site != "mlp.hook_pre"]
     near = (Hookpoint(f"{block}.{name}" if name else block, side) for name, side in sites)
     return sorted(set(near), key=lambda one: (len(one.module), one.side == "in"))
 
