@@ -158,11 +158,10 @@ class SAE:
         return self._rank(p)
 
     def _rank(self, p: Tensor) -> Tensor:
-        """The competing activations. Ties go to the lower feature index (a stable sort; `Tensor.topk` promises
-        nothing)."""
+        """The competing activations. A stable sort gives ties to the lower index; `Tensor.topk` promises nothing."""
         assert self.k is not None
         if self.activation == "groupmax":
-            grouped = p.relu().view(len(p), self.k, -1)
+            grouped = p.relu().view(len(p), self.k, self.d_sae // self.k)
             best, index = grouped.max(-1, keepdim=True)
             return torch.zeros_like(grouped).scatter_(-1, index, best).flatten(-2)
         rank = p.abs() if self.activation == "abstopk" else p
@@ -197,7 +196,7 @@ class SAE:
         """`decode` of what `encode_sparse` gave for n inputs, at the cost of the nonzeros alone."""
         where = torch.from_numpy(np.stack([found.row, found.feature]).astype(np.int64)).to(self.device)
         values = torch.from_numpy(found.value).to(self.device)
-        f = torch.sparse_coo_tensor(where, values, (n, self.d_sae))
+        f = torch.sparse_coo_tensor(where, values, (n, self.d_sae), check_invariants=True)
         return self._complete(f.to_dense() if self.decoder is None else torch.sparse.mm(f, self.decoder), x)
 
     def _complete(self, out: Tensor, x: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """`load_sae`: find the files, recognise the format, read it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from autointerp.sae.canonical import SAE
 from autointerp.sae.files import listing
 from autointerp.sae.hub import locate
 
-_DEPTH = 4
+# How far the message about a folder of SAEs looks for them.
+_DEPTH = 6
+_MOST_FOLDERS = 300
 
 
 def load_sae(source: str | Path, *, format: str | None = None, device: str = "cpu") -> SAE:
@@ -62,15 +65,22 @@ def _nothing_fits(path: Path) -> str:
 
 
 def _saes_below(path: Path) -> list[Path]:
-    """The SAEs in the folders below, by their file names: for the message only, so damaged ones count too."""
+    """SAEs in the folders below. For the message only: what cannot be read is passed over."""
     found: list[Path] = []
     level = [path]
     for _ in range(_DEPTH):
-        level = sorted(child for folder in level for child in folder.iterdir() if child.is_dir())
-        for folder in level:
+        level = [Path(child.path) for folder in level for child in _folders_in(folder)][:_MOST_FOLDERS]
+        for folder in sorted(level):
             try:
-                if _matching(folder):
-                    found.append(folder)
+                found += [folder] if _matching(folder) else []
             except UserError:
-                found.append(folder)
+                continue
     return found
+
+
+def _folders_in(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if entry.is_dir()]
+    except OSError:
+        return []  # not ours to read

@@ -138,13 +138,6 @@ def resolve_hookpoint(model: nn.Module, name: str) -> Hookpoint:
     where nothing is said), and TransformerLens names. Raises UserError that lists the nearest names.
     """
     layout = Layout(model)
-    lens = _LENS_NAME.fullmatch(name)
-    if lens is not None:
-        return _from_lens(layout, name, int(lens["layer"]), lens["site"])
-    if name == "hook_embed":
-        found = next((path for path in map(layout.path, _EMBEDDINGS) if path is not None), None)
-        if found is not None:
-            return Hookpoint(found, "out")
     path = layout.path(name)
     if path is not None:
         return Hookpoint(path, "out")
@@ -153,6 +146,13 @@ def resolve_hookpoint(model: nn.Module, name: str) -> Hookpoint:
             path = layout.path(name.removesuffix(suffix))
             if path is not None:
                 return Hookpoint(path, side)
+    lens = _LENS_NAME.fullmatch(name)
+    if lens is not None:
+        return _from_lens(layout, name, int(lens["layer"]), lens["site"])
+    if name == "hook_embed":
+        found = next((path for path in map(layout.path, _EMBEDDINGS) if path is not None), None)
+        if found is not None:
+            return Hookpoint(found, "out")
     raise UserError(f"the model has no module {name!r}; the nearest names are {_nearest(name, layout)}")
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autointerp.hashing import mix, stable_hash
-from autointerp.subject.windows import SPLIT_SHARES, cut_document, join, split_of, window_ids
+from autointerp.subject.windows import SPLIT_SHARES, cut_document, join, split_of
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=100), st.integers(1, 20))
