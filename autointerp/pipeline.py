@@ -1,11 +1,11 @@
 """The stages in their order, each in one run folder. A stage that is complete is left alone.
 
-    RUN_DIR/config.json       the resolved configuration, taken up by later commands on the same folder
-    RUN_DIR/plan/             the corpus, tokenised and cut into windows
-    RUN_DIR/shards/           parts of the harvest, until they are in the catalog
-    RUN_DIR/journal/          every answer of a language model
-    RUN_DIR/catalog.duckdb    the catalog
-    RUN_DIR/report.html       the report
+RUN_DIR/config.json       the resolved configuration, taken up by later commands on the same folder
+RUN_DIR/plan/             the corpus, tokenised and cut into windows
+RUN_DIR/shards/           parts of the harvest, until they are in the catalog
+RUN_DIR/journal/          every answer of a language model
+RUN_DIR/catalog.duckdb    the catalog
+RUN_DIR/report.html       the report
 """
 
 import json
@@ -64,7 +64,9 @@ def check_models(config: Config, out: Path) -> None:
 
     for name, needs, model in parts:
         if needs and not model:
-            raise UserError(f"{name} asks a model, and none is given; name one with --label-model, or use --explainer lexicon")
+            raise UserError(
+                f"{name} asks a model, and none is given; name one with --label-model, or use --explainer lexicon"
+            )
     given = config.explain
     open_provider(given.provider, base_url=given.base_url, api_key_env=given.api_key_env).connect()
 
@@ -151,4 +153,6 @@ def saved_config(out: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except json.JSONDecodeError as error:
-        raise UserError(f"{out / 'config.json'}: not valid JSON ({error}); delete it and name the options again") from None
+        raise UserError(
+            f"{out / 'config.json'}: not valid JSON ({error}); delete it and name the options again"
+        ) from None

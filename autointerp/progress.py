@@ -47,17 +47,18 @@ def _bar(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance
 @contextmanager
 def _lines(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
     meter = _Meter(total, unit, done)
-    last = [time.monotonic(), ""]
+    last, last_note = time.monotonic(), ""
 
     def advance(count: int, note: str = "") -> None:
+        nonlocal last, last_note
         meter.add(count)
-        last[1] = note
-        if time.monotonic() - float(last[0]) >= _SECONDS_BETWEEN_LINES:
-            last[0] = time.monotonic()
+        last_note = note
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
             print(f"{what}: {meter.line()} {note}".rstrip(), file=sys.stderr, flush=True)
 
     yield advance
-    print(f"{what}: {meter.counts()} in {meter.elapsed():.1f} s {last[1]}".rstrip(), file=sys.stderr, flush=True)
+    print(f"{what}: {meter.counts()} in {meter.elapsed():.1f} s {last_note}".rstrip(), file=sys.stderr, flush=True)
 
 
 class _Meter:

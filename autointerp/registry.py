@@ -14,7 +14,6 @@ from typing import Generic, TypeVar
 
 from autointerp.errors import UserError
 
-
 Part = TypeVar("Part")
 
 
@@ -62,5 +61,5 @@ class Registry(Generic[Part]):
         for point in entry_points(group=f"autointerp.{self.kind}"):
             try:
                 self._parts[point.name] = point.load()
-            except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
+            except Exception as error:
                 warnings.warn(f"the {self.kind} plugin {point.name!r} could not be loaded: {error!r}", stacklevel=2)

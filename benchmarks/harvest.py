@@ -87,7 +87,9 @@ def main(tokens: int, repeats: int, threads: int) -> None:
     medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
     print(f"{tokens:,} tokens, {sae.d_sae:,} features, {threads} thread(s), medians of {repeats}")
     for name, value in medians.items():
-        print(f"{name:<8} {value:7.2f} CPU-s  {tokens / value:9,.0f} tokens per CPU-s  {value / medians['bare']:.2f} × bare")
+        print(
+            f"{name:<8} {value:7.2f} CPU-s  {tokens / value:9,.0f} tokens per CPU-s  {value / medians['bare']:.2f} × bare"
+        )
 
 
 if __name__ == "__main__":

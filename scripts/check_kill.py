@@ -52,7 +52,10 @@ def main(kills: int, seed: int, arguments: tuple[str, ...]) -> None:
             process.wait()
         done += 1
         parts = len(list(out.glob("shards/*/COMPLETE.json")))
-        print(f"kill {done} after {moment:.1f} s; {parts} parts done, catalog {(out / 'catalog.duckdb').exists()}", flush=True)
+        print(
+            f"kill {done} after {moment:.1f} s; {parts} parts done, catalog {(out / 'catalog.duckdb').exists()}",
+            flush=True,
+        )
     subprocess.run([sys.executable, "-m", "autointerp", *arguments], check=True, stdout=subprocess.DEVNULL)
     digests = []
     for folder in (whole, out):

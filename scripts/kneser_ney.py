@@ -27,7 +27,9 @@ class KneserNey:
 
     def _packed(self, tokens: np.ndarray, n: int) -> np.ndarray:
         """One packed n-gram for every token after the first; the context before the document is BOS, id 0."""
-        padded = np.concatenate([np.zeros(n - 2, np.int64), tokens.astype(np.int64)]) if n > 2 else tokens.astype(np.int64)
+        padded = (
+            np.concatenate([np.zeros(n - 2, np.int64), tokens.astype(np.int64)]) if n > 2 else tokens.astype(np.int64)
+        )
         packed = np.zeros(len(tokens) - 1, np.int64)
         for offset in range(n):
             packed = (packed << self.bits_per_token) | padded[offset : offset + len(packed)]

@@ -11,6 +11,8 @@ reconstruction takes the place of the hidden state (0: as bad as the mean hidden
 import json
 import lzma
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -47,33 +49,22 @@ def model_bits(model: torch.nn.Module, documents: list[np.ndarray], context: int
 def sae_figures(model: torch.nn.Module, sae: object, documents: list[np.ndarray]) -> dict[str, float]:
     """FVU, L0, dead share and loss recovered over windows of the held-out files. BOS is left as it is and not counted."""
     module = model.get_submodule(resolve_hookpoint(model, HOOK).module)
-    windows = [tokens[1 + b : b + CONTEXT] for tokens in documents for b in range(0, len(tokens) - CONTEXT, CONTEXT - 1)]
+    windows = [
+        tokens[1 + b : b + CONTEXT] for tokens in documents for b in range(0, len(tokens) - CONTEXT, CONTEXT - 1)
+    ]
     ids = torch.from_numpy(np.stack([np.concatenate([[0], w]) for w in windows]))
     sums = {"residual": 0.0, "active": 0.0, "n": 0, "plain": 0.0, "spliced": 0.0, "mean": 0.0}
     total, squares, fired = torch.zeros(sae.d_in, dtype=torch.float64), 0.0, torch.zeros(sae.d_sae, dtype=torch.bool)
     mean = _mean_state(model, module, ids)
+    splice = _Splice(module, sae, mean)
     for begin in range(0, len(ids), 16):
         rows = ids[begin : begin + 16]
-        seen: list[torch.Tensor] = []
-
-        def splice(_module: object, _inputs: object, output: object, how: str) -> object:
-            hidden = output[0] if isinstance(output, tuple) else output
-            new = hidden.clone()
-            flat = hidden[:, 1:].reshape(-1, sae.d_in)
-            if how == "plain":
-                seen.append(flat)
-                return output
-            latents = sae.encode(flat) if how == "spliced" else None
-            filled = sae.decode(latents) if how == "spliced" else mean.expand_as(flat)
-            new[:, 1:] = filled.view_as(hidden[:, 1:])
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
         for how in ("plain", "spliced", "mean"):
-            handle = module.register_forward_hook(lambda m, i, o, how=how: splice(m, i, o, how))
-            logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
-            handle.remove()
-            sums[how] += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum"))
-        x = seen[0]
+            with splice(how):
+                logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum")
+            sums[how] += float(loss)
+        x = splice.seen
         latents = sae.encode(x)
         sums["residual"] += float((x - sae.decode(latents)).double().square().sum())
         sums["active"] += int((latents > 0).sum())
@@ -88,6 +79,32 @@ def sae_figures(model: torch.nn.Module, sae: object, documents: list[np.ndarray]
         "share_silent_on_held_out": 1 - float(fired.float().mean()), "loss_nats": plain, "loss_spliced_nats": spliced,
         "loss_mean_ablated_nats": worst, "loss_recovered": (worst - spliced) / (worst - plain),
     }  # fmt: skip
+
+
+class _Splice:
+    """Within `with splice(how)`, the module's output after BOS is left plain (and seen), reconstructed, or set to its mean."""
+
+    def __init__(self, module: torch.nn.Module, sae: object, mean: torch.Tensor) -> None:
+        self.module, self.sae, self.mean = module, sae, mean
+        self.seen = torch.zeros(0)
+
+    @contextmanager
+    def __call__(self, how: str) -> Iterator[None]:
+        def hook(_module: object, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> object:
+            hidden = output[0] if isinstance(output, tuple) else output
+            flat = hidden[:, 1:].reshape(-1, hidden.shape[-1])
+            if how == "plain":
+                self.seen = flat
+                return None
+            filled = self.sae.decode(self.sae.encode(flat)) if how == "spliced" else self.mean.expand_as(flat)
+            new = torch.cat([hidden[:, :1], filled.view_as(hidden[:, 1:])], dim=1)
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        handle = self.module.register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def rows_tokens(ids: torch.Tensor) -> int:
@@ -131,10 +148,16 @@ def main(model_path: Path, sae_path: Path, out: Path | None) -> None:
     train = [d for d in stdlib_documents(include_tests=True) if not held_out(d.doc_id)]
     test_tokens, train_tokens = tokenize_documents(tokenizer, test), tokenize_documents(tokenizer, train)
     characters = sum(len(d.text) for d in test)
-    facts: dict[str, float] = {"documents": len(test), "characters": characters, "tokens": sum(len(t) - 1 for t in test_tokens)}
+    facts: dict[str, float] = {
+        "documents": len(test),
+        "characters": characters,
+        "tokens": sum(len(t) - 1 for t in test_tokens),
+    }
     facts["train_characters"] = sum(len(d.text) for d in train)
     facts["model_bits_per_character"] = model_bits(model, test_tokens, 256) / characters
-    facts["kneser_ney_5gram_bits_per_character"] = KneserNey(train_tokens, len(tokenizer), 5).bits(test_tokens) / characters
+    facts["kneser_ney_5gram_bits_per_character"] = (
+        KneserNey(train_tokens, len(tokenizer), 5).bits(test_tokens) / characters
+    )
     text, before = "".join(d.text for d in test).encode(), "".join(d.text for d in train).encode()
     xz = {"preset": 9 | lzma.PRESET_EXTREME}
     facts["xz_bits_per_character"] = 8 * len(lzma.compress(text, **xz)) / characters

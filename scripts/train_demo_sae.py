@@ -103,7 +103,10 @@ def save(sae: BatchTopK, scale: float, out: Path, k: int) -> None:
         "W_enc": (sae.encoder * scale).to(half), "b_enc": sae.b_enc.float(), "W_dec": (sae.decoder / scale).to(half),
         "b_dec": sae.b_dec / scale, "threshold": sae.threshold.expand(len(sae.b_enc)),
     }  # fmt: skip
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, out / "sae_weights.safetensors")
+    save_file(
+        {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()},
+        out / "sae_weights.safetensors",
+    )
     config = {
         "architecture": "jumprelu", "d_in": sae.encoder.shape[0], "d_sae": sae.encoder.shape[1], "dtype": "float32",
         "device": "cpu", "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none", "k": k,

@@ -1,6 +1,6 @@
 """Write docs/configuration.md's tables from the configuration's own sentences.
 
-    python scripts/write_configuration_docs.py
+python scripts/write_configuration_docs.py
 """
 
 from pathlib import Path
@@ -37,11 +37,15 @@ def tables() -> str:
     parts = [HEAD]
     for name, field in Config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            parts.append(f"\n## [{name}]\n\n{field.annotation.__doc__}\n\n| field | default | meaning |\n|---|---|---|\n")
+            parts.append(
+                f"\n## [{name}]\n\n{field.annotation.__doc__}\n\n| field | default | meaning |\n|---|---|---|\n"
+            )
             for key, inner in field.annotation.model_fields.items():
                 parts.append(f"| {key} | {_shown(inner.default)} | {inner.description} |\n")
     parts.append("\n## Top level\n\n| field | default | meaning |\n|---|---|---|\n")
-    parts.append(f"| seed | {_shown(Config.model_fields['seed'].default)} | {Config.model_fields['seed'].description} |\n")
+    parts.append(
+        f"| seed | {_shown(Config.model_fields['seed'].default)} | {Config.model_fields['seed'].description} |\n"
+    )
     return "".join(parts)
 
 

@@ -7,7 +7,24 @@ import pytest
 
 from tests.llm.fixtures import *  # noqa: F403 - the fixture llm_server
 
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "home", "because", "it", "was", "late", "red", "blue"]
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "and",
+    "dog",
+    "ran",
+    "home",
+    "because",
+    "it",
+    "was",
+    "late",
+    "red",
+    "blue",
+]
 D_MODEL, D_SAE = 16, 24
 
 

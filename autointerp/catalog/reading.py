@@ -1,5 +1,6 @@
 """From rows to records: the evidence of features, for explainers and scorers. Reads, never writes."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +67,9 @@ class EvidenceReader:
             "ORDER BY c.feature_id, c.kind DESC, c.split, CASE WHEN c.kind = 'band' THEN c.band END, c.rank",
             {"ids": ids, "splits": list(splits)},
         )
-        plain = zip(*(table[name].to_pylist() for name in ("feature_id", "kind", "split", "band", "window_id")), strict=True)
+        plain = zip(
+            *(table[name].to_pylist() for name in ("feature_id", "kind", "split", "band", "window_id")), strict=True
+        )
         ragged = zip(
             _arrays(table["tokens"], np.int32), _arrays(table["positions"], np.int64),
             _arrays(table["activations"], np.float32), strict=True,
@@ -112,18 +115,25 @@ class EvidenceReader:
         return tokens
 
 
-def read_labels(catalog: Catalog, explainer_key: str, feature_ids: Sequence[int] | None = None) -> dict[int, tuple[str, Label]]:
+def read_labels(
+    catalog: Catalog, explainer_key: str, feature_ids: Sequence[int] | None = None
+) -> dict[int, tuple[str, Label]]:
     """feature → (explanation id, label) of the successful explanations of one explainer."""
     import json
 
-    query = "SELECT feature_id, explanation_id, title, description, kind, rule FROM explanations WHERE status = 'ok' AND explainer_key = $key"
+    query = (
+        "SELECT feature_id, explanation_id, title, description, kind, rule FROM explanations "
+        "WHERE status = 'ok' AND explainer_key = $key"
+    )
     parameters: dict[str, Any] = {"key": explainer_key}
     if feature_ids is not None:
         query += " AND feature_id IN (SELECT unnest($ids))"
         parameters["ids"] = [int(feature) for feature in feature_ids]
     return {
         feature: (explanation, Label(title, description, kind, None if rule is None else json.loads(rule)))
-        for feature, explanation, title, description, kind, rule in catalog.rows(query + " ORDER BY feature_id", parameters)
+        for feature, explanation, title, description, kind, rule in catalog.rows(
+            query + " ORDER BY feature_id", parameters
+        )
     }
 
 
@@ -133,5 +143,5 @@ def _arrays(column: pa.ChunkedArray, dtype: Any) -> list[NDArray[Any]]:
     for chunk in column.chunks:
         offsets = chunk.offsets.to_numpy()
         values = chunk.values.to_numpy(zero_copy_only=False).astype(dtype)
-        arrays.extend(values[begin:end] for begin, end in zip(offsets[:-1], offsets[1:], strict=True))
+        arrays.extend(values[begin:end] for begin, end in itertools.pairwise(offsets))
     return arrays

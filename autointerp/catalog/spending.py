@@ -1,30 +1,27 @@
 """The table `spend`: what the journal says was asked of language models."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import astuple, dataclass
 
 from autointerp.catalog.store import Catalog
 
 
-class _Usage(Protocol):
-    input: int
-    cached: int
-    output: int
+@dataclass(frozen=True, slots=True)
+class SpendRow:
+    """What was asked of one model for one purpose; the fields are the table's columns."""
 
-
-class _Spend(Protocol):
     purpose: str
     model: str
-    replies: int
+    requests: int
     failed: int
-    usage: _Usage
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
 
 
-def write_spend(catalog: Catalog, spent: Sequence[_Spend]) -> None:
-    """Replace the table by the journal's sums."""
+def write_spend(catalog: Catalog, rows: Sequence[SpendRow]) -> None:
+    """Replace the table."""
     with catalog.transaction():
         catalog.connection.execute("DELETE FROM spend")
-        for item in spent:
-            used = item.usage
-            row = [item.purpose, item.model, item.replies, item.failed, used.input, used.cached, used.output]
-            catalog.connection.execute("INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        for row in rows:
+            catalog.connection.execute("INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?)", list(astuple(row)))

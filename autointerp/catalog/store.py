@@ -41,7 +41,9 @@ class Catalog:
         except duckdb.IOException as error:
             message = str(error).splitlines()[0]
             if "lock" in str(error):
-                raise UserError(f"{path}: another process has this catalog open for writing; wait for it ({message})") from error
+                raise UserError(
+                    f"{path}: another process has this catalog open for writing; wait for it ({message})"
+                ) from error
             raise DataError(f"{path}: cannot be opened as a DuckDB file ({message})") from error
         catalog = cls(connection, path)
         try:
@@ -57,7 +59,9 @@ class Catalog:
     def __enter__(self) -> "Catalog":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -118,9 +122,13 @@ class Catalog:
     def _migrate(self) -> None:
         """Apply the numbered migrations that this file lacks, then make the views anew."""
         with self.transaction():
-            self.connection.execute("CREATE TABLE IF NOT EXISTS catalog_version (version INTEGER NOT NULL, name VARCHAR NOT NULL)")
+            self.connection.execute(
+                "CREATE TABLE IF NOT EXISTS catalog_version (version INTEGER NOT NULL, name VARCHAR NOT NULL)"
+            )
             done = self._version()
-            migrations = sorted(files("autointerp.catalog").joinpath("migrations").iterdir(), key=lambda file: file.name)
+            migrations = sorted(
+                files("autointerp.catalog").joinpath("migrations").iterdir(), key=lambda file: file.name
+            )
             numbered = [(int(file.name[:4]), file) for file in migrations if file.name.endswith(".sql")]
             if done > numbered[-1][0]:
                 raise UserError(f"{self.path}: written by a newer autointerp (schema {done}); upgrade to read it")

@@ -74,7 +74,11 @@ def _keys(config: "Config") -> Iterator[str]:
     from autointerp.explain import explainers
 
     for provider, variable in _KEYS.items():
-        name = config.explain.api_key_env if config.explain.provider == provider and config.explain.api_key_env else variable
+        name = (
+            config.explain.api_key_env
+            if config.explain.provider == provider and config.explain.api_key_env
+            else variable
+        )
         yield f"{name} is {'set' if os.environ.get(name) else 'not set'} ({provider})"
     if explainers.get(config.explain.explainer).needs_model:
         from autointerp.llm.provider import open_provider
@@ -109,8 +113,6 @@ def _fit(config: "Config") -> Iterator[str]:
         documents = open_corpus(config.corpus.source, config.corpus.text_field)
         plan = make_plan(documents, subject.tokenizer, Path(folder), settings, "doctor")
         yield _described(check_conformance(Reader(subject, sae, hookpoint, prepend_bos=bos), plan, allow=False))
-
-
 
 
 def _described(found: Any) -> str:

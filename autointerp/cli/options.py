@@ -69,12 +69,15 @@ model_options = _stack(
 )  # fmt: skip
 
 score_options = _stack(
-    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. [default: to suit the labels]"),
+    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. "
+                                      "[default: to suit the labels]"),
     click.option("--rank-by", help="r_balanced or r_corpus. [default: r_balanced]"),
 )  # fmt: skip
 
 
-def configure(config_file: Path | None, out: Path | None, settings: tuple[str, ...], **given: Any) -> tuple[Config, Path]:
+def configure(
+    config_file: Path | None, out: Path | None, settings: tuple[str, ...], **given: Any
+) -> tuple[Config, Path]:
     """The configuration and the run's folder.
 
     In rising order of precedence: what an earlier command left in the folder, the TOML file (the embedded demo's where
@@ -84,7 +87,11 @@ def configure(config_file: Path | None, out: Path | None, settings: tuple[str, .
 
     overrides = dict(parse_setting(text) for text in settings)
     overrides |= {_FIELDS[name]: value for name, value in given.items() if value is not None}
-    if config_file is None and saved_config(out or DEMO_FOLDER) == {} and not {"subject.model", "sae.path"} & overrides.keys():
+    if (
+        config_file is None
+        and saved_config(out or DEMO_FOLDER) == {}
+        and not {"subject.model", "sae.path"} & overrides.keys()
+    ):
         config_file = packaged("data") / "demo" / "demo.toml"
     if out is None:
         config = load_config(config_file, overrides)

@@ -13,7 +13,14 @@ from autointerp.errors import UserError
 
 @click.command()
 @click.argument("query")
-@click.option("--out", type=click.Path(path_type=Path), default=DEMO_FOLDER, show_default=True, metavar="RUN_DIR", help="The run's folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=DEMO_FOLDER,
+    show_default=True,
+    metavar="RUN_DIR",
+    help="The run's folder.",
+)
 @click.option("--format", "style", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def sql(query: str, out: Path, style: str) -> None:
     """Query a catalog, read-only.

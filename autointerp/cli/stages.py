@@ -25,7 +25,7 @@ def run(**options: Any) -> None:
     with run_folder(out):
         path = run_all(config, out)
     _print_ranking(out)
-    click.echo(f"\nreport:  {path.resolve()}\ncatalog: autointerp sql --out {out} \"SELECT * FROM catalog LIMIT 10\"")
+    click.echo(f'\nreport:  {path.resolve()}\ncatalog: autointerp sql --out {out} "SELECT * FROM catalog LIMIT 10"')
 
 
 @click.command()
@@ -39,7 +39,9 @@ def sample(**options: Any) -> None:
     with run_folder(out):
         facts = sample_stage(config, out)
     flags = ", ".join(f"{count:,} {flag}" for flag, count in facts["flags"].items())
-    click.echo(f"{facts['features']:,} features over {facts['tokens']:,} tokens of {facts['documents']:,} documents: {flags}")
+    click.echo(
+        f"{facts['features']:,} features over {facts['tokens']:,} tokens of {facts['documents']:,} documents: {flags}"
+    )
 
 
 @click.command()
@@ -79,7 +81,9 @@ def report(title: str | None, limit: int | None, **options: Any) -> None:
     """Write RUN_DIR/report.html: one file, no network."""
     from autointerp.pipeline import report_stage, run_folder
 
-    options["settings"] += tuple(f"report.{name}={_toml(value)}" for name, value in (("title", title), ("limit", limit)) if value)
+    options["settings"] += tuple(
+        f"report.{name}={_toml(value)}" for name, value in (("title", title), ("limit", limit)) if value
+    )
     config, out = configure(**options)
     with run_folder(out):
         path = report_stage(config, out)
@@ -103,16 +107,19 @@ def _print_ranking(out: Path) -> None:
     if facts.get("median") is None:
         click.echo("no feature has a defined score", err=True)
         return
-    click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({facts['explainer']}, simulator {facts['simulator']}): median "
-               f"{facts['median']:.3f} [{facts['median_lo']:.3f}, {facts['median_hi']:.3f}]")  # fmt: skip
+    who = f"{facts['explainer']}, simulator {facts['simulator']}"
+    click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({who}): median {_interval(facts, 'median')}")
     if facts.get("shuffled_median") is not None:
-        click.echo(f"shuffled labels, {facts['n_shuffled']:,}: median {facts['shuffled_median']:.3f} "
-                   f"[{facts['shuffled_median_lo']:.3f}, {facts['shuffled_median_hi']:.3f}]")  # fmt: skip
+        click.echo(f"shuffled labels, {facts['n_shuffled']:,}: median {_interval(facts, 'shuffled_median')}")
     click.echo("")
     for rank, feature, title, value, lo, hi in rows:
         click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {title}")
     _warn_of_failures(out, "explanations")
     _warn_of_failures(out, "simulations")
+
+
+def _interval(facts: dict[str, Any], name: str) -> str:
+    return f"{facts[name]:.3f} [{facts[f'{name}_lo']:.3f}, {facts[f'{name}_hi']:.3f}]"
 
 
 def _warn_of_failures(out: Path, table: str) -> None:

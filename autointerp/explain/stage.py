@@ -54,7 +54,8 @@ def explain(config: Config, catalog: Catalog, run: Path, name: str) -> dict[str,
 def facts(catalog: Catalog, key: str) -> dict[str, Any]:
     counts = dict(catalog.rows("SELECT status, count(*) FROM explanations WHERE explainer_key = ? GROUP BY ALL", [key]))
     kinds = catalog.rows(
-        "SELECT kind, count(*) FROM explanations WHERE explainer_key = ? AND status = 'ok' GROUP BY ALL ORDER BY 2 DESC, 1", [key]
+        "SELECT kind, count(*) FROM explanations WHERE explainer_key = ? AND status = 'ok' GROUP BY ALL ORDER BY 2 DESC, 1",
+        [key],
     )
     return {"n_ok": counts.get("ok", 0), "n_failed": counts.get("failed", 0), "kinds": dict(kinds)}
 
@@ -81,11 +82,15 @@ async def _explain_all(
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
         if explainer.needs_model:
-            session = await stack.enter_async_context(open_session(config.explain, config.explain.model, run, f"explainer {name}"))
+            session = await stack.enter_async_context(
+                open_session(config.explain, config.explain.model, run, f"explainer {name}")
+            )
+
+        ask = session.ask if session else None
 
         async def work(evidence: FeatureEvidence) -> Explained:
             try:
-                return Explained(evidence.feature_id, await explainer(evidence, session and session.ask, vocabulary), None)
+                return Explained(evidence.feature_id, await explainer(evidence, ask, vocabulary), None)
             except RequestFailed as failure:
                 return Explained(evidence.feature_id, None, str(failure))
 
@@ -105,7 +110,9 @@ async def _explain_all(
             _write(catalog, config, name, explainer, key, finished)
 
 
-def _write(catalog: Catalog, config: Config, name: str, explainer: Explainer, key: str, outcomes: list[Explained]) -> None:
+def _write(
+    catalog: Catalog, config: Config, name: str, explainer: Explainer, key: str, outcomes: list[Explained]
+) -> None:
     outcomes.sort(key=lambda outcome: outcome.feature_id)
     rows = [_row(config, name, explainer, key, outcome) for outcome in outcomes]
     evidence = [
@@ -115,15 +122,31 @@ def _write(catalog: Catalog, config: Config, name: str, explainer: Explainer, ke
     ]
     with catalog.transaction():
         ids = [outcome.feature_id for outcome in outcomes]
-        catalog.rows("DELETE FROM explanations WHERE explainer_key = ? AND feature_id IN (SELECT unnest(?))", [key, ids])
+        catalog.rows(
+            "DELETE FROM explanations WHERE explainer_key = ? AND feature_id IN (SELECT unnest(?))", [key, ids]
+        )
         catalog.insert("explanations", pa.Table.from_pylist(rows, schema=_EXPLANATIONS))
         catalog.insert("explanation_evidence", pa.Table.from_pylist(evidence, schema=_EVIDENCE))
 
 
 _EXPLANATIONS = pa.schema(
     [("feature_id", pa.uint32())]
-    + [(column, pa.string()) for column in ("explanation_id", "explainer_key", "explainer", "model", "template_hash", "status",
-                                            "reason", "title", "description", "kind", "rule")]  # fmt: skip
+    + [
+        (column, pa.string())
+        for column in (
+            "explanation_id",
+            "explainer_key",
+            "explainer",
+            "model",
+            "template_hash",
+            "status",
+            "reason",
+            "title",
+            "description",
+            "kind",
+            "rule",
+        )
+    ]
 )
 _EVIDENCE = pa.schema([("explanation_id", pa.string()), ("rank", pa.uint16()), ("window_id", pa.uint64())])
 

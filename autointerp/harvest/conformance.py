@@ -27,7 +27,9 @@ class Conformance:
     problem: str | None
 
 
-def measure_conformance(reader: Reader, windows: Windows, *, max_tokens: int = 20_000, batch_windows: int = 16) -> Conformance:
+def measure_conformance(
+    reader: Reader, windows: Windows, *, max_tokens: int = 20_000, batch_windows: int = 16
+) -> Conformance:
     """L0 and FVU over the first windows. FVU = Σ|x − x̂|² / Σ|x − mean x|², in float64."""
     sae = reader.sae
     seen = active = 0
@@ -37,13 +39,13 @@ def measure_conformance(reader: Reader, windows: Windows, *, max_tokens: int = 2
     is_transcoder = sae.transcoder
     for begin in range(0, len(windows), batch_windows):
         hidden = reader.hidden(windows, begin, min(begin + batch_windows, len(windows))).hidden
-        latents = sae.encode(hidden)
-        active += int((latents != 0).sum())
+        found = sae.encode_sparse(hidden)
+        active += len(found.value)
         x = hidden.double().cpu()
         total += x.sum(0)
         squares += x.square().sum(0)
         if not is_transcoder:
-            residual += float((x - sae.decode(latents).double().cpu()).square().sum())
+            residual += float((x - sae.decode_sparse(found, len(hidden), hidden).double().cpu()).square().sum())
         seen += len(hidden)
         if seen >= max_tokens:
             break

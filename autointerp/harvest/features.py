@@ -23,7 +23,9 @@ def parse_features(text: str, width: int) -> NDArray[np.int64]:
         pieces = text.split(",")
     ranges = [_range(piece.strip(), text, width) for piece in pieces if piece.strip()]
     if not ranges:
-        raise UserError(f"--features {text!r} names no feature; expected all, ids and ranges such as 0-999,2048, or a file")
+        raise UserError(
+            f"--features {text!r} names no feature; expected all, ids and ranges such as 0-999,2048, or a file"
+        )
     return np.unique(np.concatenate(ranges))
 
 

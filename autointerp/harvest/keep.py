@@ -55,7 +55,9 @@ def no_rows() -> Rows:
 
 def concatenate(parts: list[Rows]) -> Rows:
     lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    plain = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Rows) if f.name != "offsets"}
+    plain = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Rows) if f.name != "offsets"
+    }
     return Rows(**plain, offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
@@ -78,7 +80,8 @@ class Keep:
             return np.ones(len(cell), np.bool_)
         at = np.minimum(np.searchsorted(self._full_cells, cell), len(self._full_cells) - 1)
         # Equal keys stay: the window id decides, and that is the merge's business.
-        return (self._full_cells[at] != cell) | (key <= self._limits[at])
+        wanted: NDArray[np.bool_] = (self._full_cells[at] != cell) | (key <= self._limits[at])
+        return wanted
 
     def add(self, rows: Rows) -> None:
         if len(rows) == 0:

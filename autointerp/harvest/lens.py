@@ -13,7 +13,9 @@ from torch import nn
 _CHUNK = 1024
 
 
-def output_tokens(model: nn.Module, directions: torch.Tensor, features: NDArray[np.int64], k: int = 10) -> pa.Table | None:
+def output_tokens(
+    model: nn.Module, directions: torch.Tensor, features: NDArray[np.int64], k: int = 10
+) -> pa.Table | None:
     """Top promoted and suppressed tokens of each feature, as rows of the table `output_tokens`.
 
     `directions` [d_sae, d_out]. None where the decoder does not write to the residual stream (its width is not the
@@ -44,17 +46,21 @@ def neighbours(directions: torch.Tensor, features: NDArray[np.int64], k: int = 1
         best = torch.topk(cosine, k, dim=1)
         count = len(cosine)
         parts.append(
-            pa.table({
-                "feature_id": np.repeat(features[begin : begin + count], k).astype(np.uint32),
-                "rank": np.tile(np.arange(1, k + 1), count).astype(np.uint8),
-                "neighbour_id": features[best.indices.numpy().ravel()].astype(np.uint32),
-                "cosine": best.values.numpy().ravel(),
-            })  # fmt: skip
+            pa.table(
+                {
+                    "feature_id": np.repeat(features[begin : begin + count], k).astype(np.uint32),
+                    "rank": np.tile(np.arange(1, k + 1), count).astype(np.uint8),
+                    "neighbour_id": features[best.indices.numpy().ravel()].astype(np.uint32),
+                    "cosine": best.values.numpy().ravel(),
+                }
+            )
         )
     return pa.concat_tables(parts)
 
 
-def _token_rows(features: NDArray[np.int64], side: str, tokens: NDArray[np.int64], logits: NDArray[np.float32]) -> pa.Table:
+def _token_rows(
+    features: NDArray[np.int64], side: str, tokens: NDArray[np.int64], logits: NDArray[np.float32]
+) -> pa.Table:
     k = tokens.shape[1]
     return pa.table({
         "feature_id": np.repeat(features, k).astype(np.uint32),
@@ -73,6 +79,7 @@ def _final_norm_weight(model: nn.Module, width: int) -> torch.Tensor:
         weight = getattr(getattr(base, name, None), "weight", None)
         if weight is not None and weight.shape == (width,):
             # Gemma's norms multiply by 1 + weight.
-            plus_one = "gemma" in type(base).__name__.lower()
-            return weight.detach().float().cpu() + (1.0 if plus_one else 0.0)
+            plus_one = 1.0 if "gemma" in type(base).__name__.lower() else 0.0
+            scale: torch.Tensor = weight.detach().float().cpu() + plus_one
+            return scale
     return torch.ones(width)

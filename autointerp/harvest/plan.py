@@ -90,8 +90,14 @@ def make_plan(
 
 
 def _plan(folder: Path, facts: dict[str, Any]) -> Plan:
-    names = ("n_parts", "n_documents", "n_windows", "n_tokens")
-    return Plan(folder, *(facts[name] for name in names), windows_per_split=tuple(facts["windows_per_split"]))
+    return Plan(
+        folder=folder,
+        n_parts=facts["n_parts"],
+        n_documents=facts["n_documents"],
+        n_windows=facts["n_windows"],
+        n_tokens=facts["n_tokens"],
+        windows_per_split=tuple(facts["windows_per_split"]),
+    )
 
 
 def _tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:

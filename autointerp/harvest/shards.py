@@ -1,9 +1,9 @@
 """One part of the plan, harvested: its sketch as Parquet, and last its completion marker.
 
-    shards/00000/features.parquet    feature, n_tokens, n_windows, n_documents, total, total_squares, maximum
-    shards/00000/histograms.parquet  feature, split, bin, n_windows
-    shards/00000/contexts.parquet    feature, kind, split, bin, key, window_id, peak, peak_position, positions, activations
-    shards/00000/COMPLETE.json
+shards/00000/features.parquet    feature, n_tokens, n_windows, n_documents, total, total_squares, maximum
+shards/00000/histograms.parquet  feature, split, bin, n_windows
+shards/00000/contexts.parquet    feature, kind, split, bin, key, window_id, peak, peak_position, positions, activations
+shards/00000/COMPLETE.json
 """
 
 from pathlib import Path

@@ -190,7 +190,9 @@ def _rows(
     values, positions = firings.value[entries], firings.position[entries]
     owner = np.repeat(np.arange(len(wanted)), lengths)
     at_peak = np.flatnonzero(values == np.repeat(pairs.peak[wanted], lengths))
-    first = at_peak[np.flatnonzero(np.diff(owner[at_peak], prepend=-1))]  # a peak reached twice counts where it is first
+    first = at_peak[
+        np.flatnonzero(np.diff(owner[at_peak], prepend=-1))
+    ]  # a peak reached twice counts where it is first
     return Rows(
         cell=cell[wanted],
         key=key[wanted],

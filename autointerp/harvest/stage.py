@@ -168,22 +168,31 @@ class _Harvest:
         from autointerp.harvest.tokens import vocabulary_table
 
         sample, directions = self.config.sample, reader.sae.W_dec
-        with progress("catalog", None, "features") as advance, Catalog.open(catalog_path(self.out), write=True) as catalog:
+        with (
+            progress("catalog", None, "features") as advance,
+            Catalog.open(catalog_path(self.out), write=True) as catalog,
+        ):
             with catalog.transaction():
                 merge_shards(catalog, plan, self.out / "shards", features, bands=sample.bands, top=sample.top,
                              per_band=sample.per_band)  # fmt: skip
-                catalog.insert("vocabulary", vocabulary_table(reader.subject.tokenizer, reader.subject.model.config.vocab_size))
+                catalog.insert(
+                    "vocabulary", vocabulary_table(reader.subject.tokenizer, reader.subject.model.config.vocab_size)
+                )
                 lens = output_tokens(reader.subject.model, directions, features)
                 if lens is not None:
                     catalog.insert("output_tokens", lens)
                 catalog.insert("neighbours", neighbours(directions, features))
-                flags = dict(catalog.rows("SELECT coalesce(flag, 'usual'), count(*) FROM features GROUP BY ALL ORDER BY ALL"))
+                flags = dict(
+                    catalog.rows("SELECT coalesce(flag, 'usual'), count(*) FROM features GROUP BY ALL ORDER BY ALL")
+                )
                 facts["flags"] = flags
                 catalog.finish_stage("sample", self.fingerprint, _sample_settings(self.config), facts)
             advance(len(features), "")
         shutil.rmtree(self.out / "shards")  # now in the catalog; the plan stays, for passes that need the windows again
 
-    def _facts(self, plan: Plan, reader: "Reader", features: NDArray[np.int64], conformance: "Conformance") -> dict[str, Any]:
+    def _facts(
+        self, plan: Plan, reader: "Reader", features: NDArray[np.int64], conformance: "Conformance"
+    ) -> dict[str, Any]:
         sae = reader.sae
         return {
             "subject": short_name(self.config.subject.model), "sae": short_name(self.config.sae.path), "sae_format": sae.format,
@@ -240,7 +249,9 @@ def wants_bos(config: Config, subject: "Subject", sae: "SAE") -> bool:
     if config.corpus.prepend_bos is None:
         return has_bos and sae.prepend_bos is not False
     if config.corpus.prepend_bos and not has_bos:
-        raise UserError("corpus.prepend_bos = true, but the tokenizer has no BOS token; leave it out or set it to false")
+        raise UserError(
+            "corpus.prepend_bos = true, but the tokenizer has no BOS token; leave it out or set it to false"
+        )
     return config.corpus.prepend_bos
 
 

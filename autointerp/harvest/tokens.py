@@ -35,7 +35,9 @@ def token_bytes(tokenizer: Any, size: int | None = None) -> tuple[list[str], lis
     count = max(size or 0, max(known.values(), default=-1) + 1)
     texts = [f"<unused {token}>" for token in range(count)]
     pieces = [b""] * count
-    special = set(tokenizer.all_special_ids) | {i for i, added in tokenizer.added_tokens_decoder.items() if added.special}
+    special = set(tokenizer.all_special_ids) | {
+        i for i, added in tokenizer.added_tokens_decoder.items() if added.special
+    }
     added = set(tokenizer.added_tokens_decoder)
     to_bytes = _byte_level if _is_byte_level(tokenizer) else _sentencepiece
     for text, token in known.items():

@@ -16,11 +16,16 @@ from autointerp.llm.types import Ask
 class ModelSettings(Protocol):
     """The part of the configuration that says how a model is reached."""
 
-    provider: str
-    base_url: str | None
-    api_key_env: str | None
-    concurrency: int
-    timeout_s: float
+    @property
+    def provider(self) -> str: ...
+    @property
+    def base_url(self) -> str | None: ...
+    @property
+    def api_key_env(self) -> str | None: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def timeout_s(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,9 @@ def journal_folder(run: Path) -> Path:
 
 @asynccontextmanager
 async def open_session(settings: ModelSettings, model: str | None, run: Path, by: str) -> AsyncIterator[ModelSession]:
-    """The configured provider behind a broker, connected at the first request that the journal cannot answer. `by` names who needs the model, for the error when none is given.
+    """The configured provider behind a broker, connected at the first request that the journal cannot answer.
 
-    Raises UserError when no model is named.
+    `by` names who needs the model, for the error when none is given. Raises UserError when no model is named.
     """
     if not model:
         raise UserError(

@@ -5,7 +5,6 @@ if that control's is about zero. Labels that a model wrote are compared with the
 """
 
 import asyncio
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
 from autointerp.catalog.records import Context, FeatureEvidence, Label
-from autointerp.catalog.spending import write_spend
+from autointerp.catalog.spending import SpendRow, write_spend
 from autointerp.catalog.store import Catalog
 from autointerp.concurrent import concurrently
 from autointerp.config import Config
@@ -27,7 +26,14 @@ from autointerp.llm.session import ModelSession, journal_folder, open_session
 from autointerp.progress import progress
 from autointerp.score import Simulated, Simulator, simulators
 from autointerp.score.ranking import median_of, rank_by_lower_bound
-from autointerp.score.simulation import SCORER, ScoreRow, difference_rows, score_simulation, scored_contexts, shuffled_partner
+from autointerp.score.simulation import (
+    SCORER,
+    ScoreRow,
+    difference_rows,
+    score_simulation,
+    scored_contexts,
+    shuffled_partner,
+)
 
 SHUFFLED = "shuffled"
 BASELINE = "lexicon"
@@ -73,7 +79,9 @@ def score_key(config: Config) -> str:
 def score(config: Config, catalog: Catalog, run: Path) -> dict[str, Any]:
     """Grade what has no grade yet, rank, and return the facts of the stage."""
     key = score_key(config)
-    fingerprint = hex_hash(key, config.score.rank_by, str(config.score.control_features), *_labels_state(config, catalog))
+    fingerprint = hex_hash(
+        key, config.score.rank_by, str(config.score.control_features), *_labels_state(config, catalog)
+    )
     if catalog.stage_fingerprint("score") == fingerprint and catalog.value("SELECT score_key FROM ranking") == key:
         return catalog.stage_facts("score")
     todo = _tasks(config, catalog, key)
@@ -90,7 +98,12 @@ def score(config: Config, catalog: Catalog, run: Path) -> dict[str, Any]:
 
 def _labels_state(config: Config, catalog: Catalog) -> list[str]:
     key = explainer_key(config, config.explain.explainer)
-    return [str(row) for row in catalog.rows("SELECT status, count(*) FROM explanations WHERE explainer_key = ? GROUP BY ALL ORDER BY ALL", [key])]
+    return [
+        str(row)
+        for row in catalog.rows(
+            "SELECT status, count(*) FROM explanations WHERE explainer_key = ? GROUP BY ALL ORDER BY ALL", [key]
+        )
+    ]
 
 
 def _tasks(config: Config, catalog: Catalog, key: str) -> list[_Task]:
@@ -135,12 +148,14 @@ async def _score_all(config: Config, catalog: Catalog, run: Path, key: str, todo
             model = config.score.model or config.explain.model
             session = await stack.enter_async_context(open_session(config.explain, model, run, f"simulator {name}"))
 
+        ask = session.ask if session else None
+
         async def work(item: tuple[_Task, FeatureEvidence]) -> _Graded:
             task, evidence = item
             contexts = [_blinded(context) for context in scored_contexts(evidence)]
 
             async def simulate(by: Simulator, label: Label) -> list[Simulated]:
-                return await by(label, contexts, evidence.max_activation, session and session.ask, vocabulary)
+                return await by(label, contexts, evidence.max_activation, ask, vocabulary)
 
             simulated = await simulate(simulator, task.label)
             options: dict[str, Any] = {"seed": config.seed, "resamples": config.score.resamples}
@@ -167,7 +182,9 @@ def _blinded(context: Context) -> Context:
     return replace(context, activations=np.zeros_like(context.activations))
 
 
-def _with_evidence(config: Config, reader: EvidenceReader, todo: Sequence[_Task]) -> Iterator[tuple[_Task, FeatureEvidence]]:
+def _with_evidence(
+    config: Config, reader: EvidenceReader, todo: Sequence[_Task]
+) -> Iterator[tuple[_Task, FeatureEvidence]]:
     for begin in range(0, len(todo), _CHUNK):
         tasks = todo[begin : begin + _CHUNK]
         ids = sorted({task.feature_id for task in tasks})
@@ -243,7 +260,9 @@ def _rank(config: Config, catalog: Catalog, key: str) -> dict[str, Any]:
         "rank_lo": ranks.best.astype(np.uint32), "rank_hi": ranks.worst.astype(np.uint32),
     }))  # fmt: skip
     catalog.connection.execute("DELETE FROM ranking")
-    catalog.connection.execute("INSERT INTO ranking VALUES (?, ?, ?)", [explainer_key(config, config.explain.explainer), key, metric])
+    catalog.connection.execute(
+        "INSERT INTO ranking VALUES (?, ?, ?)", [explainer_key(config, config.explain.explainer), key, metric]
+    )
     facts: dict[str, Any] = {"metric": metric, "scorer": SCORER, "simulator": simulator_name(config),
                              "explainer": config.explain.explainer, "n_ranked": int(ranked.sum())}  # fmt: skip
     for name, of in (("", control == ""), ("shuffled_", control == SHUFFLED)):
@@ -268,4 +287,8 @@ def _write_spending(catalog: Catalog, run: Path) -> None:
 
     if journal_folder(run).is_dir():
         with Journal(journal_folder(run), read_only=True) as journal:
-            write_spend(catalog, journal.spend())
+            rows = [
+                SpendRow(s.purpose, s.model, s.replies, s.failed, s.usage.input, s.usage.cached, s.usage.output)
+                for s in journal.spend()
+            ]
+        write_spend(catalog, rows)

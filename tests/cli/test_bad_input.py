@@ -58,7 +58,9 @@ def test_sample_refuses(
 
 def test_empty_corpus(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]) -> None:
     (tmp_path / "empty.jsonl").write_text('{"text": ""}\n')
-    code, err = run(capsys, "sample", *options(tiny_settings, corpus__source=str(tmp_path / "empty.jsonl")), "--out", tmp_path / "r")
+    code, err = run(
+        capsys, "sample", *options(tiny_settings, corpus__source=str(tmp_path / "empty.jsonl")), "--out", tmp_path / "r"
+    )
     assert code == 2 and "no tokens" in err
 
 
@@ -66,7 +68,9 @@ def test_wrong_text_field_names_what_was_found(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
 ) -> None:
     (tmp_path / "c.jsonl").write_text('{"content": "the cat"}\n')
-    code, err = run(capsys, "sample", *options(tiny_settings, corpus__source=str(tmp_path / "c.jsonl")), "--out", tmp_path / "r")
+    code, err = run(
+        capsys, "sample", *options(tiny_settings, corpus__source=str(tmp_path / "c.jsonl")), "--out", tmp_path / "r"
+    )
     assert code == 2 and "line 1" in err and "content" in err and "--text-field" in err
 
 
@@ -92,7 +96,10 @@ def test_missing_configuration_file(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_no_key(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tiny_settings: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     arguments = ["--explainer", "token_activation", "--provider", "openai", "--label-model", "some-model"]
@@ -102,7 +109,9 @@ def test_no_key(
 
 
 def test_no_label_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]) -> None:
-    code, err = run(capsys, "run", *options(tiny_settings), "--explainer", "token_activation", "--out", tmp_path / "run")
+    code, err = run(
+        capsys, "run", *options(tiny_settings), "--explainer", "token_activation", "--out", tmp_path / "run"
+    )
     assert code == 2 and "--label-model" in err
 
 
@@ -137,7 +146,10 @@ def test_bad_sql(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settin
 
 
 def test_a_full_disk(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tiny_settings: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_arguments: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere.parquet")
@@ -155,14 +167,18 @@ def test_a_second_process_is_refused(capsys: pytest.CaptureFixture[str], tmp_pat
 
     from autointerp.pipeline import run_folder
 
-    with run_folder(tmp_path / "run"):
-        with pytest.raises(UserError, match=f"process {os.getpid()}"), run_folder(tmp_path / "run"):
-            pass
+    with (
+        run_folder(tmp_path / "run"),
+        pytest.raises(UserError, match=f"process {os.getpid()}"),
+        run_folder(tmp_path / "run"),
+    ):
+        pass
     with run_folder(tmp_path / "run"):
         pass
 
 
 def test_the_package_is_light_to_import() -> None:
-    code = "import sys, autointerp; print([m for m in ('torch', 'transformers', 'openai', 'duckdb', 'numpy') if m in sys.modules])"
+    heavy = "('torch', 'transformers', 'openai', 'duckdb', 'numpy')"
+    code = f"import sys, autointerp; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

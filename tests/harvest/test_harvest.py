@@ -16,7 +16,17 @@ from autointerp.hashing import sample_key
 from autointerp.subject.windows import pool_keys, split_of, window_ids
 
 SPLITS = ("explain", "rerank", "test")
-TABLES = ("documents", "windows", "features", "histograms", "strata", "contexts", "output_tokens", "neighbours", "vocabulary")
+TABLES = (
+    "documents",
+    "windows",
+    "features",
+    "histograms",
+    "strata",
+    "contexts",
+    "output_tokens",
+    "neighbours",
+    "vocabulary",
+)
 
 
 def configured(settings: dict[str, object], **more: object) -> Config:
@@ -60,7 +70,9 @@ class Dense:
                     self.windows.append({"id": window, "doc": doc_id, "split": split, "tokens": tokens, "acts": acts})
         ids = np.array([w["id"] for w in self.windows], np.uint64)
         keys = pool_keys(config.seed, ids)
-        self.pool = {int(ids[i]) for i in sorted(range(len(ids)), key=lambda i: (keys[i], ids[i]))[: config.sample.pool]}
+        self.pool = {
+            int(ids[i]) for i in sorted(range(len(ids)), key=lambda i: (keys[i], ids[i]))[: config.sample.pool]
+        }
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +81,7 @@ def dense(tiny_settings: dict[str, object]) -> Dense:
 
 
 @pytest.mark.parametrize("batch", [3, 32])
-def test_equals_the_dense_reference(
-    tiny_settings: dict[str, object], dense: Dense, tmp_path: Path, batch: int
-) -> None:
+def test_equals_the_dense_reference(tiny_settings: dict[str, object], dense: Dense, tmp_path: Path, batch: int) -> None:
     config = configured(tiny_settings, sample__batch_windows=batch)
     facts = sample(config, tmp_path)
     n_tokens = sum(len(w["tokens"]) for w in dense.windows)
@@ -92,9 +102,13 @@ def test_equals_the_dense_reference(
                 assert sd == pytest.approx(values[values > 0].std(), rel=1e-3, abs=1e-4)
             else:
                 assert (mean, sd, flag) == (None, None, "dead")
-        assert features[3][0] == 0 and sum(row[0] > 0 for row in features.values()) >= 15  # the test has something to find
+        assert (
+            features[3][0] == 0 and sum(row[0] > 0 for row in features.values()) >= 15
+        )  # the test has something to find
         check_contexts(catalog, config, dense)
-        stored = catalog.rows("SELECT window_id, tokens, w.split, in_pool, doc_id FROM windows w JOIN documents USING (doc)")
+        stored = catalog.rows(
+            "SELECT window_id, tokens, w.split, in_pool, doc_id FROM windows w JOIN documents USING (doc)"
+        )
         by_id = {w["id"]: w for w in dense.windows}
         for window, tokens, split, in_pool, doc in stored:
             assert (tokens, split, doc) == (by_id[window]["tokens"], by_id[window]["split"], by_id[window]["doc"])
@@ -112,7 +126,10 @@ def check_contexts(catalog: Catalog, config: Config, dense: Dense) -> None:
     histogram = defaultdict(dict)
     for f, split, b, band, n in catalog.rows("SELECT * FROM histograms"):
         histogram[f][split, b] = (band, n)
-    strata = {(f, split, band): n for f, split, band, n in catalog.rows("SELECT feature_id, split, band, n_windows FROM strata")}
+    strata = {
+        (f, split, band): n
+        for f, split, band, n in catalog.rows("SELECT feature_id, split, band, n_windows FROM strata")
+    }
     for f in range(24):
         peaks = {w["id"]: w["acts"][:, f].max() for w in dense.windows}
         bins = {i: int(bin_of(np.array([p], np.float32))[0]) for i, p in peaks.items() if p > 0}
@@ -153,7 +170,8 @@ def test_duplicates_are_those_that_share_the_tokens_around_the_peak(
     sample(configured(tiny_settings), tmp_path)
     with Catalog.open(catalog_path(tmp_path)) as catalog:
         rows = catalog.rows(
-            "SELECT feature_id, split, tokens, positions, activations, duplicate FROM contexts JOIN windows w USING (window_id, split)"
+            "SELECT feature_id, split, tokens, positions, activations, duplicate "
+            "FROM contexts JOIN windows USING (window_id, split)"
         )
     grams: dict[int, set[tuple[int, ...]]] = defaultdict(set)
     seen = []

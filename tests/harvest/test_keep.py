@@ -1,5 +1,7 @@
 """`Keep` against a plain sort, whatever the batches."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,9 @@ def rows_of(entries: list[tuple[int, int, int]]) -> Rows:
 
 
 entries = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 10_000)), unique_by=lambda e: (e[0], e[2]), max_size=60
+    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 10_000)),
+    unique_by=lambda e: (e[0], e[2]),
+    max_size=60,
 )
 
 
@@ -34,7 +38,7 @@ def test_keeps_the_k_smallest_of_every_cell(found: list[tuple[int, int, int]], k
     random.shuffle(found)
     kept = Keep(k)
     bounds = sorted({0, len(found), *(min(cut, len(found)) for cut in cuts)})
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in itertools.pairwise(bounds):
         batch = rows_of(found[begin:end])
         batch = batch.take(np.flatnonzero(kept.may_enter(batch.cell, batch.key)))
         kept.add(batch)

@@ -71,7 +71,11 @@ def test_equals_plain_loops(seed: int, n: int, size: int) -> None:
         assert set(pool.window[split_cells(pool.cell)[0] == f].tolist()) == pooled
     assert histogram == expected_histogram
     row_of = {int(w): i for i, w in enumerate(windows.window_id)}
-    for rows, feature in ((top, top.cell // 3), (sample, split_cells(sample.cell)[0]), (pool, split_cells(pool.cell)[0])):
+    for rows, feature in (
+        (top, top.cell // 3),
+        (sample, split_cells(sample.cell)[0]),
+        (pool, split_cells(pool.cell)[0]),
+    ):
         for i in range(len(rows)):
             a = values[row_of[int(rows.window[i])], :, feature[i]]
             payload = slice(rows.offsets[i], rows.offsets[i + 1])
