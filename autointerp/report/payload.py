@@ -1,0 +1,252 @@
+"""The report's data as the browser reads it: an index of all features, and blocks that are inflated on demand.
+
+The index is plain JSON. Details, windows and the dictionary are JSON, deflated (zlib) and in base64, in blocks of
+DETAIL_BLOCK features and WINDOW_BLOCK windows. Every window is held once, as numbers of dictionary tokens, whatever
+number of features show it. Activations keep their positions and are rounded to whole percent of the feature's maximum
+(at least 1); simulated values to tenths of the 0..10 scale.
+"""
+
+import base64
+import json
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autointerp.catalog.feature_pages import ContextRow, FeaturePage, LabelRow, ScoreRow, Token, Window
+from autointerp.catalog.pages import FeatureRow
+from autointerp.report.text import visible, visible_token
+
+DETAIL_BLOCK = 32
+WINDOW_BLOCK = 256
+_SALIENT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`data`: base64 of zlib of JSON. `name` is the id of the element that holds it."""
+
+    name: str
+    data: str
+
+
+def block(name: str, value: Any) -> Block:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Block(name, base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii"))
+
+
+def shown(text: str | None) -> str | None:
+    """Text of strangers as it is displayed; None where there is nothing to see."""
+    return visible(text) if text and text.strip() else None
+
+
+def figure(value: float | None, digits: int = 4) -> float | None:
+    """A number short enough to ship, to `digits` significant digits; None for what is no finite number."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+@dataclass(slots=True)
+class Dictionary:
+    """Numbers tokens, documents and windows in the order of their first use, and cuts the windows into blocks."""
+
+    tokens: dict[int, int] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
+    windows: dict[int, int] = field(default_factory=dict)
+    _waiting: list[Window] = field(default_factory=list)
+
+    def token(self, token: int) -> int:
+        return self.tokens.setdefault(token, len(self.tokens))
+
+    def add_windows(self, windows: Iterable[Window]) -> None:
+        for window in windows:
+            if window.window_id not in self.windows:
+                self.windows[window.window_id] = len(self.windows)
+                self._waiting.append(window)
+
+    def window_blocks(self, *, last: bool = False) -> Iterator[Block]:
+        """The blocks that are full by now; with `last` the rest too."""
+        while len(self._waiting) >= WINDOW_BLOCK or (last and self._waiting):
+            held, self._waiting = self._waiting[:WINDOW_BLOCK], self._waiting[WINDOW_BLOCK:]
+            number = self.windows[held[0].window_id] // WINDOW_BLOCK
+            yield block(
+                f"windows-{number}",
+                {
+                    "documents": [self.documents.setdefault(w.doc_id, len(self.documents)) for w in held],
+                    "starts": [w.start for w in held],
+                    "tokens": [[self.token(token) for token in w.tokens] for w in held],
+                },
+            )
+
+    def block(self, known: Mapping[int, Token]) -> Block:
+        """The dictionary itself: displays and ids of the tokens, names of the documents."""
+        return block(
+            "dictionary",
+            {
+                "tokens": [token_display(token, known) for token in self.tokens],
+                "ids": list(self.tokens),
+                "documents": [visible(name) for name in self.documents],
+            },
+        )
+
+
+def token_display(token: int, known: Mapping[int, Token]) -> str:
+    """A token for people: its bytes, else its text (special tokens have no bytes), else its number."""
+    found = known.get(token)
+    if found is None:
+        return f"⟨token {token}⟩"
+    return visible_token(found.bytes or found.text.encode())
+
+
+def problem(row: FeatureRow) -> str | None:
+    """Why the feature has no score, in words; None where it has one."""
+    if row.score is not None and math.isfinite(row.score):
+        return None
+    if row.score is not None:
+        return "undefined: the score is not a finite number"
+    if row.score_status in ("undefined", "failed"):
+        return visible(f"{row.score_status}: {row.score_reason or 'no reason recorded'}")
+    if row.explanation_status == "failed":
+        return visible(f"no label: {row.explanation_reason or 'no reason recorded'}")
+    if row.flag == "dead":
+        return "dead: never fires"
+    if row.explanation_status is None:
+        return "not labelled: too rare" if row.flag == "rare" else "not labelled"
+    return "not scored"
+
+
+def index(rows: Sequence[FeatureRow], salient: Mapping[int, Sequence[str]]) -> dict[str, Any]:
+    """The table's columns, one list each, in the catalog's order. `detail` numbers the block of the feature's page."""
+    order = {row.feature_id: place for place, row in enumerate(sorted(rows, key=lambda row: row.feature_id))}
+    return {
+        "id": [row.feature_id for row in rows],
+        "detail": [order[row.feature_id] // DETAIL_BLOCK for row in rows],
+        "rank": [row.rank for row in rows],
+        "rankLo": [row.rank_lo for row in rows],
+        "rankHi": [row.rank_hi for row in rows],
+        "title": [shown(row.title) for row in rows],
+        "description": [shown(row.description) for row in rows],
+        "kind": [shown(row.kind) for row in rows],
+        "score": [figure(row.score) for row in rows],
+        "lo": [figure(row.lo) for row in rows],
+        "hi": [figure(row.hi) for row in rows],
+        "problem": [problem(row) for row in rows],
+        "shuffled": [figure(row.shuffled) for row in rows],
+        "gain": [figure(row.lexical_gain) for row in rows],
+        "gainLo": [figure(row.lexical_gain_lo) for row in rows],
+        "gainHi": [figure(row.lexical_gain_hi) for row in rows],
+        "density": [figure(row.density) for row in rows],
+        "max": [figure(row.max_activation) for row in rows],
+        "flag": [row.flag for row in rows],
+        "tokens": [list(salient.get(row.feature_id, ())) for row in rows],
+    }
+
+
+def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[str, Any]:
+    """What the page of one feature shows beside its row of the index."""
+    names = {label.explanation_id: label for label in page.labels}
+
+    def outputs(side: str) -> list[list[float | None]]:
+        return [[dictionary.token(o.token), figure(o.logit)] for o in page.output_tokens if o.side == side]
+
+    def place(score: ScoreRow) -> tuple[bool, bool, bool]:
+        """The label of the catalog first, then its control, and within a label the metric that ranks."""
+        own = score.explanation_id == row.explanation_id and not score.control
+        return not own, not score.control, score.metric != row.metric
+
+    return {
+        "id": row.feature_id,
+        "explainer": shown(row.explainer),
+        "model": shown(row.model),
+        "metric": row.metric,
+        "contextsOk": row.n_ok,
+        "contextsFailed": row.n_failed,
+        "firingTokens": row.n_tokens,
+        "firingWindows": row.n_windows,
+        "firingDocuments": row.n_documents,
+        "mean": figure(row.mean_activation),
+        "contexts": [
+            _context(context, row.max_activation, dictionary)
+            for context in page.contexts
+            if context.window_id in dictionary.windows
+        ],
+        "histogram": [[b.bin, b.band, b.n_windows] for b in page.histogram],
+        "promoted": outputs("promoted"),
+        "suppressed": outputs("suppressed"),
+        "neighbours": [[n.neighbour_id, figure(n.cosine)] for n in page.neighbours],
+        "note": shown(row.score_reason) if row.score is not None else None,
+        "scores": [_score(score, names.get(score.explanation_id)) for score in sorted(page.scores, key=place)],
+        "labels": sorted(
+            (_label(label, label.explanation_id == row.explanation_id) for label in page.labels),
+            key=lambda label: not label["shown"],
+        ),
+    }
+
+
+def _score(score: ScoreRow, label: LabelRow | None) -> dict[str, Any]:
+    value = figure(score.value)
+    explainer = shown(label.explainer) if label else None
+    return {
+        "label": f"{score.control} label" if score.control else explainer or "unknown label",
+        "scorer": score.scorer,
+        "simulator": score.simulator,
+        "metric": score.metric,
+        "value": value,
+        "lo": figure(score.lo),
+        "hi": figure(score.hi),
+        "ok": score.n_ok,
+        "failed": score.n_failed,
+        "problem": None if value is not None else visible(f"{score.status}: {score.reason or 'no reason recorded'}"),
+        "note": shown(score.reason) if value is not None else None,
+    }
+
+
+def _label(label: LabelRow, in_catalog: bool) -> dict[str, Any]:
+    return {
+        "explainer": shown(label.explainer),
+        "model": shown(label.model),
+        "title": shown(label.title),
+        "shown": in_catalog,
+        "problem": None if label.status == "ok" else visible(f"{label.status}: {label.reason or 'no reason recorded'}"),
+    }
+
+
+def _context(context: ContextRow, maximum: float, dictionary: Dictionary) -> dict[str, Any]:
+    return {
+        "kind": context.kind,
+        "split": context.split,
+        "band": context.band,
+        "peak": figure(context.peak),
+        "window": dictionary.windows[context.window_id],
+        "positions": context.positions,
+        "percent": [_percent(a, maximum) for a in context.activations],
+        "simulated": simulated(context.expected) if context.simulation == "ok" else None,
+        "failed": visible(context.simulation_reason or "no reason") if context.simulation == "failed" else None,
+        "evidence": context.evidence,
+        "duplicate": context.duplicate,
+    }
+
+
+def _percent(activation: float, maximum: float) -> int:
+    """Whole percent of the feature's maximum; a token that fires never rounds to 0."""
+    return min(100, max(1, round(100 * activation / maximum))) if activation > 0 and maximum > 0 else 0
+
+
+def simulated(expected: Sequence[float] | None) -> list[int | None]:
+    """Tenths of the 0..10 scale, one a token; None where the simulator gave no number."""
+    return [min(100, max(0, round(10 * e))) if math.isfinite(e) else None for e in expected or ()]
+
+
+def salient_tokens(page: FeaturePage, windows: Mapping[int, Window]) -> list[int]:
+    """The token ids that carry most of the activation in the page's top contexts, strongest first."""
+    weight: defaultdict[int, float] = defaultdict(float)
+    for context in page.contexts:
+        if context.kind == "top" and context.window_id in windows:
+            tokens = windows[context.window_id].tokens
+            for position, activation in zip(context.positions, context.activations, strict=True):
+                weight[tokens[position]] += activation
+    ordered = sorted(weight, key=lambda token: (-weight[token], token))
+    return ordered[:_SALIENT]

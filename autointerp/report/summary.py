@@ -1,0 +1,223 @@
+"""The head of the report: what was run, how good the scores are beside their control, and what to be careful about."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from autointerp.catalog import pages
+from autointerp.report.distribution import Distribution, draw
+from autointerp.report.text import visible
+
+if TYPE_CHECKING:
+    import duckdb
+
+FEW_CONTEXTS = 20
+"""Below this median number of scored contexts a feature the ranking of neighbours is mostly noise: a warning."""
+CONTROL_LIMIT = 0.1
+"""How far from chance the median of shuffled labels may lie before the report warns."""
+L0_RANGE = (0.5, 1.5)
+"""Measured over expected L0 outside of which the report warns: the conformance gate's own limits."""
+POOR_FVU = 0.5
+"""Share of the variance that the SAE may leave unexplained before the report warns."""
+_WEIGHTS = {"r_balanced": ", firing and silent contexts weighing the same", "r_corpus": ", weighted to the corpus"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A median with its interval, as text; `interval` is empty where none was recorded."""
+
+    value: str
+    interval: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """How to read the metric: its name in words, the value that a label without information gets."""
+
+    name: str
+    words: str
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    lead: str
+    facts: Sequence[Fact]
+    tallies: Sequence[Fact]
+    metric: Metric | None
+    median: Estimate | None
+    shuffled: Estimate | None
+    distribution: Distribution | None
+    warnings: Sequence[str]
+    failures: Sequence[pages.FailureRow]
+    spend: Sequence[pages.SpendRow]
+
+
+def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
+    """Read the head of the report. `shown` is the number of features that the report lists."""
+    run, scored, counts = pages.run_facts(connection), pages.score_facts(connection), pages.counts(connection)
+    metric = read_metric(scored.metric) if scored.metric and counts.n_scored else None
+    median = scored.median if scored.median is not None else counts.median
+    shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
+    bins = pages.score_distribution(connection)
+    failed = pages.failures(connection)
+    return Summary(
+        lead=_lead(run, counts, shown),
+        facts=list(_facts(run)),
+        tallies=list(_tallies(counts)),
+        metric=metric,
+        median=_estimate(median, scored.median_lo, scored.median_hi),
+        shuffled=_estimate(shuffled, scored.shuffled_median_lo, scored.shuffled_median_hi),
+        distribution=draw(bins, median, shuffled) if bins else None,
+        warnings=list(_warnings(run, scored, counts, failed)),
+        failures=[replace(row, reason=visible(row.reason)) for row in failed],
+        spend=[replace(row, **_visible_names(row)) for row in pages.spend_rows(connection)],
+    )
+
+
+def _visible_names(row: pages.SpendRow) -> dict[str, Any]:
+    return {"purpose": visible(row.purpose or "–"), "model": visible(row.model or "–")}
+
+
+def read_metric(name: str) -> Metric:
+    """What the name of a metric says: correlations are 0 by chance, areas under a ROC curve and accuracies 0.5."""
+    if name.startswith("r_") or name == "r":
+        return Metric(name, f"correlation of simulated and true activations{_WEIGHTS.get(name, '')}", 0.0)
+    if "auroc" in name or "accuracy" in name:
+        return Metric(name, "share of right decisions between firing and silent contexts", 0.5)
+    return Metric(name, "the score that this run ranked by", 0.0)
+
+
+def _lead(run: pages.RunFacts, counts: pages.Counts, shown: int) -> str:
+    what = _name(run.sae) if run.sae else "a sparse autoencoder"
+    where = f" on {_name(run.subject)}" if run.subject else ""
+    if counts.n_features == 0:
+        return f"The catalog of {what}{where} holds no features."
+    listed = f"{counts.n_features:,}" if shown >= counts.n_features else f"The first {shown:,} of {counts.n_features:,}"
+    named = f"{listed} {_plural('feature', counts.n_features)} of {what}{where}"
+    return f"{named}: where each fires, what it is said to mean, and how well that holds."
+
+
+def _name(text: str) -> str:
+    """A name for strangers: of a path on somebody's machine only the last part."""
+    local = text.startswith(("/", "~", "./", "../")) or PureWindowsPath(text).drive
+    return visible(PureWindowsPath(text).name if local else text)
+
+
+def _facts(run: pages.RunFacts) -> Iterator[Fact]:
+    gate = run.conformance
+    texts = (("Model", run.subject, ""), ("SAE", run.sae, run.sae_format), ("Hookpoint", run.hookpoint, ""))
+    for name, text, note in texts:
+        if text:
+            yield Fact(name, _name(text), visible(note or ""))
+    if run.corpus:
+        yield Fact("Corpus", _name(run.corpus), f"{run.documents:,} documents" if run.documents is not None else "")
+    if run.tokens is not None:
+        length = f" of {run.window}" if run.window else ""
+        yield Fact("Tokens", f"{run.tokens:,}", f"{run.windows:,} windows{length}" if run.windows is not None else "")
+    if gate.l0 is not None:
+        yield Fact("L0", f"{gate.l0:.3g}", f"expected {gate.l0_expected:.3g}" if gate.l0_expected is not None else "")
+    if gate.fvu is not None:
+        measured = f"measured on {gate.tokens:,} tokens" if gate.tokens is not None else ""
+        yield Fact("Variance unexplained", f"{gate.fvu:.3g}", measured)
+    if run.seed is not None:
+        yield Fact("Seed", str(run.seed), f"autointerp {visible(run.version)}" if run.version else "")
+
+
+def _tallies(counts: pages.Counts) -> Iterator[Fact]:
+    yield Fact("features", f"{counts.n_features:,}")
+    yield Fact("labelled", f"{counts.n_labelled:,}")
+    yield Fact("scored", f"{counts.n_scored:,}")
+    optional = (
+        ("score undefined", counts.n_undefined),
+        ("score failed", counts.n_score_failed),
+        ("dead", counts.n_dead),
+        ("rare", counts.n_rare),
+        ("dense", counts.n_dense),
+    )
+    yield from (Fact(name, f"{n:,}") for name, n in optional if n)
+
+
+def _estimate(value: float | None, lo: float | None, hi: float | None) -> Estimate | None:
+    if value is None:
+        return None
+    return Estimate(signed(value), "" if lo is None or hi is None else f"{signed(lo)} to {signed(hi)}")
+
+
+def signed(value: float) -> str:
+    """Two decimals with a true minus sign, and no negative zero."""
+    text = f"{value:.2f}"
+    return text.replace("-", "−") if float(text) else "0.00"
+
+
+def _warnings(
+    run: pages.RunFacts, scored: pages.ScoreFacts, counts: pages.Counts, failed: Sequence[pages.FailureRow]
+) -> Iterator[str]:
+    yield from _conformance_warnings(run.conformance)
+    if counts.n_scored:
+        yield from _score_warnings(scored, counts)
+    elif counts.n_features:
+        yield "No feature has a score, so the features are listed by number, not by quality."
+    if failed:
+        named = (f"{row.n:,} {_plural(row.what, row.n)} {row.status} ({_brief(row.reason)})" for row in failed[:5])
+        more = ", and others listed below" if len(failed) > 5 else ""
+        yield f"Without a result, and counted as such, never as zero: {', '.join(named)}{more}."
+
+
+def _brief(reason: str, length: int = 80) -> str:
+    text = visible(reason)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _plural(word: str, n: int) -> str:
+    return word if n == 1 else f"{word}s"
+
+
+def _conformance_warnings(gate: pages.Conformance) -> Iterator[str]:
+    if gate.problem:
+        yield f"The conformance gate found: {visible(gate.problem)}."
+        return
+    if gate.l0 is not None and gate.l0_expected and not L0_RANGE[0] <= gate.l0 / gate.l0_expected <= L0_RANGE[1]:
+        yield (
+            f"The SAE has {gate.l0:.3g} active features a token where {gate.l0_expected:.3g} were expected: "
+            "it may have been read at the wrong place or with the wrong scale."
+        )
+    if gate.fvu is not None and gate.fvu > POOR_FVU:
+        yield f"The SAE leaves {gate.fvu:.0%} of the variance unexplained: its features miss much of the model's state."
+
+
+def _score_warnings(scored: pages.ScoreFacts, counts: pages.Counts) -> Iterator[str]:
+    shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
+    median_lo = scored.median_lo if scored.median_lo is not None else counts.median
+    shuffled_hi = scored.shuffled_median_hi if scored.shuffled_median_hi is not None else shuffled
+    chance = read_metric(scored.metric).chance if scored.metric else 0.0
+    if shuffled is None or shuffled_hi is None:
+        yield "No control was run: without scores of shuffled labels there is nothing to compare these scores with."
+    elif median_lo is not None and shuffled_hi >= median_lo:
+        yield (
+            "The control fails: labels shuffled among features score about as well as the features' own. "
+            "These scores say nothing about the labels."
+        )
+    elif abs(shuffled - chance) > CONTROL_LIMIT:
+        yield (
+            f"Shuffled labels have a median of {signed(shuffled)} where {signed(chance)} is expected: part of every "
+            "score does not come from the label. Read scores as a difference from the control."
+        )
+    if counts.median_contexts is not None and counts.median_contexts < FEW_CONTEXTS:
+        yield (
+            f"Scores rest on a median of {counts.median_contexts:g} contexts a feature: "
+            "differences between neighbours in the ranking are mostly noise."
+        )
+    if counts.n_lexical and counts.n_above_lexicon < counts.n_lexical / 2:
+        yield (
+            f"Only {counts.n_above_lexicon:,} of {counts.n_lexical:,} labels predict clearly better than a list of the "
+            "feature's own tokens does."
+        )
