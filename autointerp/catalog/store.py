@@ -39,7 +39,7 @@ class Catalog:
         try:
             connection = duckdb.connect(str(path), read_only=not write)
         except duckdb.IOException as error:
-            message = str(error).splitlines()[0]
+            message = str(error).splitlines()[0].partition(". However")[0]
             if "lock" in str(error):
                 raise UserError(
                     f"{path}: another process has this catalog open for writing; wait for it ({message})"

@@ -66,6 +66,7 @@ class FailureKind(StrEnum):
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
     OVER_BUDGET = "over_budget"
+    NO_EVIDENCE = "no_evidence"  # nothing was asked: there is nothing to show
 
 
 class RequestFailed(Exception):

@@ -1,0 +1,38 @@
+"""The explainer `lexicon`: a label without a language model, and the baseline that every other label must beat.
+
+It learns a rule from the explain split's contexts (see lexicon_rules), says it in a sentence (see lexicon_words), and keeps
+the rule in the label, so that the simulator of the same name can predict from it.
+"""
+
+from autointerp.catalog.records import FeatureEvidence, Label
+from autointerp.explain import explainers
+from autointerp.explain.lexicon_rules import VERSION, learn
+from autointerp.explain.lexicon_words import describe
+from autointerp.llm.types import Ask, FailureKind, RequestFailed
+from autointerp.vocabulary import Vocabulary
+
+_EVIDENCE = 5
+
+
+class Lexicon:
+    """Deterministic; milliseconds a feature."""
+
+    needs_model = False
+    version = str(VERSION)
+
+    async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
+        """The label, with its rule. Raises RequestFailed where the explain split has no activating context."""
+        contexts = evidence.of("explain")
+        active = {context.window_id: context for context in contexts if context.peak > 0}
+        if not active:
+            raise RequestFailed(
+                FailureKind.NO_EVIDENCE, "the feature fires in no document of the explain split", attempts=0
+            )
+        rule = learn(contexts, evidence.max_activation)
+        words = describe(rule, vocabulary, len(active))
+        strongest = sorted(active.values(), key=lambda context: (-context.peak, context.window_id))[:_EVIDENCE]
+        windows = tuple(context.window_id for context in strongest)
+        return Label(words.title, words.description, words.kind, rule.to_json(), windows)
+
+
+explainers.register("lexicon")(Lexicon())
