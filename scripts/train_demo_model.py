@@ -9,6 +9,7 @@ both ends are proper ends. Checkpoints go to OUT.partial; rerun the same command
 """
 
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def main(out: Path, minutes: float, steps: int, batch: int, seed: int, device: s
 
     model.to("cpu", torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    shutil.rmtree(partial)
     print(f"saved to {out} after {step} steps", flush=True)
 
 

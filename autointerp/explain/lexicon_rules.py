@@ -21,9 +21,9 @@ VERSION = 1
 LEVELS = 10.0
 NOTHING = -1  # stands for what is before the first token of a window
 
-DEPTH = 6  # tokens of left context, the token itself included
+DEPTH = 4  # tokens of left context, the token itself included
 SHRINKAGE = 2.0  # weight of the parent's value, in average positions
-MIN_GAIN = 5e-4  # share of the total sum of squares that a pattern must explain to stay
+MIN_GAIN = 1e-3  # share of the total sum of squares that a pattern must explain to stay
 MIN_WINDOWS = 2  # a run seen in one window only is not extended
 MAX_PATTERNS = 40
 SAME = 1.0  # siblings whose values round to the same multiple of this, on the scale 0..10, are merged
@@ -184,11 +184,12 @@ def _grow(data: _Data) -> _Tree:
         parent = runs // len(known) + first
         above = levels[-1][3][parent - first]
         value = (sum_wy + SHRINKAGE * above) / (sum_w + SHRINKAGE)
-        levels.append((parent, np.full(len(runs), depth + 1), known[runs % len(known)], value, sum_w, sum_wy))
         in_windows = np.bincount(
             np.unique(run * data.n_windows + data.window[at]) // data.n_windows, minlength=len(runs)
         )
-        goes_on = ((sum_wy > 0) & (in_windows >= MIN_WINDOWS))[run]
+        token = known[runs % len(known)]
+        levels.append((parent, np.full(len(runs), depth + 1), token, value, sum_w, sum_wy))
+        goes_on = ((sum_wy > 0) & (in_windows >= MIN_WINDOWS) & (token != NOTHING))[run]
         first += len(levels[-2][0])
         at, node = at[goes_on], run[goes_on] + first
         if len(at) == 0:

@@ -15,7 +15,7 @@ _MAX_TOKENS = 5
 _MAX_TITLE_WORDS = 8
 _MAX_TITLE = 60
 _STRONG, _WEAK = 6.0, 2.5
-_VISIBLE = {"\n": "↵", "\t": "→", "\r": "␍", '"': "″"}
+_VISIBLE = {"\n": "↵", "\t": "→", "\r": "␍"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def describe(rule: Rule, vocabulary: Vocabulary, n_active: int) -> Words:
         return Words(_title([title], "Unclear: "), said, "unclear")
     graded = [f"{phrase} ({_strength(pattern)})" for phrase, pattern in zip(phrases, main, strict=True)]
     rest = 1.0 - sum(pattern.mass for pattern in main)
-    tail = "; the rest of its activation is spread over many other tokens" if rest > 0.4 else ""
+    tail = f"; {rest:.0%} of its activation falls elsewhere" if rest > 0.25 else ""
     return Words(title, f"Fires on {'; '.join(graded)}{tail}.", _kind(main, rule, vocabulary))
 
 
@@ -78,9 +78,10 @@ def _phrase(pattern: Pattern, rule: Rule, vocabulary: Vocabulary, most: int = _M
     begins = context[-1].tokens == (NOTHING,)
     context = context[:-1] if begins else context
     where = "at the start of a text" if begins else ""
-    if all(len(step.tokens) == 1 for step in context):
-        before = vocabulary.join(step.tokens[0] for step in reversed(context))
-        said = f"after {_quoted(before)}" if before else ""
+    if not context:
+        said = ""
+    elif all(len({_shown(token, vocabulary) for token in step.tokens}) == 1 for step in context):
+        said = _after(vocabulary.join(step.tokens[0] for step in reversed(context)), path[0].tokens, vocabulary)
     else:
         said = "after " + " then ".join(_tokens(step.tokens, vocabulary, 3) for step in reversed(context))
     return " ".join(part for part in (last, said, where) if part)
@@ -89,12 +90,24 @@ def _phrase(pattern: Pattern, rule: Rule, vocabulary: Vocabulary, most: int = _M
 def _tokens(tokens: Sequence[int], vocabulary: Vocabulary, most: int) -> str:
     shown: list[str] = []
     for token in tokens:
-        text = "the start of a text" if token == NOTHING else _quoted(vocabulary.text(token))
+        text = _shown(token, vocabulary)
         if text not in shown:
             shown.append(text)
     if len(shown) > most:
         return ", ".join(shown[:most]) + f" and {len(shown) - most} like these"
     return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + f" or {shown[-1]}"
+
+
+def _after(before: str, tokens: Sequence[int], vocabulary: Vocabulary) -> str:
+    """What one run before the token is called: `completing "differen"` where the token goes on with a word of it."""
+    forms = {vocabulary.text(token) for token in tokens}
+    if len(forms) == 1 and before[-1:].isalnum() and next(iter(forms))[:1].isalnum():
+        return f"completing {_quoted(before + forms.pop())}"
+    return f"after {_quoted(before)}"
+
+
+def _shown(token: int, vocabulary: Vocabulary) -> str:
+    return "the start of a text" if token == NOTHING else _quoted(vocabulary.text(token))
 
 
 def _quoted(text: str) -> str:
@@ -105,7 +118,8 @@ def _quoted(text: str) -> str:
     ends = "·" * (len(text) - len(text.lstrip(" "))) if body else "·" * len(text)
     tail = "·" * (len(text) - len(text.rstrip(" "))) if body else ""
     seen = "".join(_VISIBLE.get(char, char if char.isprintable() else f"\\u{ord(char):04x}") for char in body)
-    return f'"{ends}{seen}{tail}"'
+    quote = "'" if '"' in seen and "'" not in seen else '"'
+    return f"{quote}{ends}{seen}{tail}{quote}"
 
 
 def _title(phrases: Sequence[str], prefix: str = "") -> str:
@@ -134,7 +148,7 @@ def _kind_of(pattern: Pattern, rule: Rule, vocabulary: Vocabulary) -> str:
     path = _path(pattern, rule)
     if path[-1].tokens == (NOTHING,):
         return "position"
-    words = {vocabulary.text(token).strip().lower() for token in path[0].tokens if token != NOTHING}
+    words = {vocabulary.text(token).strip().lower() for token in path[0].tokens}
     if not any(char.isalnum() for word in words for char in word):
         return "format"
     if len(path) > 1:
