@@ -199,8 +199,12 @@ def _grow(data: _Data) -> _Tree:
 
 def _prune(tree: _Tree, total: float) -> NDArray[np.bool_]:
     """Which nodes stay: those whose subtree lowers the squared error by more than MIN_GAIN of the total."""
-    above = tree.value[np.maximum(tree.parent, 0)]
+    parent = np.maximum(tree.parent, 0)
+    above = tree.value[parent]
     gain = 2 * tree.sum_wy * (tree.value - above) - tree.sum_w * (tree.value**2 - above**2)
+    # A longer run is less shrunk than a shorter one that says the same: that alone must not keep it.
+    mean = tree.sum_wy / tree.sum_w
+    gain = np.minimum(gain, tree.sum_w * (mean - mean[parent]) ** 2)
     gain[0] = 0.0
     kept = np.ones(len(gain), np.bool_)
     for level in range(int(tree.level.max()), 0, -1):
