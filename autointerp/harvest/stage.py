@@ -195,8 +195,8 @@ class _Harvest:
     ) -> dict[str, Any]:
         sae = reader.sae
         return {
-            "subject": short_name(self.config.subject.model), "sae": short_name(self.config.sae.path), "sae_format": sae.format,
-            "hookpoint": str(reader.hookpoint), "corpus": short_name(self.config.corpus.source), "tokens": plan.n_tokens,
+            "subject": short_name(self.config.subject.model, "model"), "sae": short_name(self.config.sae.path, "SAE"), "sae_format": sae.format,
+            "hookpoint": str(reader.hookpoint), "corpus": short_name(self.config.corpus.source, "corpus"), "tokens": plan.n_tokens,
             "windows": plan.n_windows, "documents": plan.n_documents, "features": len(features), "d_sae": sae.d_sae,
             "window": self.config.corpus.window, "seed": self.config.seed, "conformance": asdict(conformance),
         }  # fmt: skip
@@ -224,8 +224,10 @@ def load_subject_and_sae(config: Config) -> "tuple[Subject, SAE]":
     return subject, absorb_norm_gain(subject, sae.to(subject.device))
 
 
-def short_name(source: str) -> str:
-    """What people call it: a hub id as it is, the last part of a local path."""
+def short_name(source: str, what: str) -> str:
+    """What people call it: a hub id as it is, the last part of a local path; the embedded ones by `what` they are."""
+    if source == "demo":
+        return f"demo {what}"
     return Path(source).name if Path(source).exists() else source
 
 

@@ -137,7 +137,7 @@ class SdkLink:
         if status == 409 or status >= 500:
             return self._retry_later(FailureKind.SERVER_ERROR, reason, response)
         refused = code in ("content_filter", "content_policy_violation")
-        return CallFailed(FailureKind.REFUSED if refused else FailureKind.MALFORMED, reason)
+        return CallFailed(FailureKind.REFUSED if refused else FailureKind.REJECTED, reason)
 
     def _abort_reason(self, status: int, code: str, reason: str) -> str | None:
         """What to tell the user where no request of the run would fare better; None where another might."""

@@ -65,6 +65,7 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
+    REJECTED = "rejected"  # the server says that the request itself is wrong (HTTP 400, 413, 422)
     OVER_BUDGET = "over_budget"
     NO_EVIDENCE = "no_evidence"  # nothing was asked: there is nothing to show
 

@@ -187,7 +187,7 @@ async def test_a_bad_request_is_not_tried_again(broker: Broker, llm_server: LlmS
     async with broker:
         failures = [await fails(broker.ask(question(str(number)))) for number in range(3)]
         await broker.ask(question())
-    assert [failure.kind for failure in failures] == ["malformed", "malformed", "refused"]
+    assert [failure.kind for failure in failures] == ["rejected", "rejected", "refused"]
     assert failures[0].reason == "HTTP 400: too long"
     assert llm_server.total == 4
 
