@@ -235,7 +235,7 @@ def _patterns(data: _Data, tree: _Tree, kept: NDArray[np.bool_]) -> Rule:
         groups.setdefault((int(tree.parent[node]), level), []).append(node)
     chosen = _strongest(tree, rest, groups, inner)
     place: dict[int, int] = {0: -1}
-    patterns = []
+    patterns: list[Pattern] = []
     activation = float(tree.sum_wy[0])
     for parent, members in chosen:
         members.sort(key=lambda node: (-tree.sum_wy[node], tree.token[node]))
@@ -257,8 +257,8 @@ def _strongest(
 
     def gain(parent: int, members: list[int]) -> float:
         w, wy = float(tree.sum_w[members].sum()), float(tree.sum_wy[members].sum())
-        value = wy / w
-        return 2 * wy * (value - rest[parent]) - w * (value**2 - rest[parent] ** 2)
+        value, above = wy / w, float(rest[parent])
+        return 2 * wy * (value - above) - w * (value**2 - above**2)
 
     own = {key: gain(key[0], members) for key, members in groups.items()}
     # A pattern that others hang on is worth at least what they are.

@@ -195,8 +195,9 @@ class _Harvest:
     ) -> dict[str, Any]:
         sae = reader.sae
         return {
-            "subject": short_name(self.config.subject.model, "model"), "sae": short_name(self.config.sae.path, "SAE"), "sae_format": sae.format,
-            "hookpoint": str(reader.hookpoint), "corpus": short_name(self.config.corpus.source, "corpus"), "tokens": plan.n_tokens,
+            "subject": short_name(self.config.subject.model, "model"), "sae": short_name(self.config.sae.path, "SAE"),
+            "sae_format": sae.format, "hookpoint": str(reader.hookpoint),
+            "corpus": short_name(self.config.corpus.source, "corpus"), "tokens": plan.n_tokens,
             "windows": plan.n_windows, "documents": plan.n_documents, "features": len(features), "d_sae": sae.d_sae,
             "window": self.config.corpus.window, "seed": self.config.seed, "conformance": asdict(conformance),
         }  # fmt: skip
