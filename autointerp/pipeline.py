@@ -9,6 +9,7 @@ RUN_DIR/report.html       the report
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,9 +34,15 @@ def run_folder(out: Path) -> Iterator[None]:
     """Hold the folder against other processes for the time of a command."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names the run's folder")
+    is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    with hold_lock(out / ".lock"):
-        yield
+    try:
+        with hold_lock(out / ".lock"):
+            yield
+    except Exception:
+        if is_new and [path.name for path in out.iterdir()] == [".lock"]:
+            shutil.rmtree(out)  # nothing was done: leave nothing behind
+        raise
 
 
 def run_all(config: Config, out: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autointerp.cli.options import configure, folder_options, model_options, sample_options
+from autointerp.cli.options import configure, folder_options, model_options, sample_options, score_options
 from autointerp.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 @folder_options
 @sample_options
 @model_options
+@score_options
 def doctor(**options: Any) -> None:
     """Check the environment, the model, the SAE (by the conformance gate) and the keys; say what to do.
 

@@ -27,7 +27,7 @@ def sql(query: str, out: Path, style: str) -> None:
 
     \b
     autointerp sql "SELECT rank, feature_id, title, score, lo, hi FROM catalog LIMIT 20"
-    autointerp sql "SELECT doc_id, text, activation FROM examples WHERE feature_id = 7 AND rank = 1 AND kind = 'top'"
+    autointerp sql "SELECT position, text, activation FROM examples WHERE feature_id = 7 AND kind = 'top' AND split = 'test' AND rank = 1 ORDER BY 1"
     autointerp sql "SHOW TABLES"
 
     The tables and views are described in docs/catalog.md.
@@ -76,4 +76,4 @@ def _print_table(names: list[str], rows: list[tuple[object, ...]]) -> None:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("\n", "↵").replace("\t", "→")

@@ -18,7 +18,7 @@ class Lexicon:
     """Deterministic; milliseconds a feature."""
 
     needs_model = False
-    version = str(VERSION)
+    version = f"{VERSION}.2"  # of the rule, and of the words
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
         """The label, with its rule. Raises RequestFailed where the explain split has no activating context."""

@@ -11,6 +11,8 @@ from autointerp.explain.lexicon_rules import NOTHING, Pattern, Rule
 from autointerp.vocabulary import Vocabulary
 
 UNCLEAR = 0.15  # a rule that explains less of the variance than this explains nothing
+_TOLD = 0.35  # nor does a sentence that speaks of less of the activation than this
+_MOST = 0.7  # of a token's activation after one context: then the context is part of what is told
 _MAX_TOKENS = 5
 _MAX_TITLE_WORDS = 8
 _MAX_TITLE = 60
@@ -29,36 +31,85 @@ class Words:
 
 def describe(rule: Rule, vocabulary: Vocabulary, n_active: int) -> Words:
     """Title, description and kind of a rule learnt from `n_active` activating windows."""
-    ranked = sorted(rule.patterns, key=lambda p: (-p.mass, p.depth, p.tokens))
-    main = _main(ranked)
-    if not main:
+    told = _told(rule, vocabulary)
+    if not told:
         return Words(
             "Unclear: no pattern found", "No token or run of tokens was found that goes with its activation.", "unclear"
         )
-    phrases = [_phrase(pattern, rule, vocabulary) for pattern in main]
-    title = _title([_phrase(pattern, rule, vocabulary, most=2) for pattern in main])
+    title = _title([item.short for item in told])
     if n_active < 3:
         seen = "one text" if n_active == 1 else f"{n_active} texts"
-        return Words(_title([title], "Too few examples: "), f"Seen in {seen} only, on {phrases[0]}.", "unclear")
-    if rule.explained < UNCLEAR:
-        said = f"No clear pattern. Most often on {phrases[0]}, but what was read explains little of its activation."
+        return Words(_title([title], "Too few examples: "), f"Seen in {seen} only, on {told[0].phrase}.", "unclear")
+    mass = sum(item.mass for item in told)
+    if rule.explained < UNCLEAR or mass < _TOLD:
+        most = "; ".join(item.phrase for item in told)
+        said = f"No clear pattern. Most often on {most}; that is {mass:.0%} of its activation."
         return Words(_title([title], "Unclear: "), said, "unclear")
-    graded = [f"{phrase} ({_strength(pattern)})" for phrase, pattern in zip(phrases, main, strict=True)]
-    rest = 1.0 - sum(pattern.mass for pattern in main)
-    tail = f"; {rest:.0%} of its activation falls elsewhere" if rest > 0.25 else ""
-    return Words(title, f"Fires on {'; '.join(graded)}{tail}.", _kind(main, rule, vocabulary))
+    graded = [f"{item.phrase} ({_strength(item.value)})" for item in told]
+    tail = f"; {1 - mass:.0%} of its activation falls elsewhere" if mass < 0.75 else ""
+    return Words(title, f"Fires on {'; '.join(graded)}{tail}.", _kind(told))
 
 
-def _main(ranked: Sequence[Pattern]) -> list[Pattern]:
-    """The patterns that carry most of the activation: up to three, each at least a tenth of it, or the first."""
-    strong = [pattern for pattern in ranked[:3] if pattern.mass >= 0.1]
-    return strong or [pattern for pattern in ranked[:1] if pattern.mass > 0]
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """One thing that the label says: a pattern with all that hangs on it, and its share of the activation."""
+
+    phrase: str
+    short: str
+    kind: str
+    mass: float
+    value: float
 
 
-def _strength(pattern: Pattern) -> str:
-    if pattern.value >= _STRONG:
+def _told(rule: Rule, vocabulary: Vocabulary) -> list[_Told]:
+    """What carries most of the activation: up to three things, each at least a tenth of it, or the first alone.
+
+    A token is told with its left context if most of its activation comes after that context, and else by itself. If the
+    strongest pattern is none of these it is told, too, in the last place.
+    """
+    whole = [pattern.mass for pattern in rule.patterns]
+    for index in range(len(rule.patterns) - 1, -1, -1):  # children stand after their parents
+        parent = rule.patterns[index].parent
+        if parent >= 0:
+            whole[parent] += whole[index]
+    found: dict[str, _Told] = {}
+    for root in (index for index, pattern in enumerate(rule.patterns) if pattern.parent < 0):
+        index = _narrowed(rule, whole, root)
+        pattern = rule.patterns[index]
+        phrase, short = (_phrase(pattern, rule, vocabulary, most) for most in (_MAX_TOKENS, 2))
+        before = found.get(phrase)  # " read" and "read" are told alike
+        mass = whole[index] + (before.mass if before else 0.0)
+        value = max(_value(rule, whole, index), before.value if before else 0.0)
+        found[phrase] = _Told(phrase, short, _kind_of(pattern, rule, vocabulary), mass, value)
+    ranked = sorted((item for item in found.values() if item.mass > 0), key=lambda item: (-item.mass, item.phrase))
+    told = [item for item in ranked[:3] if item.mass >= 0.1] or ranked[:1]
+    strongest = max(ranked, key=lambda item: (item.value, item.mass), default=None)
+    best_told = max((item.value for item in told), default=0.0)
+    if strongest in told or strongest is None or strongest.mass < 0.03 or strongest.value < 1.5 * best_told:
+        return told
+    return [*told[:2], strongest]
+
+
+def _narrowed(rule: Rule, whole: Sequence[float], index: int) -> int:
+    """The longest run under a pattern that still carries most of its activation."""
+    while True:
+        below = [child for child, pattern in enumerate(rule.patterns) if pattern.parent == index]
+        best = max(below, key=lambda child: whole[child], default=None)
+        if best is None or whole[best] < _MOST * whole[index]:
+            return index
+        index = best
+
+
+def _value(rule: Rule, whole: Sequence[float], index: int) -> float:
+    """The predicted activation of the run under a pattern that carries the most."""
+    family = [index, *(child for child, pattern in enumerate(rule.patterns) if pattern.parent == index)]
+    return max((rule.patterns[i] for i in family), key=lambda pattern: pattern.mass).value
+
+
+def _strength(value: float) -> str:
+    if value >= _STRONG:
         return "strongly"
-    return "weakly" if pattern.value < _WEAK else "moderately"
+    return "weakly" if value < _WEAK else "moderately"
 
 
 def _path(pattern: Pattern, rule: Rule) -> list[Pattern]:
@@ -135,12 +186,12 @@ def _title(phrases: Sequence[str], prefix: str = "") -> str:
     return title if len(title) <= _MAX_TITLE + 20 else title[: _MAX_TITLE + 19] + "…"
 
 
-def _kind(main: Sequence[Pattern], rule: Rule, vocabulary: Vocabulary) -> str:
+def _kind(told: Sequence[_Told]) -> str:
     """token, phrase, format, position or mixed, by what most of the told activation is on."""
     mass: dict[str, float] = {}
-    for pattern in main:
-        mass[_kind_of(pattern, rule, vocabulary)] = mass.get(_kind_of(pattern, rule, vocabulary), 0.0) + pattern.mass
-    kind, most = max(mass.items(), key=lambda item: item[1])
+    for item in told:
+        mass[item.kind] = mass.get(item.kind, 0.0) + item.mass
+    kind, most = max(mass.items(), key=lambda pair: pair[1])
     return kind if most >= 0.6 * sum(mass.values()) else "mixed"
 
 

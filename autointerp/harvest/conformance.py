@@ -14,6 +14,7 @@ from autointerp.subject.windows import Windows
 
 L0_RANGE = (0.5, 1.5)  # × the expected L0 (sae-formats.md, Rules)
 FVU_LIMIT = 1.0  # worse than predicting the mean: certainly wrong
+FVU_POOR = 0.5  # published SAEs leave 0.05 to 0.4 unexplained: worth a warning
 
 
 @dataclass(frozen=True, slots=True)
