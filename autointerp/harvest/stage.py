@@ -267,7 +267,9 @@ def check_conformance(reader: "Reader", plan: Plan, *, allow: bool) -> "Conforma
     found = measure_conformance(reader, plan.part(0))
     click.echo(f"conformance: {describe(found)}", err=True)
     if found.fvu is not None and FVU_POOR < found.fvu <= FVU_LIMIT:
-        click.echo("warning: most of the variance is unexplained; is this the right hookpoint and model for the SAE?", err=True)
+        click.echo(
+            "warning: most of the variance is unexplained; is this the right hookpoint and model for the SAE?", err=True
+        )
     if found.problem and not allow:
         raise UserError(f"the SAE does not seem to fit {reader.subject.name} at {reader.hookpoint}: {found.problem}; check "
                         "--hookpoint, --sae and --model, or go on with --set sample.allow_mismatch=true")  # fmt: skip

@@ -218,6 +218,6 @@ def _score_warnings(scored: pages.ScoreFacts, counts: pages.Counts) -> Iterator[
         )
     if counts.n_lexical and counts.n_above_lexicon < counts.n_lexical / 2:
         yield (
-            f"Only {counts.n_above_lexicon:,} of {counts.n_lexical:,} labels predict clearly better than a list of the "
+            f"Only {counts.n_above_lexicon:,} of {counts.n_lexical:,} labels predict clearly better than the "
             "lexicon, rules over the feature's own tokens, does."
         )
