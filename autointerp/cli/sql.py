@@ -27,7 +27,8 @@ def sql(query: str, out: Path, style: str) -> None:
 
     \b
     autointerp sql "SELECT rank, feature_id, title, score, lo, hi FROM catalog LIMIT 20"
-    autointerp sql "SELECT position, text, activation FROM examples WHERE feature_id = 7 AND kind = 'top' AND split = 'test' AND rank = 1 ORDER BY 1"
+    autointerp sql "SELECT position, text, activation FROM examples
+                    WHERE feature_id = 7 AND kind = 'top' AND split = 'test' AND rank = 1 ORDER BY position"
     autointerp sql "SHOW TABLES"
 
     The tables and views are described in docs/catalog.md.
