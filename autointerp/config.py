@@ -74,7 +74,7 @@ class SampleConfig(_Section):
     """Windows of the shared uniform random pool; silent contexts come from it."""
     batch_windows: int = Field(default=32, ge=1)
     """Windows a forward pass; more need more memory, the result is the same."""
-    part_windows: int = Field(default=1024, ge=1)
+    part_windows: int = Field(default=512, ge=1)
     """Windows a part of the harvest, the unit of resumption; a part ends where a document does."""
     allow_mismatch: bool = False
     """Go on although the conformance gate says that SAE and model do not fit."""

@@ -38,8 +38,8 @@ def main(kills: int, seed: int, arguments: tuple[str, ...]) -> None:
     draw = random.Random(seed)
     done = 0
     while done < kills:
-        # Each life is short, so that the kills are spread over the whole job: what is finished stays, and the next goes on.
-        moment = draw.uniform(0.02, 2.2 / kills) * span + 4
+        # Lives are short, so that the kills are spread over the whole job: what is finished stays, and the next goes on.
+        moment = draw.uniform(0.02, 0.35) * span + 3
         process = subprocess.Popen([sys.executable, "-m", "autointerp", *arguments], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)  # fmt: skip
         try:

@@ -73,9 +73,9 @@ def make_plan(
 
     Raises UserError for a corpus without tokens.
     """
-    done = read_marker(folder)
-    if done is not None and done.get("fingerprint") == fingerprint:
-        return _plan(folder, done)
+    done = finished_plan(folder, fingerprint)
+    if done is not None:
+        return done
     for stale in folder.glob("*"):
         stale.unlink()
     writer = _Writer(folder, settings)
@@ -87,6 +87,12 @@ def make_plan(
     facts = writer.finish() | {"fingerprint": fingerprint}
     write_marker(folder, facts)
     return _plan(folder, facts)
+
+
+def finished_plan(folder: Path, fingerprint: str) -> Plan | None:
+    """The plan that is there, if it is complete and was made from the same settings."""
+    facts = read_marker(folder)
+    return _plan(folder, facts) if facts is not None and facts.get("fingerprint") == fingerprint else None
 
 
 def _plan(folder: Path, facts: dict[str, Any]) -> Plan:

@@ -16,7 +16,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.files import read_marker, write_marker
-from autointerp.harvest.plan import Plan, PlanSettings, make_plan
+from autointerp.harvest.plan import Plan, PlanSettings, finished_plan, make_plan
 from autointerp.hashing import hex_hash
 from autointerp.progress import progress
 from autointerp.resources import packaged
@@ -118,6 +118,9 @@ class _Harvest:
         if limit is not None and corpus.window > limit:
             raise UserError(f"corpus.window = {corpus.window} is longer than the model's context of {limit} tokens; "
                             f"use --set corpus.window={limit} or less")  # fmt: skip
+        done = finished_plan(self.out / "plan", self.fingerprint)
+        if done is not None:
+            return done
         settings = PlanSettings(length, corpus.max_tokens, sample.pool, self.config.seed, sample.part_windows)
         documents = open_corpus(corpus.source, corpus.text_field)
         with progress("tokenise", corpus.max_tokens, "tokens") as advance:
