@@ -29,7 +29,10 @@ async def concurrently(
                     pending.add(asyncio.ensure_future(work(item)))
             if pending:
                 finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for future in finished:
+                failed = [
+                    future for future in finished if future.exception() is not None
+                ]  # asked of all: none goes unseen
+                for future in [*failed, *finished]:
                     yield future.result()
     finally:
         for future in pending:

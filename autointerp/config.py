@@ -5,15 +5,30 @@ results; it never holds a key, only the name of the environment variable that do
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from autointerp.errors import UserError
+
+
+def _variable_name(name: str | None) -> str | None:
+    """A key that was given in place of its variable's name must not be saved, nor shown."""
+    if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("not the name of an environment variable (the key itself must not be given here)")
+    return name
+
+
+def _without_secrets(url: str | None) -> str | None:
+    """A base URL is saved with the run: no password, no query."""
+    if url is not None and any(sign in url for sign in "?#@"):
+        raise ValueError("a base URL must have no user, query or fragment; give the key by its environment variable")
+    return url
 
 
 class _Section(BaseModel):
@@ -70,7 +85,7 @@ class SampleConfig(_Section):
     """Bands of the activating windows by their peak, near-quantiles of the feature's own."""
     per_band: int = Field(default=8, ge=1, le=1000)
     """Uniformly drawn windows kept for each band and split."""
-    pool: int = Field(default=512, ge=8)
+    pool: int = Field(default=512, ge=8, le=65535)
     """Windows of the shared uniform random pool; silent contexts come from it."""
     batch_windows: int = Field(default=32, ge=1)
     """Windows a forward pass; more need more memory, the result is the same."""
@@ -89,9 +104,9 @@ class ExplainConfig(_Section):
     """Name of the provider, for explainers and simulators that ask a model."""
     model: str | None = None
     """The model that writes labels."""
-    base_url: str | None = None
+    base_url: Annotated[str | None, AfterValidator(_without_secrets)] = None
     """Address of an OpenAI- or Anthropic-compatible server."""
-    api_key_env: str | None = None
+    api_key_env: Annotated[str | None, AfterValidator(_variable_name)] = None
     """Environment variable that holds the key; default: the provider's own."""
     concurrency: int = Field(default=32, ge=1)
     """Requests in flight."""
@@ -139,7 +154,7 @@ class Config(_Section):
     explain: ExplainConfig = ExplainConfig()
     score: ScoreConfig = ScoreConfig()
     report: ReportConfig = ReportConfig()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every draw: splits, samples, bootstrap, controls."""
 
 
@@ -206,6 +221,8 @@ def _sentence(detail: ErrorDetails, where: str) -> str:
         near = difflib.get_close_matches(location[-1], known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
         return f"{where}: unknown key {name!r}; {hint}"
+    if name in ("explain.api_key_env", "explain.base_url"):
+        return f"{where}: {name}: {detail['msg']}"  # what was given may hold a key
     return f"{where}: {name} = {detail['input']!r}: {detail['msg'].lower()}"
 
 

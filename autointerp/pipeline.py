@@ -32,6 +32,8 @@ def catalog_path(out: Path) -> Path:
 @contextmanager
 def run_folder(out: Path) -> Iterator[None]:
     """Hold the folder against other processes for the time of a command."""
+    if any(char in str(out) for char in "*?["):
+        raise UserError(f"--out {str(out)!r}: a run's folder cannot have *, ? or [ in its name; choose another")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names the run's folder")
     is_new = not out.exists()
@@ -90,7 +92,7 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
     """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat."""
     from autointerp.explain.stage import explain, explainer_key
 
-    with _sampled(out) as catalog:
+    with _sampled(config, out) as catalog:
         facts = {}
         for name in dict.fromkeys([BASELINE, config.explain.explainer]):
             facts[name] = explain(config, catalog, out, name)
@@ -107,7 +109,7 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
 def score_stage(config: Config, out: Path) -> dict[str, Any]:
     from autointerp.score.stage import score
 
-    with _sampled(out) as catalog:
+    with _sampled(config, out) as catalog:
         facts = score(config, catalog, out)
     save_config(config, out)
     return facts
@@ -123,6 +125,8 @@ def report_stage(config: Config, out: Path) -> Path:
         from autointerp.report import write_report
 
         facts = catalog.stage_facts("sample")
+        if not facts:
+            raise UserError(f"{out}: the sampling is not finished; run again: autointerp sample --out {out}")
         title = config.report.title or f"{facts['sae']} on {facts['subject']}"
         write_report(catalog.connection, path, title=title, limit=config.report.limit)
     write_text(stamp, state)
@@ -137,12 +141,20 @@ def _state(catalog: Catalog) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def _sampled(out: Path) -> Iterator[Catalog]:
+def _sampled(config: Config, out: Path) -> Iterator[Catalog]:
     if not catalog_path(out).exists():
         raise UserError(f"{out}: nothing sampled here yet; run first: autointerp sample --out {out}")
     with Catalog.open(catalog_path(out), write=True) as catalog:
         if catalog.stage_fingerprint("sample") is None:
             raise UserError(f"{out}: the sampling is not finished; run again: autointerp sample --out {out}")
+        from autointerp.harvest.stage import differences, sample_settings
+
+        before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
+        if before != sample_settings(config):
+            changed = differences(before, sample_settings(config))
+            raise UserError(
+                f"{out} was sampled with other settings ({changed}); leave them as they were, or give another --out"
+            )
         yield catalog
 
 
@@ -159,7 +171,7 @@ def saved_config(out: Path) -> dict[str, Any]:
         return dict(json.loads((out / "config.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
-    except json.JSONDecodeError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(
             f"{out / 'config.json'}: not valid JSON ({error}); delete it and name the options again"
         ) from None

@@ -6,7 +6,7 @@ stage's results happens in a transaction: a killed run leaves whole chunks or no
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -87,7 +87,8 @@ class Catalog:
         try:
             self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
         finally:
-            self.connection.unregister("incoming")
+            with suppress(duckdb.Error):  # in a transaction that failed; its error is the one to be seen
+                self.connection.unregister("incoming")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

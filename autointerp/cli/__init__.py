@@ -80,10 +80,10 @@ def _system_message(error: OSError) -> str:
 
 
 def _database_message(error: Exception) -> str | None:
-    """One line for errors of the database that are the machine's fault, not ours."""
+    """One line for errors of the database."""
     if not type(error).__module__.startswith(("duckdb", "_duckdb")):
         return None
-    text = str(error).splitlines()[0]
+    text = " ".join(str(error).split())
     if any(sign in text for sign in ("No space left", "Out of Memory", "out of disk", "Could not write")):
         return f"the catalog could not be written ({text}); free disk space or memory and run the same command again"
-    return None
+    return f"the database failed: {text}; if the catalog is damaged, delete catalog.duckdb in the run's folder and run again"

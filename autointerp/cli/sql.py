@@ -39,11 +39,12 @@ def sql(query: str, out: Path, style: str) -> None:
     from autointerp.pipeline import catalog_path
 
     with Catalog.open(catalog_path(out)) as catalog:
+        catalog.connection.execute("SET enable_external_access = false").fetchall()
         try:
             cursor = catalog.connection.execute(query)
             names = [column[0] for column in cursor.description or []]
-            rows = cursor.fetchall()
-        except duckdb.Error as error:
+            rows = cursor.fetchall() if names else []
+        except (duckdb.Error, AttributeError) as error:
             raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
     if style == "csv":
         writer = csv.writer(sys.stdout)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from autointerp.cli.options import configure, folder_options, model_options, sample_options, score_options
+from autointerp.errors import UserError
 
 
 @click.command()
@@ -105,8 +106,9 @@ def _print_ranking(out: Path) -> None:
         facts = catalog.stage_facts("score")
         rows = catalog.rows("SELECT rank, feature_id, title, score, lo, hi FROM catalog WHERE rank <= 10 ORDER BY rank")
     if facts.get("median") is None:
-        click.echo("no feature has a defined score", err=True)
-        return
+        _warn_of_failures(out, "explanations")
+        _warn_of_failures(out, "simulations")
+        raise UserError("no feature has a defined score: see the reasons above, or SELECT * FROM catalog")
     who = f"{facts['explainer']}, simulator {facts['simulator']}"
     click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({who}): median {_interval(facts, 'median')}")
     if facts.get("shuffled_median") is not None:

@@ -16,7 +16,7 @@ def parse_features(text: str, width: int) -> NDArray[np.int64]:
     if text.strip() == "all":
         return np.arange(width, dtype=np.int64)
     path = Path(text)
-    if path.is_file():
+    if len(text) < 255 and path.is_file():  # a longer one is a list of ids, not a name
         lines = path.read_text(encoding="utf-8").splitlines()
         pieces = [piece for line in lines for piece in line.partition("#")[0].split(",")]
     else:

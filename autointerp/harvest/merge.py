@@ -1,9 +1,11 @@
 """All shards into the catalog: one script of SQL, run in one transaction with what the model itself tells of each feature."""
 
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -32,8 +34,9 @@ def merge_shards(
     try:
         connection.execute(script)
     finally:
-        connection.unregister("selected")
-        connection.unregister("split_windows")
+        for name in ("selected", "split_windows"):
+            with suppress(duckdb.Error):  # in a transaction that failed; its error is the one to be seen
+                connection.unregister(name)
 
 
 def _quoted(path: Path) -> str:

@@ -110,7 +110,9 @@ def _tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[
     batch: list[Document] = []
 
     def encoded() -> Iterator[tuple[Document, list[int]]]:
-        ids = tokenizer([d.text for d in batch], add_special_tokens=False, verbose=False)["input_ids"]
+        ids = tokenizer([d.text for d in batch], add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
         return zip(batch, ids, strict=True)
 
     for document in documents:

@@ -37,8 +37,27 @@ def catalog_path(out: Path) -> Path:
 
 
 def sample_fingerprint(config: Config) -> str:
-    """Hash of every setting that the sampled contexts depend on. The batch size is not one of them."""
-    return hex_hash(_ALGORITHM, json.dumps(_sample_settings(config), sort_keys=True))
+    """Hash of every setting and local file that the sampled contexts depend on. The batch size is not one of them.
+
+    Files count by name, size and time of change: weights of many gigabytes are not read for it.
+    """
+    inputs = [config.subject.model, config.sae.path, config.corpus.source, config.sample.features]
+    paths = [
+        demo_path(name) if given == "demo" else given
+        for given, name in zip(inputs, ("model", "sae", "", ""), strict=True)
+    ]
+    return hex_hash(_ALGORITHM, json.dumps(sample_settings(config), sort_keys=True), *map(_contents, paths))
+
+
+def _contents(given: str) -> str:
+    """Names, sizes and times of the files behind a local path; nothing for what is no local path."""
+    path = Path(given).expanduser()
+    try:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+    except OSError:  # a list of ids too long to be a file name
+        return ""
+    found = [(file.relative_to(path).as_posix(), file.stat()) for file in files if file.is_file()]
+    return json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
 
 
 def sample(config: Config, out: Path) -> dict[str, Any]:
@@ -49,13 +68,13 @@ def sample(config: Config, out: Path) -> dict[str, Any]:
     fingerprint = sample_fingerprint(config)
     path = catalog_path(out)
     if path.exists():
-        with Catalog.open(path, write=False) as catalog:
+        with Catalog.open(path, write=True) as catalog:  # a run killed as it made the file has left it empty
             found = catalog.stage_fingerprint("sample")
             if found == fingerprint:
                 return catalog.stage_facts("sample")
             if found is not None:
                 before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
-                raise UserError(f"{out} holds a run with other settings ({_differences(before, _sample_settings(config))}); "
+                raise UserError(f"{out} holds a run with other settings ({differences(before, sample_settings(config))}); "
                                 "give another --out, or delete the folder to start again")  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     return _Harvest(config, out, fingerprint).run()
@@ -69,14 +88,15 @@ def demo_path(name: str) -> str:
     return str(path)
 
 
-def _sample_settings(config: Config) -> dict[str, Any]:
+def sample_settings(config: Config) -> dict[str, Any]:
     dumped = config.model_dump(include={"subject", "sae", "corpus", "sample", "seed"})
     for volatile in ("batch_windows", "allow_mismatch"):
         dumped["sample"].pop(volatile)
     return dumped
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What was changed, for people."""
     changed = []
     for section, value in now.items():
         old = before.get(section)
@@ -85,7 +105,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
             was = old.get(field) if isinstance(old, dict) else old
             if was != new:
                 changed.append(f"{section}{'.' + field if field else ''} was {was!r}, now {new!r}")
-    return "; ".join(changed) or "made by another version of the sampling"
+    return "; ".join(changed) or "files of the model, the SAE or the corpus have changed since"
 
 
 class _Harvest:
@@ -121,6 +141,7 @@ class _Harvest:
         done = finished_plan(self.out / "plan", self.fingerprint)
         if done is not None:
             return done
+        shutil.rmtree(self.out / "shards", ignore_errors=True)  # parts of another plan
         settings = PlanSettings(length, corpus.max_tokens, sample.pool, self.config.seed, sample.part_windows)
         documents = open_corpus(corpus.source, corpus.text_field)
         with progress("tokenise", corpus.max_tokens, "tokens") as advance:
@@ -189,7 +210,7 @@ class _Harvest:
                     catalog.rows("SELECT coalesce(flag, 'usual'), count(*) FROM features GROUP BY ALL ORDER BY ALL")
                 )
                 facts["flags"] = flags
-                catalog.finish_stage("sample", self.fingerprint, _sample_settings(self.config), facts)
+                catalog.finish_stage("sample", self.fingerprint, sample_settings(self.config), facts)
             advance(len(features), "")
         shutil.rmtree(self.out / "shards")  # now in the catalog; the plan stays, for passes that need the windows again
 

@@ -53,6 +53,10 @@ class SdkLink:
                 "from it; set it, or name another variable with --api-key-env (for a server that asks for no key any "
                 "value will do)"
             )
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise UserError(
+                f"the environment variable {self._key_env} holds characters that no key has; copy the key again"
+            )
         base_url_env = f"{self._package.upper()}_BASE_URL"  # both clients read it where no base URL is given
         if self._base_url is None and base_url_env in os.environ:
             check_base_url(os.environ[base_url_env], base_url_env)

@@ -170,7 +170,7 @@ def _row(
     if measure.per_token is None or measure.of_sums is None:
         return _ok_row(name, pool, point.value, bootstrap.Interval(None, None), weights.note)
     sums = bootstrap.context_sums(measure.per_token(true, predicted), pool.lengths) * weights.values[:, None]
-    interval = bootstrap.percentile_interval(measure.of_sums(draws @ sums))
+    interval = _interval(pool, measure.of_sums(draws @ sums))
     return _ok_row(name, pool, point.value, interval, weights.note, _singleton_note(pool), interval.reason)
 
 
@@ -188,7 +188,7 @@ def _difference_row(name: str, pool: Pool, draws: Array, weights: Weights) -> Sc
         metrics.correlation(draws @ (bootstrap.context_sums(metrics.moments(pool.true, side), pool.lengths) * scale))
         for side, scale in ((side, weights.values[:, None]) for side in pool.simulated)
     )
-    interval = bootstrap.percentile_interval(first - second)
+    interval = _interval(pool, first - second)
     notes = (weights.note, _singleton_note(pool), interval.reason)
     return _ok_row(name, pool, values[0] - values[1], interval, *notes)
 
@@ -199,6 +199,16 @@ def _ess_row(pool: Pool, weights: Weights) -> ScoreRow:
     size = metrics.effective_sample_size(weights.values).value
     assert size is not None  # weights of sampled strata are positive
     return _ok_row("ess_corpus", pool, size, bootstrap.Interval(None, None), weights.note)
+
+
+def _interval(pool: Pool, resampled: Array) -> bootstrap.Interval:
+    """The percentile interval; none where a side's contexts are alone in their strata, since nothing says how it varies."""
+    alone = set(bootstrap.singletons(pool.strata))
+    bands = {int(band) for band in pool.strata if band > 0}
+    if 0 in alone or (bands and bands <= alone):
+        side = "silent" if 0 in alone else "activating"
+        return bootstrap.Interval(None, None, 0, f"no interval: too few {side} contexts to tell how the score varies")
+    return bootstrap.percentile_interval(resampled)
 
 
 def _singleton_note(pool: Pool) -> str | None:

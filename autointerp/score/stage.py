@@ -20,6 +20,7 @@ from autointerp.catalog.spending import SpendRow, write_spend
 from autointerp.catalog.store import Catalog
 from autointerp.concurrent import concurrently
 from autointerp.config import Config
+from autointerp.errors import UserError
 from autointerp.explain.stage import explainer_key
 from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.session import ModelSession, journal_folder, open_session
@@ -79,6 +80,10 @@ def score_key(config: Config) -> str:
 def score(config: Config, catalog: Catalog, run: Path) -> dict[str, Any]:
     """Grade what has no grade yet, rank, and return the facts of the stage."""
     key = score_key(config)
+    if not _labels_state(config, catalog):
+        raise UserError(
+            f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"
+        )
     fingerprint = hex_hash(
         key, config.score.rank_by, str(config.score.control_features), *_labels_state(config, catalog)
     )

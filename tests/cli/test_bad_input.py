@@ -182,3 +182,83 @@ def test_the_package_is_light_to_import() -> None:
     code = f"import sys, autointerp; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_catalog_that_a_kill_left_empty_is_made_anew(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
+) -> None:
+    import duckdb
+
+    (tmp_path / "run").mkdir()
+    duckdb.connect(str(tmp_path / "run" / "catalog.duckdb")).close()
+    assert run(capsys, "sample", *options(tiny_settings), "--out", tmp_path / "run")[0] == 0
+
+
+def test_parts_of_another_plan_are_not_merged(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
+) -> None:
+    from autointerp.harvest import stage
+
+    def stop(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage._Harvest, "_merge", stop)
+        assert (
+            run(capsys, "sample", *options(tiny_settings, sample__part_windows=20), "--out", tmp_path / "run")[0] == 130
+        )
+    for folder, parts in (("run", 500), ("fresh", 500)):
+        code, _ = run(capsys, "sample", *options(tiny_settings, sample__part_windows=parts), "--out", tmp_path / folder)
+        assert code == 0
+    from tests.harvest.test_harvest import dump
+
+    assert dump(tmp_path / "run" / "catalog.duckdb") == dump(tmp_path / "fresh" / "catalog.duckdb")
+
+
+def test_changed_inputs_are_noticed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
+) -> None:
+    features = tmp_path / "features.txt"
+    features.write_text("0-3\n")
+    settings = options(tiny_settings, sample__features=str(features))
+    assert run(capsys, "sample", *settings, "--out", tmp_path / "run")[0] == 0
+    features.write_text("0-10\n")
+    code, err = run(capsys, "sample", *settings, "--out", tmp_path / "run")
+    assert code == 2 and "have changed since" in err
+
+
+def test_sampling_settings_cannot_change_under_the_labels(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
+) -> None:
+    assert run(capsys, "run", *options(tiny_settings), "--out", tmp_path / "run")[0] == 0
+    before = (tmp_path / "run" / "config.json").read_text()
+    for command in ("explain", "score"):
+        code, err = run(capsys, command, "--seed", "5", "--out", tmp_path / "run")
+        assert code == 2 and "seed was 0, now 5" in err
+    code, err = run(capsys, "score", "--explainer", "token_activation", "--provider", "mock", "--label-model", "m",
+                    "--out", tmp_path / "run")  # fmt: skip
+    assert code == 2 and "autointerp explain" in err
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_keys_given_in_the_wrong_place_are_not_kept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for arguments in (["--api-key-env", "sk-PLANTED-123"], ["--base-url", "http://127.0.0.1:9/v1?key=sk-PLANTED-123"]):
+        code, err = run(capsys, "run", *arguments, "--out", tmp_path / "run")
+        assert code == 2 and "PLANTED" not in err and not (tmp_path / "run").exists()
+
+
+def test_special_tokens_in_a_text_are_text(tmp_path: Path, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from autointerp.harvest.plan import PlanSettings, make_plan
+    from autointerp.subject.documents import Document
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    settings = PlanSettings(window=16, max_tokens=None, pool=8, seed=0, part_windows=10)
+    plan = make_plan([Document("a", "the <s> cat <s><s>")], tokenizer, tmp_path / "plan", settings, "x")
+    assert tokenizer.bos_token_id not in plan.part(0).tokens.tolist()
+
+
+def test_glob_characters_in_the_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, err = run(capsys, "run", "--out", tmp_path / "g[x]")
+    assert code == 2 and "choose another" in err
