@@ -92,7 +92,12 @@ def make_plan(
 def finished_plan(folder: Path, fingerprint: str) -> Plan | None:
     """The plan that is there, if it is complete and was made from the same settings."""
     facts = read_marker(folder)
-    return _plan(folder, facts) if facts is not None and facts.get("fingerprint") == fingerprint else None
+    if facts is None or facts.get("fingerprint") != fingerprint:
+        return None
+    try:
+        return _plan(folder, facts)
+    except (KeyError, TypeError):  # a damaged marker marks nothing
+        return None
 
 
 def _plan(folder: Path, facts: dict[str, Any]) -> Plan:
