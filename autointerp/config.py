@@ -79,18 +79,20 @@ class SampleConfig(_Section):
 
     features: str = "all"
     """all, ids and ranges such as 0-999,2048, or a file with one id or range a line."""
-    top: int = Field(default=20, ge=1, le=1000)
-    """Strongest windows kept for each split."""
+    top: int = Field(default=40, ge=1, le=10_000)
+    """Strongest windows kept for each feature, shared out over the splits: half to explain, a tenth to rerank, else to test."""
     bands: int = Field(default=5, ge=1, le=50)
     """Bands of the activating windows by their peak, near-quantiles of the feature's own."""
-    per_band: int = Field(default=8, ge=1, le=1000)
-    """Uniformly drawn windows kept for each band and split."""
+    per_band: int = Field(default=16, ge=1, le=10_000)
+    """Uniformly drawn windows kept for each band, shared out over the splits in the same way."""
     pool: int = Field(default=512, ge=8, le=65535)
     """Windows of the shared uniform random pool; silent contexts come from it."""
     batch_windows: int = Field(default=32, ge=1)
     """Windows a forward pass; more need more memory, the result is the same."""
     part_windows: int = Field(default=512, ge=1)
     """Windows a part of the harvest, the unit of resumption; a part ends where a document does."""
+    checkpoint_s: float = Field(default=30.0, ge=0)
+    """Seconds until unfinished work is written; long runs do it less often, so that it costs little. 0: after every part."""
     allow_mismatch: bool = False
     """Go on although the conformance gate says that SAE and model do not fit."""
 
@@ -149,6 +151,8 @@ class Config(_Section):
 
     subject: SubjectConfig = SubjectConfig()
     sae: SaeConfig = SaeConfig()
+    also: tuple[SaeConfig, ...] = ()
+    """Further dictionaries to read in the same pass over the corpus ([[also]]); each gets a run folder of its own."""
     corpus: CorpusConfig = CorpusConfig()
     sample: SampleConfig = SampleConfig()
     explain: ExplainConfig = ExplainConfig()

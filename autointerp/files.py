@@ -43,15 +43,17 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock for the time of the block. The system frees it when the process ends, however it ends.
+def hold_lock(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    """Hold a lock for the time of the block. The system frees it when the process ends, however it ends.
 
-    Raises UserError that names the process which holds it.
+    A `shared` lock lets other shared ones in, an exclusive one nobody. With `wait` this waits for its turn; without, it
+    raises UserError that names the process which holds the lock.
     """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             raise UserError(

@@ -20,6 +20,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.files import hold_lock, write_text
+from autointerp.harvest.runs import differences, runs_of, sample_settings
 from autointerp.hashing import hex_hash
 
 BASELINE = "lexicon"
@@ -30,8 +31,8 @@ def catalog_path(out: Path) -> Path:
 
 
 @contextmanager
-def run_folder(out: Path) -> Iterator[None]:
-    """Hold the folder against other processes for the time of a command."""
+def run_folder(out: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the folder against other processes for the time of a command; `shared`: against all but other shards."""
     if any(char in str(out) for char in "*?["):
         raise UserError(f"--out {str(out)!r}: a run's folder cannot have *, ? or [ in its name; choose another")
     if out.exists() and not out.is_dir():
@@ -39,7 +40,7 @@ def run_folder(out: Path) -> Iterator[None]:
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with hold_lock(out / ".lock"):
+        with hold_lock(out / ".lock", shared=shared):
             yield
     except Exception:
         if is_new and [path.name for path in out.iterdir()] == [".lock"]:
@@ -47,13 +48,16 @@ def run_folder(out: Path) -> Iterator[None]:
         raise
 
 
-def run_all(config: Config, out: Path) -> Path:
-    """Every stage; returns the path of the report."""
-    check_models(config, out)
-    sample_stage(config, out)
-    explain_stage(config, out)
-    score_stage(config, out)
-    return report_stage(config, out)
+def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
+    """Every stage for every dictionary; returns the paths of the reports. `how`: engine and workers of the sampling."""
+    runs = runs_of(config, out)
+    for run in runs:
+        check_models(run.config, run.out)
+    sample_stage(config, out, **how)
+    for run in runs:
+        explain_stage(run.config, run.out)
+        score_stage(run.config, run.out)
+    return [report_stage(run.config, run.out) for run in runs]
 
 
 def check_models(config: Config, out: Path) -> None:
@@ -80,11 +84,14 @@ def check_models(config: Config, out: Path) -> None:
     open_provider(given.provider, base_url=given.base_url, api_key_env=given.api_key_env).connect()
 
 
-def sample_stage(config: Config, out: Path) -> dict[str, Any]:
+def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
+    """The facts of every run."""
     from autointerp.harvest.stage import sample
 
-    facts = sample(config, out)
+    facts = sample(config, out, **how)
     save_config(config, out)
+    for run in runs_of(config, out):
+        save_config(run.config, run.out)
     return facts
 
 
@@ -147,8 +154,6 @@ def _sampled(config: Config, out: Path) -> Iterator[Catalog]:
     with Catalog.open(catalog_path(out), write=True) as catalog:
         if catalog.stage_fingerprint("sample") is None:
             raise UserError(f"{out}: the sampling is not finished; run again: autointerp sample --out {out}")
-        from autointerp.harvest.stage import differences, sample_settings
-
         before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
         if before != sample_settings(config):
             changed = differences(before, sample_settings(config))

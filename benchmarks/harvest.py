@@ -20,9 +20,9 @@ import torch
 from autointerp.config import Config
 from autointerp.harvest.forward import Reader, batches
 from autointerp.harvest.plan import Plan, PlanSettings, make_plan
+from autointerp.harvest.setup import load_subject_and_sae, resolve_hook
 from autointerp.harvest.shards import write_shard
 from autointerp.harvest.sketch import Sketch
-from autointerp.harvest.stage import load_subject_and_sae, resolve_hook
 from autointerp.subject.corpora import open_corpus
 
 

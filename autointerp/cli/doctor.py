@@ -97,10 +97,11 @@ def _fit(config: "Config") -> Iterator[str]:
     import tempfile
     from pathlib import Path
 
+    from autointerp.harvest.conformance import check_conformance
     from autointerp.harvest.features import parse_features
     from autointerp.harvest.forward import Reader
     from autointerp.harvest.plan import PlanSettings, make_plan
-    from autointerp.harvest.stage import check_conformance, load_subject_and_sae, resolve_hook, wants_bos
+    from autointerp.harvest.setup import load_subject_and_sae, resolve_hook, wants_bos
     from autointerp.subject.corpora import open_corpus
 
     subject, sae = load_subject_and_sae(config)
@@ -117,6 +118,6 @@ def _fit(config: "Config") -> Iterator[str]:
 
 
 def _described(found: Any) -> str:
-    from autointerp.harvest.stage import describe
+    from autointerp.harvest.conformance import describe
 
     return describe(found)

@@ -15,13 +15,15 @@ DEMO_FOLDER = Path("reports/demo")
 
 # option → the field of the configuration that it sets
 _FIELDS = {
-    "model": "subject.model", "device": "subject.device", "dtype": "subject.dtype", "sae": "sae.path",
-    "sae_format": "sae.format", "hookpoint": "sae.hookpoint", "corpus": "corpus.source", "text_field": "corpus.text_field",
-    "max_tokens": "corpus.max_tokens", "features": "sample.features", "explainer": "explain.explainer",
-    "provider": "explain.provider", "label_model": "explain.model", "base_url": "explain.base_url",
-    "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency", "simulator": "score.simulator",
-    "rank_by": "score.rank_by", "seed": "seed",
+    "model": "subject.model", "device": "subject.device", "dtype": "subject.dtype", "corpus": "corpus.source",
+    "text_field": "corpus.text_field", "max_tokens": "corpus.max_tokens", "features": "sample.features",
+    "explainer": "explain.explainer", "provider": "explain.provider", "label_model": "explain.model",
+    "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",
+    "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",
 }  # fmt: skip
+
+
+_SAE_FIELDS = {"sae": "path", "sae_format": "format", "hookpoint": "hookpoint"}
 
 
 def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -44,10 +46,12 @@ folder_options = _stack(
 
 sample_options = _stack(
     click.option("--model", metavar="PATH_OR_HUB_ID", help="The language model under study. [default: the embedded demo model]"),
-    click.option("--sae", metavar="PATH_OR_HUB_ID", help="The sparse autoencoder, in any known format. [default: the demo's]"),
-    click.option("--hookpoint", help="Where the SAE reads: a module such as model.layers.2, or a TransformerLens name. "
-                                     "[default: as the SAE's files say]"),
-    click.option("--sae-format", help="Name of the SAE's format, where its files do not tell."),
+    click.option("--sae", multiple=True, metavar="PATH_OR_HUB_ID",
+                 help="The sparse autoencoder, in any known format; several are read in one pass. [default: the demo's]"),
+    click.option("--hookpoint", multiple=True,
+                 help="Where the SAE reads: a module such as model.layers.2, or a TransformerLens name; for several SAEs one "
+                      "for all, or one each. [default: as the SAE's files say]"),
+    click.option("--sae-format", multiple=True, help="Name of the SAE's format, where its files do not tell."),
     click.option("--corpus", metavar="SOURCE", help="stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME. "
                                                     "[default: stdlib]"),
     click.option("--text-field", help="Field or column that holds the text. [default: text]"),
@@ -55,6 +59,12 @@ sample_options = _stack(
     click.option("--features", metavar="WHICH", help="all, ids and ranges such as 0-999,2048, or a file of them. [default: all]"),
     click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]"),
     click.option("--dtype", help="float32, bfloat16, float16, or auto. [default: auto]"),
+)  # fmt: skip
+
+engine_options = _stack(
+    click.option("--engine", default="here", metavar="NAME",
+                 help="Where the harvest is done: here, processes, slurm or ray. [default: here]"),
+    click.option("--workers", type=click.IntRange(1), help="Workers of the engine. [default: the engine's choice]"),
 )  # fmt: skip
 
 model_options = _stack(
@@ -75,6 +85,23 @@ score_options = _stack(
 )  # fmt: skip
 
 
+def _dictionaries(given: dict[str, Any]) -> dict[str, Any]:
+    """Fields that --sae, --sae-format and --hookpoint set: of the one dictionary, or of it and the further ones."""
+    columns = {field: given.pop(option, ()) for option, field in _SAE_FIELDS.items()}
+    n = max(1, len(columns["path"]))
+    for option, field in _SAE_FIELDS.items():
+        if len(columns[field]) not in (0, 1, n):
+            raise UserError(
+                f"{len(columns[field])} times --{option.replace('_', '-')} for {n} --sae: give one, or one each"
+            )
+    rows = [
+        {field: values[index if len(values) > 1 else 0] for field, values in columns.items() if values}
+        for index in range(n)
+    ]
+    first = {f"sae.{field}": value for field, value in rows[0].items()}
+    return first | ({"also": rows[1:]} if columns["path"] else {})
+
+
 def configure(
     config_file: Path | None, out: Path | None, settings: tuple[str, ...], **given: Any
 ) -> tuple[Config, Path]:
@@ -86,6 +113,7 @@ def configure(
     from autointerp.pipeline import saved_config
 
     overrides = dict(parse_setting(text) for text in settings)
+    overrides |= _dictionaries(given)
     overrides |= {_FIELDS[name]: value for name, value in given.items() if value is not None}
     if (
         config_file is None

@@ -5,44 +5,83 @@ from typing import Any
 
 import click
 
-from autointerp.cli.options import configure, folder_options, model_options, sample_options, score_options
+from autointerp.cli.options import (
+    configure,
+    engine_options,
+    folder_options,
+    model_options,
+    sample_options,
+    score_options,
+)
 from autointerp.errors import UserError
+
+
+def _parse_shard(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count):
+        raise click.BadParameter(f"{text!r} is not a share: expected I/N with 1 ≤ I ≤ N, such as 3/8")
+    return int(index), int(count)
 
 
 @click.command()
 @folder_options
 @sample_options
+@engine_options
 @model_options
 @score_options
-def run(**options: Any) -> None:
+def run(engine: str, workers: int | None, **options: Any) -> None:
     """Sample, explain, score, rank and report: the whole job, in one folder.
 
     Without options it labels the embedded demo SAE. A stage that is complete is left alone, so the same command goes on
     after an interruption, and costs seconds when everything is there.
     """
+    from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import run_all, run_folder
 
     config, out = configure(**options)
     with run_folder(out):
-        path = run_all(config, out)
-    _print_ranking(out)
-    click.echo(f'\nreport:  {path.resolve()}\ncatalog: autointerp sql --out {out} "SELECT * FROM catalog LIMIT 10"')
+        reports = run_all(config, out, engine=engine, workers=workers)
+    for one, path in zip(runs_of(config, out), reports, strict=True):
+        _print_ranking(one.out)
+        click.echo(
+            f'\nreport:  {path.resolve()}\ncatalog: autointerp sql --out {one.out} "SELECT * FROM catalog LIMIT 10"'
+        )
 
 
 @click.command()
 @folder_options
 @sample_options
-def sample(**options: Any) -> None:
-    """Run the model over the corpus and keep, for every feature, exact counts and its top, banded and random contexts."""
+@engine_options
+@click.option("--shard", metavar="I/N", callback=_parse_shard,
+              help="Harvest only the I-th of N shares, beside other processes that share the folder; when all are done, the "
+                   "same command without --shard merges them.")  # fmt: skip
+def sample(engine: str, workers: int | None, shard: tuple[int, int] | None, **options: Any) -> None:
+    """Run the model over the corpus and keep, for every feature, exact counts and its top, banded and random contexts.
+
+    Several --sae are read in one pass; each gets a run folder of its own below --out.
+
+    \b
+    On a cluster with a shared folder, as an array of 8 jobs and a last one:
+        autointerp sample … --out RUN_DIR --shard 1/8      (2/8, … 8/8)
+        autointerp sample … --out RUN_DIR
+    """
     from autointerp.pipeline import run_folder, sample_stage
 
     config, out = configure(**options)
+    if shard is not None:
+        from autointerp.harvest.stage import sample_shard
+
+        with run_folder(out, shared=True):
+            click.echo(sample_shard(config, out, *shard))
+        return
     with run_folder(out):
-        facts = sample_stage(config, out)
-    flags = ", ".join(f"{count:,} {flag}" for flag, count in facts["flags"].items())
-    click.echo(
-        f"{facts['features']:,} features over {facts['tokens']:,} tokens of {facts['documents']:,} documents: {flags}"
-    )
+        found = sample_stage(config, out, engine=engine, workers=workers)
+    for facts in found:
+        flags = ", ".join(f"{count:,} {flag}" for flag, count in facts["flags"].items())
+        click.echo(f"{facts['sae']} at {facts['hookpoint']}: {facts['features']:,} features over {facts['tokens']:,} tokens "
+                   f"of {facts['documents']:,} documents: {flags}")  # fmt: skip
 
 
 @click.command()
@@ -50,14 +89,15 @@ def sample(**options: Any) -> None:
 @model_options
 def explain(**options: Any) -> None:
     """Write a label for every sampled feature that has none yet. Failed ones are tried again."""
+    from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import explain_stage, run_folder
 
     config, out = configure(**options)
     with run_folder(out):
-        facts = explain_stage(config, out)
-    for name, counts in facts.items():
-        click.echo(f"{name}: {counts['n_ok']:,} labels, {counts['n_failed']:,} failed")
-    _warn_of_failures(out, "explanations")
+        for one in runs_of(config, out):
+            for name, counts in explain_stage(one.config, one.out).items():
+                click.echo(f"{name}: {counts['n_ok']:,} labels, {counts['n_failed']:,} failed")
+            _warn_of_failures(one.out, "explanations")
 
 
 @click.command()
@@ -66,12 +106,14 @@ def explain(**options: Any) -> None:
 @score_options
 def score(**options: Any) -> None:
     """Simulate activations from the labels on the test split, grade them, and rank the catalog."""
+    from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import run_folder, score_stage
 
     config, out = configure(**options)
     with run_folder(out):
-        score_stage(config, out)
-    _print_ranking(out)
+        for one in runs_of(config, out):
+            score_stage(one.config, one.out)
+            _print_ranking(one.out)
 
 
 @click.command()
@@ -80,6 +122,7 @@ def score(**options: Any) -> None:
 @click.option("--limit", type=int, help="Show only the first so many features of the ranking.")
 def report(title: str | None, limit: int | None, **options: Any) -> None:
     """Write RUN_DIR/report.html: one file, no network."""
+    from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import report_stage, run_folder
 
     options["settings"] += tuple(
@@ -87,8 +130,8 @@ def report(title: str | None, limit: int | None, **options: Any) -> None:
     )
     config, out = configure(**options)
     with run_folder(out):
-        path = report_stage(config, out)
-    click.echo(path.resolve())
+        for one in runs_of(config, out):
+            click.echo(report_stage(one.config, one.out).resolve())
 
 
 def _toml(value: object) -> str:

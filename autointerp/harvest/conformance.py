@@ -5,11 +5,18 @@ hookpoint, normalisation or transposition: the mean number of active features pe
 where it is known, and the fraction of the hidden state's variance that the reconstruction leaves unexplained (FVU).
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
+from autointerp.errors import UserError
+from autointerp.files import write_text
 from autointerp.harvest.forward import Reader
+from autointerp.harvest.plan import Plan
 from autointerp.subject.windows import Windows
 
 L0_RANGE = (0.5, 1.5)  # × the expected L0 (sae-formats.md, Rules)
@@ -66,3 +73,40 @@ def _problem(l0: float, expected: float | None, fvu: float | None) -> str | None
     if fvu is not None and fvu > FVU_LIMIT:
         return f"the reconstruction leaves {fvu:.2f} of the variance unexplained: worse than the mean alone"
     return None
+
+
+def gate(readers: Sequence[Reader], plan: Plan, folder: Path, fingerprint: str, *, allow: bool) -> list[Conformance]:
+    """`check_conformance` for every reader; what was measured is kept in `folder`, so that it is done once for a harvest."""
+    path = folder / "conformance.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):  # none, or a damaged one: measured anew
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["fingerprint"] == fingerprint:
+            kept = [Conformance(**facts) for facts in saved["found"]]
+            if allow or not any(one.problem for one in kept):
+                return kept
+    found = [check_conformance(reader, plan, allow=allow) for reader in readers]
+    write_text(path, json.dumps({"fingerprint": fingerprint, "found": [asdict(one) for one in found]}))
+    return found
+
+
+def check_conformance(reader: Reader, plan: Plan, *, allow: bool) -> Conformance:
+    """Measure on the plan's first part, print, and stop on a gross mismatch unless `allow`."""
+    import click
+
+    found = measure_conformance(reader, plan.part(0))
+    click.echo(f"conformance: {describe(found)}", err=True)
+    if found.fvu is not None and FVU_POOR < found.fvu <= FVU_LIMIT:
+        click.echo(
+            "warning: most of the variance is unexplained; is this the right hookpoint and model for the SAE?", err=True
+        )
+    if found.problem and not allow:
+        raise UserError(f"the SAE does not seem to fit {reader.subject.name} at {reader.hookpoint}: {found.problem}; check "
+                        "--hookpoint, --sae and --model, or go on with --set sample.allow_mismatch=true")  # fmt: skip
+    return found
+
+
+def describe(found: Conformance) -> str:
+    """One line for people."""
+    expected = "" if found.l0_expected is None else f" (expected {found.l0_expected:.1f})"
+    fvu = "not defined for a transcoder" if found.fvu is None else f"{found.fvu:.3f}"
+    return f"L0 {found.l0:.1f}{expected}, FVU {fvu}, over {found.tokens:,} tokens"

@@ -1,6 +1,6 @@
 """Windows in, firings out: the only place of the harvest where the subject model and the SAE run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,23 +37,14 @@ class Reader:
 
     def hidden(self, windows: Windows, begin: int, end: int) -> TokenRows:
         """Hidden states at the hookpoint of windows begin … end − 1."""
-        ids, valid = self._batch(windows, begin, end)
-        input_ids = torch.from_numpy(ids).to(self.subject.device)
-        states = capture(self.subject.model, [self.hookpoint], input_ids)[self.hookpoint]
-        mask = torch.from_numpy(valid).to(states.device)
-        row, column = np.nonzero(valid)
-        hidden = states[mask]
-        if not bool(torch.isfinite(hidden).all()):
-            bad = windows.window_id[begin + row[int((~torch.isfinite(hidden)).any(1).nonzero()[0, 0])]]
-            raise DataError(
-                f"the subject's hidden state at {self.hookpoint} is NaN or infinite in window {bad}; "
-                "if the model runs in float16, use --dtype float32 or bfloat16"
-            )
-        return TokenRows(hidden, row.astype(np.int32), (column - self._shift).astype(np.uint16))
+        return next(hidden_states([self], windows, begin, end))
 
     def firings(self, windows: Windows, begin: int, end: int, features: NDArray[np.int64] | None) -> Firings:
         """Activations of windows begin … end − 1, of all features or of those named, sorted by (feature, window)."""
-        tokens = self.hidden(windows, begin, end)
+        return self.encode(self.hidden(windows, begin, end), features)
+
+    def encode(self, tokens: TokenRows, features: NDArray[np.int64] | None) -> Firings:
+        """Activations of the given hidden states, sorted by (feature, window)."""
         sparse = self.sae.encode_sparse(tokens.hidden, features)
         found = Firings(sparse.feature, tokens.row[sparse.row], tokens.position[sparse.row], sparse.value)
         if (positive := sparse.value > 0).all():
@@ -62,15 +53,16 @@ class Reader:
         return Firings(found.feature[positive], found.row[positive], found.position[positive], found.value[positive])
 
     @property
-    def _shift(self) -> int:
+    def shift(self) -> int:
+        """Tokens before the window's own."""
         return 0 if self._bos is None else 1
 
-    def _batch(self, windows: Windows, begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def batch(self, windows: Windows, begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Token ids [b, t], padded on the right, where a causal model does not look; and which of them count."""
         lengths = np.diff(windows.offsets[begin : end + 1])
-        width = int(lengths.max()) + self._shift
-        inside = np.arange(width)[None] - self._shift < lengths[:, None]
-        inside[:, : self._shift] = False
+        width = int(lengths.max()) + self.shift
+        inside = np.arange(width)[None] - self.shift < lengths[:, None]
+        inside[:, : self.shift] = False
         ids = np.zeros((end - begin, width), np.int64)
         ids[inside] = windows.tokens[windows.offsets[begin] : windows.offsets[end]]
         valid = inside & ~np.isin(ids, self._special)
@@ -79,14 +71,47 @@ class Reader:
         return ids, valid
 
 
+def hidden_states(readers: Sequence[Reader], windows: Windows, begin: int, end: int) -> Iterator[TokenRows]:
+    """Hidden states of windows begin … end − 1 for each reader, from one forward pass.
+
+    The readers share a subject and its treatment of BOS. Raises DataError for hidden states that are not finite.
+    """
+    first = readers[0]
+    ids, valid = first.batch(windows, begin, end)
+    input_ids = torch.from_numpy(ids).to(first.subject.device)
+    hookpoints = list(dict.fromkeys(reader.hookpoint for reader in readers))
+    states = capture(first.subject.model, hookpoints, input_ids)
+    mask = torch.from_numpy(valid).to(input_ids.device)
+    row, column = np.nonzero(valid)
+    rows, positions = row.astype(np.int32), (column - first.shift).astype(np.uint16)
+    chosen: dict[Hookpoint, torch.Tensor] = {}
+    for reader in readers:
+        if reader.hookpoint not in chosen:
+            hidden = states.pop(reader.hookpoint)[mask]
+            if not bool(torch.isfinite(hidden).all()):
+                bad = windows.window_id[begin + row[int((~torch.isfinite(hidden)).any(1).nonzero()[0, 0])]]
+                raise DataError(
+                    f"the subject's hidden state at {reader.hookpoint} is NaN or infinite in window {bad}; "
+                    "if the model runs in float16, use --dtype float32 or bfloat16"
+                )
+            chosen[reader.hookpoint] = hidden
+        yield TokenRows(chosen[reader.hookpoint], rows, positions)
+
+
 def batches(
-    reader: Reader, windows: Windows, pool: NDArray[np.uint64], features: NDArray[np.int64] | None, batch_windows: int
-) -> Iterator[tuple[Firings, BatchWindows, int]]:
-    """Firings of consecutive batches of windows, with the windows' facts and the number of their tokens."""
+    readers: Sequence[Reader], windows: Windows, pool: NDArray[np.uint64],
+    features: Sequence[NDArray[np.int64] | None], batch_windows: int,
+) -> Iterator[tuple[list[Firings], BatchWindows, int]]:  # fmt: skip
+    """Each reader's firings in consecutive batches of windows, with the windows' facts and the number of their tokens."""
     in_pool = np.isin(windows.window_id, pool)
     for begin in range(0, len(windows), batch_windows):
         end = min(begin + batch_windows, len(windows))
         part = slice(begin, end)
         facts = BatchWindows(windows.window_id[part], windows.doc[part], windows.split[part], in_pool[part])
         n_tokens = int(windows.offsets[end] - windows.offsets[begin])
-        yield reader.firings(windows, begin, end, features), facts, n_tokens
+        states = hidden_states(readers, windows, begin, end)
+        yield (
+            [reader.encode(tokens, wanted) for reader, wanted, tokens in zip(readers, features, states, strict=True)],
+            facts,
+            n_tokens,
+        )

@@ -3,15 +3,17 @@
 With key = the complement of the peak's float bits it keeps the strongest windows, ties broken by window id; with key = a
 hash it keeps a uniform sample without replacement. Both are associative: rows may come in any order, batch or shard.
 Pure numpy. A row carries a ragged payload, its non-zero positions and values. Memory is bounded by cells × k rows, plus a
-buffer of the same order that is merged when it is full.
+buffer that is merged when it is full.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BUFFER_ROWS = 200_000
+_BLOCKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.cell)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
 
     def take(self, index: NDArray[np.intp]) -> "Rows":
         """The rows at `index`, in that order, with their payloads."""
@@ -62,20 +68,29 @@ def concatenate(parts: list[Rows]) -> Rows:
 
 
 class Keep:
-    """The k smallest rows of every cell among all that were added."""
+    """The k smallest rows of every cell among all that were added.
 
-    def __init__(self, k: int) -> None:
-        self.k = k
-        self._kept = no_rows()
+    Cells number 0 … n_cells − 1. They come in classes (the splits), each with a k of its own, at least 1: cell c belongs to class
+    (c // span) mod len(k). Rows are held in blocks of neighbouring cells, so that a merge copies one block at a time.
+    """
+
+    def __init__(self, k: Sequence[int], *, span: int, n_cells: int) -> None:
+        self._k = np.asarray(k, np.int64)
+        self._span = span
+        self._bounds = np.linspace(0, n_cells, _BLOCKS + 1).astype(np.int64)[1:]
+        self._kept = [no_rows() for _ in range(_BLOCKS)]
         self._buffer: list[Rows] = []
-        self._buffered = 0
+        self._buffered = self._n_kept = 0
         self._full_cells = np.zeros(0, np.int64)
         self._limits = np.zeros(0, np.uint64)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(rows.nbytes for rows in (*self._kept, *self._buffer)) + self._full_cells.nbytes + self._limits.nbytes
+
     def may_enter(self, cell: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """False for rows that are surely not among the k smallest of their cell; add only the others."""
-        if self.k == 0:
-            return np.zeros(len(cell), np.bool_)
         if len(self._full_cells) == 0:
             return np.ones(len(cell), np.bool_)
         at = np.minimum(np.searchsorted(self._full_cells, cell), len(self._full_cells) - 1)
@@ -88,25 +103,41 @@ class Keep:
             return
         self._buffer.append(rows)
         self._buffered += len(rows)
-        if self._buffered >= max(_BUFFER_ROWS, len(self._kept)):
+        if self._buffered >= max(_BUFFER_ROWS, self._n_kept // 4):
             self._merge()
 
     def rows(self) -> Rows:
         """All kept rows, sorted by (cell, key, window)."""
         self._merge()
-        return self._kept
+        return concatenate(self._kept)
 
     def _merge(self) -> None:
         if not self._buffer:
             return
-        rows = concatenate([self._kept, *self._buffer])
+        fresh = concatenate(self._buffer)
         self._buffer, self._buffered = [], 0
+        block = np.searchsorted(self._bounds, fresh.cell, side="right")
+        order = np.argsort(block.astype(np.uint8), kind="stable")
+        ends = np.cumsum(np.bincount(block, minlength=_BLOCKS))
+        full, limits = [], []
+        for index in range(_BLOCKS):
+            mine = order[(ends[index - 1] if index else 0) : ends[index]]
+            self._kept[index], cells, keys = self._smallest(concatenate([self._kept[index], fresh.take(mine)]))
+            full.append(cells)
+            limits.append(keys)
+        self._n_kept = sum(map(len, self._kept))
+        self._full_cells, self._limits = np.concatenate(full), np.concatenate(limits)
+
+    def _smallest(self, rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.uint64]]:
+        """The rows that stay, sorted; the cells that are full, and the largest key that each of these holds."""
+        if len(rows) == 0:
+            return rows, np.zeros(0, np.int64), np.zeros(0, np.uint64)
         order = np.lexsort((rows.window, rows.key, rows.cell))
         cell = rows.cell[order]
         first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
         sizes = np.diff(np.append(first, len(cell)))
+        k = self._k[cell[first] // self._span % len(self._k)]
         rank = np.arange(len(cell)) - np.repeat(first, sizes)
-        self._kept = rows.take(order[rank < self.k])
-        full = np.flatnonzero(sizes >= self.k)
-        last = first[full] + self.k - 1
-        self._full_cells, self._limits = cell[last], rows.key[order[last]]
+        full = np.flatnonzero(sizes >= k)
+        limits = rows.key[order[first[full] + k[full] - 1]]
+        return rows.take(order[rank < np.repeat(k, sizes)]), cell[first[full]], limits

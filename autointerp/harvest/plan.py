@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.lib
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -48,17 +49,34 @@ class PlanSettings:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A finished plan on disk. `windows_per_split` is in the order of SPLITS."""
+    """A finished plan on disk. `windows_per_split` is in the order of SPLITS; `window`: tokens of a full window."""
 
     folder: Path
-    n_parts: int
+    window: int
+    tokens_per_part: tuple[int, ...]
     n_documents: int
     n_windows: int
     n_tokens: int
     windows_per_split: tuple[int, ...]
 
+    @property
+    def n_parts(self) -> int:
+        return len(self.tokens_per_part)
+
+    def part_tokens(self, parts: Iterable[int]) -> int:
+        """Tokens of the given parts."""
+        return sum(self.tokens_per_part[part] for part in parts)
+
+    def window_lengths(self) -> NDArray[np.int64]:
+        """Tokens of every window of the corpus, in its order."""
+        columns = [_read(self._part_path(index), ["tokens"])["tokens"] for index in range(self.n_parts)]
+        return np.concatenate([pc.list_value_length(column).to_numpy() for column in columns]).astype(np.int64)
+
+    def _part_path(self, index: int) -> Path:
+        return self.folder / f"windows-{index:05d}.parquet"
+
     def part(self, index: int) -> Windows:
-        return read_windows(self.folder / f"windows-{index:05d}.parquet")
+        return read_windows(self._part_path(index))
 
     def pool(self) -> NDArray[np.uint64]:
         """Ids of the pool's windows, sorted."""
@@ -103,7 +121,8 @@ def finished_plan(folder: Path, fingerprint: str) -> Plan | None:
 def _plan(folder: Path, facts: dict[str, Any]) -> Plan:
     return Plan(
         folder=folder,
-        n_parts=facts["n_parts"],
+        window=facts["window"],
+        tokens_per_part=tuple(facts["tokens_per_part"]),
         n_documents=facts["n_documents"],
         n_windows=facts["n_windows"],
         n_tokens=facts["n_tokens"],
@@ -149,7 +168,8 @@ class _Writer:
 
     def __init__(self, folder: Path, settings: PlanSettings) -> None:
         self.folder, self.settings = folder, settings
-        self.n_tokens = self.n_parts = 0
+        self.n_tokens = 0
+        self._tokens_per_part: list[int] = []
         self._open: list[Windows] = []
         self._open_windows = 0
         self._documents: list[tuple[int, str, str, int]] = []
@@ -186,13 +206,15 @@ class _Writer:
         order = np.lexsort((ids, pool_keys(self.settings.seed, ids)))[: self.settings.pool]
         _write(pa.table({"window_id": ids[order]}), self.folder / "pool.parquet")
         return {
-            "n_parts": self.n_parts, "n_documents": len(doc), "n_windows": len(ids), "n_tokens": self.n_tokens,
+            "window": self.settings.window, "tokens_per_part": self._tokens_per_part,
+            "n_documents": len(doc), "n_windows": len(ids), "n_tokens": self.n_tokens,
             "windows_per_split": self._per_split.tolist(),
         }  # fmt: skip
 
     def _close_part(self) -> None:
-        write_windows(join(self._open), self.folder / f"windows-{self.n_parts:05d}.parquet")
-        self.n_parts += 1
+        windows = join(self._open)
+        write_windows(windows, self.folder / f"windows-{len(self._tokens_per_part):05d}.parquet")
+        self._tokens_per_part.append(len(windows.tokens))
         self._open, self._open_windows = [], 0
 
 
@@ -216,8 +238,8 @@ def _write(table: pa.Table, path: Path) -> None:
     write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, columns=columns)
     except (pyarrow.lib.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}); delete its folder and run again") from error

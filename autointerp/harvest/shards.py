@@ -1,11 +1,19 @@
-"""One part of the plan, harvested: its sketch as Parquet, and last its completion marker.
+"""A run of parts of the plan, harvested: one sketch for each dictionary as Parquet, and last the completion marker.
 
-shards/00000/features.parquet    feature, n_tokens, n_windows, n_documents, total, total_squares, maximum
-shards/00000/histograms.parquet  feature, split, bin, n_windows
-shards/00000/contexts.parquet    feature, kind, split, bin, key, window_id, peak, peak_position, positions, activations
-shards/00000/COMPLETE.json
+shards/00003-00008/COMPLETE.json              parts 3 to 7 are in it
+shards/00003-00008/0/features.parquet         feature, n_tokens, n_windows, n_documents, maximum, positions; sums as pairs of
+                                              float64 (total, total_low; total_squares, total_squares_low)
+shards/00003-00008/0/histograms.parquet       feature, split, bin, n_windows
+shards/00003-00008/0/contexts.parquet         feature, kind, split, bin, key, window_id, peak, peak_position, positions,
+                                              activations
+
+A process that goes on harvesting writes its sketch anew now and then, under a longer name, and deletes the shorter: a sketch
+is bounded, so what has been harvested is always a few folders, one for each time that the work was begun.
 """
 
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,43 +22,113 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from autointerp.catalog.records import SPLITS
-from autointerp.files import write_atomically
+from autointerp.files import read_marker, write_atomically, write_marker
 from autointerp.harvest.keep import Rows
 from autointerp.harvest.sketch import Sketch, bin_of, split_cells
 
 _SPLIT_NAMES = pa.array(SPLITS)
+_KINDS = ["top", "band", "random"]
+_NAME = pa.dictionary(pa.int8(), pa.string())
+_CONTEXTS = pa.schema({
+    "feature": pa.uint32(), "kind": _NAME, "split": _NAME, "bin": pa.int16(), "key": pa.uint64(), "window_id": pa.uint64(),
+    "peak": pa.float32(), "peak_position": pa.uint16(), "positions": pa.large_list(pa.uint16()),
+    "activations": pa.large_list(pa.float32()),
+})  # fmt: skip
 
 
-def write_shard(sketch: Sketch, folder: Path) -> None:
-    """Write the sketch's tables; the caller writes the marker."""
+@dataclass(frozen=True, slots=True, order=True)
+class Shard:
+    """Parts begin … end − 1 of the plan, complete in `folder`."""
+
+    begin: int
+    end: int
+    folder: Path
+    n_tokens: int
+
+
+def write_shard(sketches: Sequence[Sketch], root: Path, begin: int, end: int, fingerprint: str, n_tokens: int) -> Path:
+    """Write the sketches of parts begin … end − 1, one for each dictionary, and mark them complete."""
+    folder = root / f"{begin:05d}-{end:05d}"
+    for index, sketch in enumerate(sketches):
+        write_sketch(sketch, folder / str(index))
+    write_marker(folder, {"fingerprint": fingerprint, "begin": begin, "end": end, "n_tokens": n_tokens})
+    return folder
+
+
+def finished_shards(root: Path, fingerprint: str) -> list[Shard]:
+    """Complete shards that do not overlap, in order. Others are ignored: their parts count as not done."""
+    found = []
+    for folder in root.glob("*-*"):
+        facts = read_marker(folder) or {}
+        if facts.get("fingerprint") == fingerprint:
+            found.append(Shard(int(facts["begin"]), int(facts["end"]), folder, int(facts["n_tokens"])))
+    chosen: list[Shard] = []
+    for shard in sorted(found, key=lambda shard: (shard.begin, -shard.end)):
+        if not chosen or shard.begin >= chosen[-1].end:
+            chosen.append(shard)
+    return chosen
+
+
+def missing_parts(n_parts: int, shards: Sequence[Shard]) -> list[int]:
+    """Parts of the plan that no shard holds."""
+    done = {part for shard in shards for part in range(shard.begin, shard.end)}
+    return [part for part in range(n_parts) if part not in done]
+
+
+def share(n_parts: int, index: int, count: int) -> range:
+    """The parts of worker `index` (1 … count): neighbouring ones, as equal in number as can be."""
+    return range((index - 1) * n_parts // count, index * n_parts // count)
+
+
+def remove(folder: Path) -> None:
+    """Delete a shard, its marker first, so that none is ever taken for complete that is not."""
+    (folder / "COMPLETE.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_sketch(sketch: Sketch, folder: Path) -> None:
     _write(_features(sketch), folder / "features.parquet")
     cells, counts = sketch.histogram()
     feature, split, bins = split_cells(cells)
     histograms = {"feature": feature.astype(np.uint32), "split": _split_names(split), "bin": bins.astype(np.int16)}
     _write(pa.table(histograms | {"n_windows": counts.astype(np.uint64)}), folder / "histograms.parquet")
-    _write(pa.concat_tables(_contexts(sketch)), folder / "contexts.parquet")
+    _write_contexts(sketch, folder / "contexts.parquet")
 
 
 def _features(sketch: Sketch) -> pa.Table:
     alive = np.flatnonzero(sketch.n_tokens)
+    positions = sketch.positions[alive]
     return pa.table({
         "feature": alive.astype(np.uint32),
         "n_tokens": sketch.n_tokens[alive].astype(np.uint64),
         "n_windows": sketch.n_windows[alive].astype(np.uint64),
         "n_documents": sketch.n_documents[alive].astype(np.uint64),
-        "total": sketch.total[alive],
-        "total_squares": sketch.total_squares[alive],
+        "total": sketch.total.high[alive], "total_low": sketch.total.low[alive],
+        "total_squares": sketch.total_squares.high[alive], "total_squares_low": sketch.total_squares.low[alive],
         "maximum": sketch.maximum[alive],
+        "positions": pa.FixedSizeListArray.from_arrays(positions.ravel(), positions.shape[1]),
     })  # fmt: skip
 
 
-def _contexts(sketch: Sketch) -> list[pa.Table]:
+def _write_contexts(sketch: Sketch, path: Path) -> None:
+    """Kind after kind, so that no more than one is copied at a time."""
+
+    def write(partial: Path) -> None:
+        with pq.ParquetWriter(partial, _CONTEXTS, compression="zstd", compression_level=1) as writer:
+            for table in _contexts(sketch):
+                writer.write_table(table)
+
+    write_atomically(path, write)
+
+
+def _contexts(sketch: Sketch) -> Iterator[pa.Table]:
     top = sketch.top.rows()
     feature, split = np.divmod(top.cell, 3)
-    tables = [_table("top", top, feature, split, bin_of(top.peak))]
-    for kind, rows in (("band", sketch.sample.rows()), ("random", sketch.pool())):
-        tables.append(_table(kind, rows, *split_cells(rows.cell)))
-    return tables
+    yield _table("top", top, feature, split, bin_of(top.peak))
+    del top
+    for kind, rows in (("band", sketch.sample.rows), ("random", sketch.pool)):
+        kept = rows()
+        yield _table(kind, kept, *split_cells(kept.cell))
 
 
 def _table(
@@ -58,7 +136,7 @@ def _table(
 ) -> pa.Table:
     return pa.table({
         "feature": feature.astype(np.uint32),
-        "kind": pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), pa.array([kind])),
+        "kind": pa.DictionaryArray.from_arrays(np.full(len(rows), _KINDS.index(kind), np.int8), pa.array(_KINDS)),
         "split": _split_names(split),
         "bin": bins.astype(np.int16),
         "key": rows.key,
@@ -67,7 +145,7 @@ def _table(
         "peak_position": rows.peak_position,
         "positions": pa.LargeListArray.from_arrays(rows.offsets, pa.array(rows.positions)),
         "activations": pa.LargeListArray.from_arrays(rows.offsets, pa.array(rows.values)),
-    })  # fmt: skip
+    }, schema=_CONTEXTS)  # fmt: skip
 
 
 def _split_names(split: NDArray[np.int64]) -> pa.Array:

@@ -4,7 +4,9 @@ Pure numpy: knows nothing of models, files or databases. Everything here merges 
 between documents. Memory: features × (counts + occupied histogram bins × k samples), whatever the number of tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from autointerp.hashing import sample_key
 
 BINS_PER_OCTAVE = 4
 _BIN_SPAN = 2048  # float32 exponents × 4 fit with room to spare
+POSITION_BUCKETS = 8
 _QUARTERS = np.array([2**0.25, 2**0.5, 2**0.75], dtype=np.float32)
 
 
@@ -57,24 +60,59 @@ class BatchWindows:
     in_pool: NDArray[np.bool_]
 
 
-class Sketch:
-    """Streaming summary of `n_features` features. Documents must arrive one after the other, never interleaved."""
+class ExactSum:
+    """Sums whose rounding does not show, whatever the order of the addends: a second float64 holds what the first loses.
 
-    def __init__(self, n_features: int, *, top: int, per_band: int, seed: int) -> None:
-        self.n_features, self.seed = n_features, seed
+    Knuth's TwoSum (The Art of Computer Programming, vol. 2, 4.2.2). `high` and `low`: float64 [n]; the sum is high + low.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.high, self.low = np.zeros(n), np.zeros(n)
+
+    def add(self, index: NDArray[np.integer], value: NDArray[np.float64]) -> None:
+        """Add value[i] to the sum index[i]; no index may come twice."""
+        high = self.high[index]
+        total = high + value
+        part = total - high
+        self.low[index] += (high - (total - part)) + (value - part)
+        self.high[index] = total
+
+    @property
+    def nbytes(self) -> int:
+        return self.high.nbytes + self.low.nbytes
+
+
+class Sketch:
+    """Streaming summary of `n_features` features. Documents must arrive one after the other, never interleaved.
+
+    `top` and `per_band` are numbers of windows for each split, in the order of SPLITS; `window` is the tokens of a full one.
+    """
+
+    def __init__(self, n_features: int, *, top: Sequence[int], per_band: Sequence[int], seed: int, window: int) -> None:
+        self.n_features, self.seed, self.window = n_features, seed, window
         self.n_tokens = np.zeros(n_features, np.int64)
         self.n_windows = np.zeros(n_features, np.int64)
         self.n_documents = np.zeros(n_features, np.int64)
-        self.total = np.zeros(n_features, np.float64)
-        self.total_squares = np.zeros(n_features, np.float64)
+        self.total = ExactSum(n_features)
+        self.total_squares = ExactSum(n_features)
         self.maximum = np.zeros(n_features, np.float32)
-        self.top = Keep(top)
-        self.sample = Keep(per_band)
+        self.positions = np.zeros((n_features, POSITION_BUCKETS), np.int64)
+        self.top = Keep(top, span=1, n_cells=3 * n_features)
+        self.sample = Keep(per_band, span=_BIN_SPAN, n_cells=3 * n_features * _BIN_SPAN)
         self._pool: list[Rows] = []
         self._last_doc = np.full(n_features, -1, np.int64)
         self._cells: list[NDArray[np.int64]] = []
         self._cell_count = 0
         self._histogram = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, buffers included."""
+        per_feature = (self.n_tokens, self.n_windows, self.n_documents, self.maximum, self.positions, self._last_doc)
+        arrays: list[NDArray[Any]] = [*per_feature, *self._cells, *self._histogram]
+        held = sum(array.nbytes for array in arrays)
+        sums = self.total.nbytes + self.total_squares.nbytes
+        return held + sums + self.top.nbytes + self.sample.nbytes + sum(rows.nbytes for rows in self._pool)
 
     def update(self, firings: Firings, windows: BatchWindows) -> None:
         """Add a batch of windows."""
@@ -114,9 +152,12 @@ class Sketch:
         features = firings.feature[starts]
         value = firings.value.astype(np.float64)
         self.n_tokens[features] += np.diff(np.append(starts, len(value)))
-        self.total[features] += np.add.reduceat(value, starts)
-        self.total_squares[features] += np.add.reduceat(value * value, starts)
+        self.total.add(features, np.add.reduceat(value, starts))
+        self.total_squares.add(features, np.add.reduceat(value * value, starts))
         self.maximum[features] = np.maximum(self.maximum[features], np.maximum.reduceat(firings.value, starts))
+        bucket = firings.position.astype(np.int64) * POSITION_BUCKETS // self.window
+        cells = firings.feature.astype(np.int64) * POSITION_BUCKETS + bucket
+        self.positions += np.bincount(cells, minlength=self.positions.size).reshape(self.positions.shape)
 
     def _add_windows(self, pairs: "_Pairs") -> None:
         starts = np.flatnonzero(np.diff(pairs.cell, prepend=-1))

@@ -5,6 +5,7 @@ part of a window: the harvest prepends BOS to each where the model or the SAE wa
 start), so it is the same on every machine and in every sharding. A document's split is a hash of its name.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,11 @@ def split_of(doc_id: str, seed: int) -> int:
     share = stable_hash("split", seed, doc_id) / 2**64
     bounds = np.cumsum(SPLIT_SHARES)
     return min(int(np.searchsorted(bounds, share, side="right")), len(SPLITS) - 1)
+
+
+def per_split(total: int) -> tuple[int, ...]:
+    """So many contexts a feature, divided among the splits by their shares, rounded up: 40 gives 20, 4 and 16."""
+    return tuple(math.ceil(round(total * share, 6)) for share in SPLIT_SHARES)
 
 
 def window_ids(doc_id: str, starts: NDArray[np.uint32]) -> NDArray[np.uint64]:

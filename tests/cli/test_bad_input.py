@@ -203,7 +203,7 @@ def test_parts_of_another_plan_are_not_merged(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage._Harvest, "_merge", stop)
+        patch.setattr(stage, "_merge", stop)
         assert (
             run(capsys, "sample", *options(tiny_settings, sample__part_windows=20), "--out", tmp_path / "run")[0] == 130
         )

@@ -9,11 +9,12 @@ import torch
 
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config, load_config
-from autointerp.harvest import stage
+from autointerp.harvest import passes
+from autointerp.harvest.runs import Run
 from autointerp.harvest.sketch import bin_of, peak_key
-from autointerp.harvest.stage import catalog_path, sample
+from autointerp.harvest.stage import sample
 from autointerp.hashing import sample_key
-from autointerp.subject.windows import pool_keys, split_of, window_ids
+from autointerp.subject.windows import per_split, pool_keys, split_of, window_ids
 
 SPLITS = ("explain", "rerank", "test")
 TABLES = (
@@ -83,10 +84,10 @@ def dense(tiny_settings: dict[str, object]) -> Dense:
 @pytest.mark.parametrize("batch", [3, 32])
 def test_equals_the_dense_reference(tiny_settings: dict[str, object], dense: Dense, tmp_path: Path, batch: int) -> None:
     config = configured(tiny_settings, sample__batch_windows=batch)
-    facts = sample(config, tmp_path)
+    [facts] = sample(config, tmp_path)
     n_tokens = sum(len(w["tokens"]) for w in dense.windows)
     assert facts["tokens"] == n_tokens and facts["windows"] == len(dense.windows)
-    with Catalog.open(catalog_path(tmp_path)) as catalog:
+    with Catalog.open(tmp_path / "catalog.duckdb") as catalog:
         features = {row[0]: row[1:] for row in catalog.rows(
             "SELECT feature_id, n_tokens, n_windows, n_documents, density, max_activation, mean_activation, sd_activation, flag "
             "FROM features")}  # fmt: skip
@@ -126,6 +127,9 @@ def check_contexts(catalog: Catalog, config: Config, dense: Dense) -> None:
     histogram = defaultdict(dict)
     for f, split, b, band, n in catalog.rows("SELECT * FROM histograms"):
         histogram[f][split, b] = (band, n)
+    top = dict(zip(SPLITS, per_split(5), strict=True))
+    drawn_of = dict(zip(SPLITS, per_split(4), strict=True))
+    assert (top["explain"], drawn_of["test"]) == (3, 2)
     strata = {
         (f, split, band): n
         for f, split, band, n in catalog.rows("SELECT feature_id, split, band, n_windows FROM strata")
@@ -145,14 +149,14 @@ def check_contexts(catalog: Catalog, config: Config, dense: Dense) -> None:
             assert {b: n for (s, b), (_, n) in histogram[f].items() if s == split} == expected
             assert all(band_of[b] == band for (s, b), (band, _) in histogram[f].items() if s == split)
             assert strata[f, split, 0] == len(inside) - len(firing)
-            best = sorted(firing, key=lambda i: (key_of(peaks[i]), i))[:5]
+            best = sorted(firing, key=lambda i: (key_of(peaks[i]), i))[: top[split]]
             assert [row[1] for row in found[f, "top", split]] == best
             keys = {i: int(sample_key(0, f, np.array([i], np.uint64))[0]) for i in firing}
             drawn = []
             for band in (1, 2, 3):
                 members = [i for i in firing if band_of[bins[i]] == band]
                 assert strata.get((f, split, band), 0) == len(members)
-                drawn += [(band, i) for i in sorted(members, key=lambda i: (keys[i], i))[:4]]
+                drawn += [(band, i) for i in sorted(members, key=lambda i: (keys[i], i))[: drawn_of[split]]]
             assert [row[:2] for row in found[f, "band", split]] == drawn
             assert {row[1] for row in found[f, "random", split]} == dense.pool & set(firing)
             by_id = {w["id"]: w for w in inside}
@@ -168,7 +172,7 @@ def test_duplicates_are_those_that_share_the_tokens_around_the_peak(
     tiny_settings: dict[str, object], tmp_path: Path
 ) -> None:
     sample(configured(tiny_settings), tmp_path)
-    with Catalog.open(catalog_path(tmp_path)) as catalog:
+    with Catalog.open(tmp_path / "catalog.duckdb") as catalog:
         rows = catalog.rows(
             "SELECT feature_id, split, tokens, positions, activations, duplicate "
             "FROM contexts JOIN windows USING (window_id, split)"
@@ -188,37 +192,41 @@ def test_duplicates_are_those_that_share_the_tokens_around_the_peak(
 def test_a_stopped_harvest_goes_on_and_ends_the_same(
     tiny_settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(tiny_settings)
-    sample(config, tmp_path / "whole")
-    harvested = []
-    original = stage._Harvest._shard
+    sample(configured(tiny_settings), tmp_path / "whole")
+    settings = tiny_settings | {"sample.checkpoint_s": 0}
+    original, harvested = passes.batches, []
 
-    def counted(self, plan, index, *rest):  # type: ignore[no-untyped-def]
-        if len(harvested) == 2:
-            raise KeyboardInterrupt
-        harvested.append(index)
-        original(self, plan, index, *rest)
+    def stop_in_the_third_part(readers, windows, *rest):  # type: ignore[no-untyped-def]
+        for batch in original(readers, windows, *rest):
+            if len(set(harvested)) == 2 and windows.doc[0] not in harvested:
+                raise KeyboardInterrupt
+            harvested.append(windows.doc[0])
+            yield batch
 
     with monkeypatch.context() as patched:
-        patched.setattr(stage._Harvest, "_shard", counted)
+        patched.setattr(passes, "batches", stop_in_the_third_part)
         with pytest.raises(KeyboardInterrupt):
-            sample(config, tmp_path / "stopped")
-    assert harvested == [0, 1] and not catalog_path(tmp_path / "stopped").exists()
+            sample(configured(settings), tmp_path / "stopped")
+    first = set(harvested)
+    assert len(first) == 2 and not Run(configured(settings), tmp_path / "stopped").catalog.exists()
+    assert [path.name for path in (tmp_path / "stopped" / "shards").glob("*-*")] == ["00000-00002"]
 
-    def noted(self, plan, index, *rest):  # type: ignore[no-untyped-def]
-        harvested.append(index)
-        original(self, plan, index, *rest)
+    def noted(readers, windows, *rest):  # type: ignore[no-untyped-def]
+        for batch in original(readers, windows, *rest):
+            harvested.append(windows.doc[0])
+            yield batch
 
-    monkeypatch.setattr(stage._Harvest, "_shard", noted)
-    sample(config, tmp_path / "stopped")
-    assert len(harvested) > 3 and harvested == sorted(set(harvested))  # the finished parts were not done again
-    assert dump(catalog_path(tmp_path / "whole")) == dump(catalog_path(tmp_path / "stopped"))
+    harvested.clear()
+    monkeypatch.setattr(passes, "batches", noted)
+    sample(configured(settings), tmp_path / "stopped")
+    assert len(set(harvested)) > 3 and not first & set(harvested)  # the finished parts were not done again
+    assert dump(tmp_path / "whole" / "catalog.duckdb") == dump(tmp_path / "stopped" / "catalog.duckdb")
 
 
 def test_a_subset_of_features_has_the_same_rows(tiny_settings: dict[str, object], tmp_path: Path) -> None:
     sample(configured(tiny_settings), tmp_path / "all")
     sample(configured(tiny_settings, sample__features="2,5-7"), tmp_path / "some")
-    whole, some = dump(catalog_path(tmp_path / "all")), dump(catalog_path(tmp_path / "some"))
+    whole, some = dump(tmp_path / "all" / "catalog.duckdb"), dump(tmp_path / "some" / "catalog.duckdb")
     for table in ("histograms", "strata", "contexts"):
         assert [row for row in whole[table] if row[0] in (2, 5, 6, 7)] == some[table]
     assert [row[0] for row in some["features"]] == [2, 5, 6, 7]

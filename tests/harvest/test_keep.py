@@ -29,14 +29,21 @@ entries = st.lists(
 )
 
 
-@given(entries, st.integers(1, 4), st.lists(st.integers(0, 60), max_size=5), st.randoms(use_true_random=False))
+@given(
+    entries,
+    st.tuples(*[st.integers(1, 4)] * 3),
+    st.lists(st.integers(0, 60), max_size=5),
+    st.randoms(use_true_random=False),
+)
 @settings(max_examples=150, deadline=None)
-def test_keeps_the_k_smallest_of_every_cell(found: list[tuple[int, int, int]], k: int, cuts: list[int], random) -> None:
+def test_keeps_the_k_smallest_of_every_cell(
+    found: list[tuple[int, int, int]], k: tuple[int, ...], cuts: list[int], random
+) -> None:
     expected = []
     for cell in sorted({e[0] for e in found}):
-        expected += sorted(e for e in found if e[0] == cell)[:k]
+        expected += sorted(e for e in found if e[0] == cell)[: k[cell % 3]]
     random.shuffle(found)
-    kept = Keep(k)
+    kept = Keep(k, span=1, n_cells=4)
     bounds = sorted({0, len(found), *(min(cut, len(found)) for cut in cuts)})
     for begin, end in itertools.pairwise(bounds):
         batch = rows_of(found[begin:end])
@@ -55,14 +62,22 @@ def test_keeps_the_k_smallest_of_every_cell(found: list[tuple[int, int, int]], k
 
 def test_merges_by_itself_when_the_buffer_is_full(monkeypatch) -> None:
     monkeypatch.setattr(keep, "_BUFFER_ROWS", 4)
-    kept = Keep(1)
+    kept = Keep([1], span=1, n_cells=1)
     for window in range(10):
         kept.add(rows_of([(0, 10 - window, window)]))
     assert kept.rows().window.tolist() == [9]
     assert len(kept._buffer) == 0
 
 
-def test_nothing_added_and_nothing_asked_for() -> None:
-    assert len(Keep(3).rows()) == 0
-    assert not Keep(0).may_enter(np.array([1]), np.array([1], np.uint64)).any()
+def test_classes_of_cells_have_their_own_k() -> None:
+    # span 10: cells 0-9 are of class 0 (k = 1), 10-19 of class 1 (k = 2), 20-29 of class 0 again.
+    kept = Keep([1, 2], span=10, n_cells=30)
+    kept.add(rows_of([(cell, window, window) for cell in (3, 14, 25) for window in (8, 6, 7)]))
+    assert kept.rows().cell.tolist() == [3, 14, 14, 25]
+    assert kept.rows().window.tolist() == [6, 6, 7, 6]
+    assert kept.nbytes > 4 * (8 + 8 + 8 + 4 + 2)
+
+
+def test_nothing_added() -> None:
+    assert len(Keep([3], span=1, n_cells=9).rows()) == 0
     assert len(concatenate([no_rows(), rows_of([(0, 1, 2)])])) == 1

@@ -1,7 +1,6 @@
 """The sketch against plain loops over the dense activations."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +8,7 @@ from autointerp.harvest.sketch import BatchWindows, Firings, Sketch, bin_of, pea
 from autointerp.hashing import sample_key
 
 LENGTH = 6
+TOP, PER_BAND = (3, 1, 2), (2, 1, 3)
 
 
 def dense_windows(seed: int, n: int, features: int) -> tuple[np.ndarray, BatchWindows]:
@@ -29,7 +29,7 @@ def firings_of(values: np.ndarray) -> Firings:
 
 
 def sketch_in_batches(values: np.ndarray, windows: BatchWindows, size: int) -> Sketch:
-    sketch = Sketch(values.shape[2], top=3, per_band=2, seed=5)
+    sketch = Sketch(values.shape[2], top=TOP, per_band=PER_BAND, seed=5, window=LENGTH)
     for begin in range(0, len(values), size):
         part = slice(begin, begin + size)
         facts = BatchWindows(windows.window_id[part], windows.doc[part], windows.split[part], windows.in_pool[part])
@@ -52,19 +52,22 @@ def test_equals_plain_loops(seed: int, n: int, size: int) -> None:
         assert sketch.n_tokens[f] == (a > 0).sum()
         assert sketch.n_windows[f] == fires.sum()
         assert sketch.n_documents[f] == len(set(windows.doc[fires].tolist()))
-        assert sketch.total[f] == pytest.approx(a.sum())
-        assert sketch.total_squares[f] == pytest.approx((a.astype(np.float64) ** 2).sum())
+        assert sketch.total.high[f] + sketch.total.low[f] == a.sum()
+        assert sketch.total_squares.high[f] == (a.astype(np.float64) ** 2).sum()  # multiples of 1/16: no rounding
         assert sketch.maximum[f] == a.max()
+        # Eight buckets of six positions: position p falls into bucket 8 p // 6.
+        by_position = (a > 0).sum(0)
+        assert sketch.positions[f].tolist() == [*by_position[:3], 0, *by_position[3:], 0]
         for split in range(3):
             chosen = [i for i in np.flatnonzero(fires) if windows.split[i] == split]
-            best = sorted(chosen, key=lambda i: (-a[i].max(), windows.window_id[i]))[:3]
+            best = sorted(chosen, key=lambda i: (-a[i].max(), windows.window_id[i]))[: TOP[split]]
             got = top.window[top.cell == f * 3 + split].tolist()
             assert got == [windows.window_id[i] for i in best]
             for b in {int(bin_of(a[i].max(keepdims=True))[0]) for i in chosen}:
                 inside = [i for i in chosen if bin_of(a[i].max(keepdims=True))[0] == b]
                 expected_histogram[f, split, b] = len(inside)
                 keys = sample_key(5, f, windows.window_id)
-                drawn = sorted(inside, key=lambda i: (keys[i], windows.window_id[i]))[:2]
+                drawn = sorted(inside, key=lambda i: (keys[i], windows.window_id[i]))[: PER_BAND[split]]
                 cell = (f * 3 + split) * 2048 + b + 1024
                 assert sample.window[sample.cell == cell].tolist() == [windows.window_id[i] for i in drawn]
         pooled = {int(windows.window_id[i]) for i in np.flatnonzero(fires & windows.in_pool)}

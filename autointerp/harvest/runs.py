@@ -1,0 +1,142 @@
+"""A run: one dictionary, its configuration and its folder. Which settings its samples depend on, and whether they are there.
+
+Several dictionaries can be read in one pass over the corpus (`also` in the configuration): then each has a folder of its own
+below the common one, and is a run like any other.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from autointerp.catalog.store import Catalog
+from autointerp.config import Config
+from autointerp.errors import UserError
+from autointerp.hashing import hex_hash
+from autointerp.resources import packaged
+
+# Raised when the sampling itself changes, so that an old run folder is not taken for a new one.
+_ALGORITHM = 2
+_VOLATILE = ("batch_windows", "allow_mismatch", "checkpoint_s")  # settings that the samples do not depend on
+
+
+@dataclass(frozen=True)
+class Run:
+    """One dictionary's run. `config` names one SAE."""
+
+    config: Config
+    out: Path
+
+    @property
+    def catalog(self) -> Path:
+        return self.out / "catalog.duckdb"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of every setting and local file that the sampled contexts depend on. The batch size is not one of them.
+
+        Files count by name, size and time of change: weights of many gigabytes are not read for it.
+        """
+        config = self.config
+        inputs = [config.subject.model, config.sae.path, config.corpus.source, config.sample.features]
+        paths = [
+            demo_path(name) if given == "demo" else given
+            for given, name in zip(inputs, ("model", "sae", "", ""), strict=True)
+        ]
+        return hex_hash(_ALGORITHM, json.dumps(sample_settings(config), sort_keys=True), *map(_contents, paths))
+
+    def facts(self) -> dict[str, Any] | None:
+        """What the finished sampling found, or None if it is not finished. Raises UserError if it had other settings."""
+        if not self.catalog.exists():
+            return None
+        with Catalog.open(self.catalog, write=True) as catalog:  # a run killed as it made the file has left it empty
+            found = catalog.stage_fingerprint("sample")
+            if found == self.fingerprint:
+                return catalog.stage_facts("sample")
+            if found is None:
+                return None
+            before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
+        changed = differences(before, sample_settings(self.config))
+        raise UserError(f"{self.out} holds a run with other settings ({changed}); give another --out, or delete the folder "
+                        "to start again")  # fmt: skip
+
+
+def runs_of(config: Config, out: Path) -> list[Run]:
+    """The runs of a configuration: itself, or one for each SAE in a folder of its own."""
+    if not config.also:
+        return [Run(config, out)]
+    saes = [config.sae, *config.also]
+    names = _distinct([sae.path for sae in saes])
+    return [
+        Run(config.model_copy(update={"sae": sae, "also": ()}), out / name)
+        for sae, name in zip(saes, names, strict=True)
+    ]
+
+
+def _distinct(paths: Sequence[str]) -> list[str]:
+    """Folder names for SAEs: the last parts of their paths, as many as tell them apart."""
+    parts = [[re.sub(r"[^\w.=-]+", "_", part) for part in re.split(r"[/:]", path.strip("/"))] for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["-".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name}-{index}" for index, name in enumerate(names, start=1)]  # the same SAE twice, at two hookpoints
+
+
+def sample_settings(config: Config) -> dict[str, Any]:
+    """The settings that the samples depend on."""
+    dumped = config.model_dump(include={"subject", "sae", "corpus", "sample", "seed"})
+    for volatile in _VOLATILE:
+        dumped["sample"].pop(volatile)
+    return dumped
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What was changed, for people."""
+    changed = []
+    for section, value in now.items():
+        old = before.get(section)
+        pairs = value.items() if isinstance(value, dict) else [(None, value)]
+        for field, new in pairs:
+            was = old.get(field) if isinstance(old, dict) else old
+            if was != new:
+                changed.append(f"{section}{'.' + field if field else ''} was {was!r}, now {new!r}")
+    return "; ".join(changed) or "files of the model, the SAE or the corpus have changed since"
+
+
+def plan_fingerprint(config: Config, *, prepend_bos: bool) -> str:
+    """Hash of what the plan depends on: the corpus, its tokenizer and how it is cut. SAEs are no part of it."""
+    sample = config.sample
+    settings = [config.subject.model, config.subject.revision, config.corpus.model_dump(exclude={"prepend_bos"}), prepend_bos,
+                sample.pool, sample.part_windows, config.seed]  # fmt: skip
+    model = demo_path("model") if config.subject.model == "demo" else config.subject.model
+    return hex_hash(_ALGORITHM, json.dumps(settings, sort_keys=True), _contents(model), _contents(config.corpus.source))
+
+
+def _contents(given: str) -> str:
+    """Names, sizes and times of the files behind a local path; nothing for what is no local path."""
+    path = Path(given).expanduser()
+    try:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+    except OSError:  # a list of ids too long to be a file name
+        return ""
+    found = [(file.relative_to(path).as_posix(), file.stat()) for file in files if file.is_file()]
+    return json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
+
+
+def demo_path(name: str) -> str:
+    """Path of the embedded "model" or "sae"."""
+    path = packaged("data") / "demo" / name
+    if not path.is_dir():
+        raise UserError(f"the embedded demo {name} is not here ({path}); name your own with --model and --sae")
+    return str(path)
+
+
+def short_name(source: str, what: str) -> str:
+    """What people call it: a hub id as it is, the last part of a local path; the embedded ones by `what` they are."""
+    if source == "demo":
+        return f"demo {what}"
+    return Path(source).name if Path(source).exists() else source
