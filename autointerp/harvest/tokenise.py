@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from autointerp.harvest.long_texts import Cutter
 from autointerp.subject.chats import ChatEncoder
 from autointerp.subject.documents import Document
 
 _DOCUMENTS_AT_ONCE = 64
-_CHARACTERS_AT_ONCE = 1 << 20
+_CHARACTERS_AT_ONCE = 1 << 18
 
 Tokens = NDArray[np.uint32]
 
@@ -36,7 +37,7 @@ def tokenised(
     left = max_tokens
     source = iter(documents)
     while left != 0 and (batch := _batch(source, left)):
-        for document, tokens in zip(batch, encoder.encode(batch), strict=True):
+        for document, tokens in zip(batch, encoder.encode(batch, left), strict=True):
             if left is not None:
                 tokens = tokens[:left]
                 left -= len(tokens)
@@ -65,13 +66,25 @@ class _Encoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self._cutter = Cutter(tokenizer)
         self._chats: ChatEncoder | None = None
 
-    def encode(self, batch: list[Document]) -> list[Tokens]:
-        texts = iter(self._texts([document.text for document in batch if not document.messages]))
-        chats = iter(self._conversations([document for document in batch if document.messages]))
-        ids = (next(chats if document.messages else texts) for document in batch)
-        return [np.asarray(one, dtype=np.uint32) for one in ids]
+    def encode(self, batch: list[Document], left: int | None) -> Iterator[Tokens]:
+        """Ids of each document, all of them or at least the first `left`."""
+        short = [document.text for document in batch if self._kind(document) == "short"]
+        chats = [document for document in batch if document.messages]
+        found = {"short": iter(self._texts(short)), "chat": iter(self._conversations(chats))}
+        for document in batch:
+            kind = self._kind(document)
+            if kind == "long":
+                yield self._long(document.text, left)
+            else:
+                yield np.asarray(next(found[kind]), dtype=np.uint32)
+
+    def _kind(self, document: Document) -> str:
+        if document.messages:
+            return "chat"
+        return "long" if len(document.text) > self._cutter.piece else "short"
 
     def _texts(self, texts: list[str]) -> list[list[int]]:
         if not texts:
@@ -80,7 +93,19 @@ class _Encoder:
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
+    def _long(self, text: str, left: int | None) -> Tokens:
+        parts: list[Tokens] = []
+        count = 0
+        for piece in self._cutter.pieces(text):
+            parts.append(np.asarray(self._texts([piece])[0], dtype=np.uint32))
+            count += len(parts[-1])
+            if left is not None and count >= left:
+                break
+        return np.concatenate(parts)
+
     def _conversations(self, documents: list[Document]) -> list[list[int]]:
-        if documents and self._chats is None:
+        if not documents:
+            return []
+        if self._chats is None:
             self._chats = ChatEncoder(self.tokenizer)
-        return self._chats.encode(documents) if self._chats is not None and documents else []
+        return self._chats.encode(documents)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from autointerp.errors import DataError
 from autointerp.subject.corpora.items import document_of, document_of_value
@@ -93,15 +93,14 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> io.BufferedIOBase:
     ending = path.suffix.lower()
     if ending == ".gz":
         return gzip.open(path, "rb")
     if ending == ".zst":
         import pyarrow
 
-        stream: IO[bytes] = io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), _READ_AT_ONCE)
-        return stream
+        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), _READ_AT_ONCE)
     return path.open("rb")
 
 

@@ -50,10 +50,11 @@ def _documents(stream: Any, name: str, called: str, text_field: str) -> Iterator
 def _rows(stream: Any, name: str) -> Iterator[Any]:
     row = 0
     try:
-        for row, item in enumerate(stream):
+        for item in stream:
             yield item
+            row += 1
     except Exception as error:  # a network, a damaged file: the library raises many kinds
-        raise DataError(f"data set {name}: cannot be read after row {row}: {_reason(error)}") from error
+        raise DataError(f"data set {name}: row {row} cannot be read: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
