@@ -44,13 +44,13 @@ def open_corpus(source: str, text_field: str = "text") -> Iterator[Document]:
         path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # not permitted, no such user, not a possible name
-        raise DataError(f"corpus {source!r}: cannot be read ({error}); check the path") from error
+        raise DataError(f"corpus {source[:200]!r}: cannot be read ({type(error).__name__}); check the path") from error
     if is_folder:
         return read_folder(path, text_field)
     if is_file:
         return read_file(path, path.name, text_field)
     raise UserError(
-        f"corpus {source!r}: no such file or folder; give a path to .txt, .json, .jsonl or .parquet, a folder of text "
+        f"corpus {source[:200]!r}: no such file or folder; give a path to .txt, .json, .jsonl or .parquet, a folder of text "
         "files or of .jsonl or .parquet shards, hf:NAME for a Hugging Face data set, or stdlib"
     )
 

@@ -139,11 +139,12 @@ def _rows(path: Path, text_field: str) -> Iterator[tuple[int, Any]]:
     import pyarrow.lib
     import pyarrow.parquet
 
-    row = 0
+    row = -1  # not yet at a row
     with reading(path):
         try:
             with pyarrow.parquet.ParquetFile(path, buffer_size=_READ_AT_ONCE, pre_buffer=False) as file:
                 _check_column(file.schema_arrow, text_field, path)
+                row = 0
                 for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[text_field]):
                     for value in batch.column(0):
                         yield row, value.as_py()
@@ -152,7 +153,7 @@ def _rows(path: Path, text_field: str) -> Iterator[tuple[int, Any]]:
             raise DataError(f"{path}, row {row}, column {text_field!r}: not UTF-8; write the column again") from None
         except (pyarrow.lib.ArrowException, OSError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            place = f"{path}, at or after row {row}" if row else str(path)
+            place = f"{path}, at or after row {row}" if row >= 0 else str(path)
             raise DataError(f"{place}: not a readable Parquet file ({reason}); fetch or write it again") from error
 
 
