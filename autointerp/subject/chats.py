@@ -55,7 +55,8 @@ class ChatEncoder:
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, date_string=_DATE)
         except Exception as error:  # a template is a program, and may raise anything; this is one item of many
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = "".join(char if char.isprintable() else "?" for char in first_line[:200])  # it may quote a message
             raise DataError(
                 f"{document.doc_id}: the model's chat template refuses this conversation ({reason}); mend it or leave it out"
             ) from error

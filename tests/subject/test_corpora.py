@@ -334,13 +334,16 @@ def test_files_that_change_vanish_or_may_not_be_read(tmp_path: Path, monkeypatch
 
 
 def test_odd_names(tmp_path: Path) -> None:
-    for name in ("a\0b", "x" * 5000, "~nobody-of-this-name/x"):
+    for name in ("a\0b", "x" * 5000, "~nobody-of-this-name/x", "caf\udce9.txt", "/dev/null"):
         with pytest.raises(UserError, match=r"cannot be read|no such file") as error:
             open_corpus(name)
         assert len(str(error.value)) < 500
     (tmp_path / "dangling.txt").symlink_to(tmp_path / "nowhere")
     assert_refused(tmp_path, ["dangling.txt", "No such file"])
     (tmp_path / "dangling.txt").unlink()
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert_refused(tmp_path, ["pipe.txt", "not a file"])
+    (tmp_path / "pipe.txt").unlink()
     Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")).write_text("x")
     assert_refused(tmp_path, ["not UTF-8", "rename"])
 
@@ -380,3 +383,29 @@ def test_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "en" / "train-00001-of-00002.parquet").write_bytes(raw)
     with pytest.raises(DataError, match=r"row 2 cannot be read"):
         read(f"hf:{folder}")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_damage_at_random_is_an_error_or_harmless(tmp_path: Path, name: str) -> None:
+    draw = random.Random(name)
+    texts = ["the café 漢 " * 5 + str(index) for index in range(40)]
+    lines = "".join(
+        json.dumps({"text": text}, ensure_ascii=index % 2 == 0) + "\n" for index, text in enumerate(texts)
+    ).encode()
+    pq.write_table(pa.table({"text": texts}), tmp_path / "whole.parquet", write_page_checksum=True)
+    whole = {"a.jsonl": lines, "a.json": json.dumps(texts).encode(), "a.jsonl.gz": gzip.compress(lines),
+             "a.jsonl.zst": pa.compress(lines, "zstd", asbytes=True),
+             "a.parquet": (tmp_path / "whole.parquet").read_bytes()}[name]  # fmt: skip
+    refused = 0
+    for _ in range(150):
+        raw = bytearray(whole)
+        for _ in range(draw.choice([1, 1, 5, 50])):
+            raw[draw.randrange(len(raw))] = draw.randrange(256)
+        (tmp_path / name).write_bytes(raw[: draw.choice([len(raw), draw.randrange(len(raw))])])
+        try:
+            for text in read(tmp_path / name).values():
+                text.encode()
+        except DataError as error:
+            refused += 1
+            assert "\n" not in str(error) and str(error).startswith(str(tmp_path / name))
+    assert refused > 50

@@ -41,9 +41,10 @@ def open_corpus(source: str, text_field: str = "text") -> Iterator[Document]:
 
         return read_dataset(source.removeprefix("hf:"), text_field)
     try:
+        source.encode("utf-8")
         path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # not permitted, no such user, not a possible name
+    except (OSError, RuntimeError, ValueError) as error:  # not permitted, no such user, no possible name
         raise DataError(f"corpus {source[:200]!r}: cannot be read ({type(error).__name__}); check the path") from error
     if is_folder:
         return read_folder(path, text_field)

@@ -7,6 +7,7 @@ is wrong with one ends in a DataError of one line that names the file and the pl
 import gzip
 import io
 import json
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ SHARDS = (*JSON_LINES, ".parquet")
 _MAX_LINE = 1 << 28
 _ROWS_AT_ONCE = 32
 _READ_AT_ONCE = 1 << 20
+# Options of a Parquet file: page by page, and damage is found where its writer has left checksums.
+_STREAMED = {"buffer_size": _READ_AT_ONCE, "pre_buffer": False, "page_checksum_verification": True}
 
 
 def read_file(path: Path, name: str, text_field: str) -> Iterator[Document]:
@@ -49,6 +52,8 @@ def reading(path: Path) -> Iterator[None]:
     """Turns what disks and packed files can do into a DataError; so does a file that changed while it was read."""
     try:
         before = path.stat()
+        if not stat.S_ISREG(before.st_mode):
+            raise DataError(f"{path}: not a file but a device, a pipe or a folder; give a file")
         yield
         after = path.stat()
     except (OSError, EOFError, zlib.error) as error:
@@ -142,7 +147,7 @@ def _rows(path: Path, text_field: str) -> Iterator[tuple[int, Any]]:
     row = -1  # not yet at a row
     with reading(path):
         try:
-            with pyarrow.parquet.ParquetFile(path, buffer_size=_READ_AT_ONCE, pre_buffer=False) as file:
+            with pyarrow.parquet.ParquetFile(path, **_STREAMED) as file:
                 _check_column(file.schema_arrow, text_field, path)
                 row = 0
                 for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[text_field]):
