@@ -9,10 +9,12 @@ without such a split (Llama 2, Gemma, most SentencePiece ones) take a text whole
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 _PIECE = 1 << 18  # characters
 _AROUND = 256  # characters on each side of a cut that are tokenised to check it
+_TRIES = 100
 _CANDIDATE = re.compile(r"(?<=[^\W\d_])(?=[ \n])|(?<=\n)(?=[^\W\d_])")
 # What is known to split by patterns of bounded reach, and to change characters one by one or with their accents.
 _SPLITTERS = frozenset(
@@ -47,7 +49,8 @@ class Cutter:
 
     def _cut(self, text: str, after: int) -> int | None:
         """The first good place to cut at or after `after`, within the length of a piece."""
-        for candidate in _CANDIDATE.finditer(text, after, min(after + self.piece, len(text) - 1)):
+        candidates = _CANDIDATE.finditer(text, after, min(after + self.piece, len(text) - 1))
+        for candidate in islice(candidates, _TRIES):
             if self._is_good(text, candidate.start()):
                 return candidate.start()
         return None
