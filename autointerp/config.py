@@ -63,9 +63,9 @@ class CorpusConfig(_Section):
     """The text that features are looked at on."""
 
     source: str = "stdlib"
-    """stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME[:CONFIG[:SPLIT]]."""
+    """stdlib, a file, a folder of texts or of .jsonl or .parquet shards, or hf:NAME[:CONFIG[:SPLIT]]; see docs/corpora.md."""
     text_field: str = "text"
-    """The field or column that holds the text."""
+    """The field or column that holds the text, or a list of chat messages."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Stop after so many tokens; none takes the whole corpus."""
     window: int = Field(default=128, ge=2, le=65535)

@@ -54,7 +54,7 @@ sample_options = _stack(
     click.option("--sae-format", multiple=True, help="Name of the SAE's format, where its files do not tell."),
     click.option("--corpus", metavar="SOURCE", help="stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME. "
                                                     "[default: stdlib]"),
-    click.option("--text-field", help="Field or column that holds the text. [default: text]"),
+    click.option("--text-field", help="Field or column that holds the text, or a list of chat messages. [default: text]"),
     click.option("--max-tokens", type=int, help="Stop after so many tokens of the corpus."),
     click.option("--features", metavar="WHICH", help="all, ids and ranges such as 0-999,2048, or a file of them. [default: all]"),
     click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]"),

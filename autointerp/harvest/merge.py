@@ -1,6 +1,6 @@
-"""All shards into the catalog: one script of SQL, run in one transaction with what the model itself tells of each feature."""
+"""All shards into the catalog: SQL over their Parquet files, run in one transaction with what the model itself tells of each feature."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,9 @@ from autointerp.harvest.moments import moments
 from autointerp.harvest.plan import Plan
 from autointerp.subject.windows import per_split
 
+# Rows of contexts that are merged at once: about 200 MB.
+_ROWS_AT_ONCE = 400_000
+
 
 def merge_shards(
     catalog: Catalog,
@@ -30,11 +33,10 @@ def merge_shards(
     d_sae: int,
 ) -> None:
     """Fill features, histograms, strata, contexts, windows and documents; the caller holds the transaction."""
-    text = files("autointerp.harvest").joinpath("merge.sql").read_text(encoding="utf-8")
-    script = Template(text).substitute(
-        histograms=_files(shards, "histograms"), contexts=_files(shards, "contexts"), plan=_quoted(plan.folder),
-        n_bands=sample.bands,
-    )  # fmt: skip
+    names: dict[str, object] = {
+        "histograms": _files(shards, "histograms"), "contexts": _files(shards, "contexts"), "plan": _quoted(plan.folder),
+        "n_bands": sample.bands,
+    }  # fmt: skip
     splits = pa.table({
         "split": list(SPLITS), "n_windows": pa.array(plan.windows_per_split, pa.uint64()), "top": per_split(sample.top),
         "per_band": per_split(sample.per_band),
@@ -43,15 +45,24 @@ def merge_shards(
         (pq.read_table(folder / "features.parquet") for folder in shards), features, d_sae=d_sae, n_tokens=plan.n_tokens,
         window_lengths=plan.window_lengths(), window=plan.window,
     )  # fmt: skip
+    n_rows = sum(pq.read_metadata(folder / "contexts.parquet").num_rows for folder in shards)
     connection = catalog.connection
     connection.register("moments", sums)
     connection.register("splits", splits)
     try:
-        connection.execute(script)
+        connection.execute(_script("merge_strata", names))
+        for chunk in np.array_split(features, max(1, min(-(-n_rows // _ROWS_AT_ONCE), len(features)))):
+            connection.execute(_script("merge_contexts", names | {"first": chunk[0], "last": chunk[-1]}))
+        connection.execute(_script("merge_features", names))
     finally:
         for name in ("moments", "splits"):
             with suppress(duckdb.Error):  # in a transaction that failed; its error is the one to be seen
                 connection.unregister(name)
+
+
+def _script(name: str, names: Mapping[str, object]) -> str:
+    text = files("autointerp.harvest").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    return Template(text).substitute(names)
 
 
 def _files(shards: Sequence[Path], table: str) -> str:

@@ -118,6 +118,8 @@ def plan_fingerprint(config: Config, *, prepend_bos: bool) -> str:
 
 def _contents(given: str) -> str:
     """Names, sizes and times of the files behind a local path; nothing for what is no local path."""
+    if given.startswith("hf:"):  # a data set may be a local folder, too
+        given = given.split(":")[1]
     path = Path(given).expanduser()
     try:
         files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []

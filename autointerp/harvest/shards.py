@@ -27,6 +27,7 @@ from autointerp.harvest.keep import Rows
 from autointerp.harvest.sketch import Sketch, bin_of, split_cells
 
 _SPLIT_NAMES = pa.array(SPLITS)
+_ROW_GROUP = 1 << 16  # small enough for the merge to skip those of other features
 _KINDS = ["top", "band", "random"]
 _NAME = pa.dictionary(pa.int8(), pa.string())
 _CONTEXTS = pa.schema({
@@ -116,7 +117,7 @@ def _write_contexts(sketch: Sketch, path: Path) -> None:
     def write(partial: Path) -> None:
         with pq.ParquetWriter(partial, _CONTEXTS, compression="zstd", compression_level=1) as writer:
             for table in _contexts(sketch):
-                writer.write_table(table)
+                writer.write_table(table, row_group_size=_ROW_GROUP)
 
     write_atomically(path, write)
 
