@@ -93,6 +93,8 @@ class SampleConfig(_Section):
     """Windows a part of the harvest, the unit of resumption; a part ends where a document does."""
     allow_mismatch: bool = False
     """Go on although the conformance gate says that SAE and model do not fit."""
+    loss_recovered: bool = False
+    """Measure the loss recovered as well: four full forward passes over 20 thousand tokens. It can be asked for later."""
 
 
 class ExplainConfig(_Section):

@@ -84,6 +84,10 @@ def sample_stage(config: Config, out: Path) -> dict[str, Any]:
     from autointerp.harvest.stage import sample
 
     facts = sample(config, out)
+    if config.sample.loss_recovered and not facts["conformance"].get("loss"):
+        from autointerp.harvest.afterwards import add_loss_recovered
+
+        facts = add_loss_recovered(config, out)
     save_config(config, out)
     return facts
 

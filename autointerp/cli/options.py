@@ -17,10 +17,10 @@ DEMO_FOLDER = Path("reports/demo")
 _FIELDS = {
     "model": "subject.model", "device": "subject.device", "dtype": "subject.dtype", "sae": "sae.path",
     "sae_format": "sae.format", "hookpoint": "sae.hookpoint", "corpus": "corpus.source", "text_field": "corpus.text_field",
-    "max_tokens": "corpus.max_tokens", "features": "sample.features", "explainer": "explain.explainer",
-    "provider": "explain.provider", "label_model": "explain.model", "base_url": "explain.base_url",
-    "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency", "simulator": "score.simulator",
-    "rank_by": "score.rank_by", "seed": "seed",
+    "max_tokens": "corpus.max_tokens", "features": "sample.features", "loss_recovered": "sample.loss_recovered",
+    "explainer": "explain.explainer", "provider": "explain.provider", "label_model": "explain.model",
+    "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",
+    "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",
 }  # fmt: skip
 
 
@@ -53,6 +53,8 @@ sample_options = _stack(
     click.option("--text-field", help="Field or column that holds the text. [default: text]"),
     click.option("--max-tokens", type=int, help="Stop after so many tokens of the corpus."),
     click.option("--features", metavar="WHICH", help="all, ids and ranges such as 0-999,2048, or a file of them. [default: all]"),
+    click.option("--loss-recovered", is_flag=True, default=None, help="Measure how much of the model's loss the SAE's output "
+                                                                      "preserves. Can be asked for later, too."),
     click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]"),
     click.option("--dtype", help="float32, bfloat16, float16, or auto. [default: auto]"),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 About 20 thousand tokens are encoded and decoded before a harvest. Two figures catch nearly every mistake of bias, scale,
 hookpoint, normalisation or transposition: the mean number of active features per token (L0), against the SAE's own k or l0
 where it is known, and the fraction of the hidden state's variance that the reconstruction leaves unexplained (FVU).
+On request the loss recovered as well (`loss.py`), which costs four full forward passes.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from autointerp.harvest.forward import Reader
+from autointerp.harvest.loss import LossRecovered
 from autointerp.subject.windows import Windows
 
 L0_RANGE = (0.5, 1.5)  # × the expected L0 (sae-formats.md, Rules)
@@ -19,13 +21,17 @@ FVU_POOR = 0.5  # published SAEs leave 0.05 to 0.4 unexplained: worth a warning
 
 @dataclass(frozen=True, slots=True)
 class Conformance:
-    """Measured figures. `problem` says in one sentence what is grossly wrong, or is None. `fvu` None for transcoders."""
+    """Measured figures. `problem` says in one sentence what is grossly wrong, or is None. `fvu` None for transcoders.
+
+    `loss` is None where it was not asked for.
+    """
 
     l0: float
     l0_expected: float | None
     fvu: float | None
     tokens: int
     problem: str | None
+    loss: LossRecovered | None = None
 
 
 def measure_conformance(

@@ -35,9 +35,25 @@ class Reader:
         self._bos = subject.tokenizer.bos_token_id if prepend_bos else None
         self._special = np.array(sorted(subject.tokenizer.all_special_ids), dtype=np.int64)
 
+    def batch(self, windows: Windows, begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Token ids [b, t] of windows begin … end − 1, and which of them count: not BOS, padding or special tokens.
+
+        Padding is on the right, where a causal model does not look.
+        """
+        lengths = np.diff(windows.offsets[begin : end + 1])
+        width = int(lengths.max()) + self._shift
+        inside = np.arange(width)[None] - self._shift < lengths[:, None]
+        inside[:, : self._shift] = False
+        ids = np.zeros((end - begin, width), np.int64)
+        ids[inside] = windows.tokens[windows.offsets[begin] : windows.offsets[end]]
+        valid = inside & ~np.isin(ids, self._special)
+        if self._bos is not None:
+            ids[:, 0] = self._bos
+        return ids, valid
+
     def hidden(self, windows: Windows, begin: int, end: int) -> TokenRows:
         """Hidden states at the hookpoint of windows begin … end − 1."""
-        ids, valid = self._batch(windows, begin, end)
+        ids, valid = self.batch(windows, begin, end)
         input_ids = torch.from_numpy(ids).to(self.subject.device)
         states = capture(self.subject.model, [self.hookpoint], input_ids)[self.hookpoint]
         mask = torch.from_numpy(valid).to(states.device)
@@ -64,19 +80,6 @@ class Reader:
     @property
     def _shift(self) -> int:
         return 0 if self._bos is None else 1
-
-    def _batch(self, windows: Windows, begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Token ids [b, t], padded on the right, where a causal model does not look; and which of them count."""
-        lengths = np.diff(windows.offsets[begin : end + 1])
-        width = int(lengths.max()) + self._shift
-        inside = np.arange(width)[None] - self._shift < lengths[:, None]
-        inside[:, : self._shift] = False
-        ids = np.zeros((end - begin, width), np.int64)
-        ids[inside] = windows.tokens[windows.offsets[begin] : windows.offsets[end]]
-        valid = inside & ~np.isin(ids, self._special)
-        if self._bos is not None:
-            ids[:, 0] = self._bos
-        return ids, valid
 
 
 def batches(

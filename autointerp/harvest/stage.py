@@ -5,7 +5,7 @@ What is finished stays: the plan, every shard, the merged catalog. A rerun after
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ def demo_path(name: str) -> str:
 
 def sample_settings(config: Config) -> dict[str, Any]:
     dumped = config.model_dump(include={"subject", "sae", "corpus", "sample", "seed"})
-    for volatile in ("batch_windows", "allow_mismatch"):
+    for volatile in ("batch_windows", "allow_mismatch", "loss_recovered"):
         dumped["sample"].pop(volatile)
     return dumped
 
@@ -124,7 +124,9 @@ class _Harvest:
         bos = wants_bos(self.config, subject, sae)
         plan = self._plan(subject, bos)
         reader = Reader(subject, sae, hookpoint, prepend_bos=bos)
-        conformance = check_conformance(reader, plan, allow=self.config.sample.allow_mismatch)
+        conformance = check_conformance(
+            reader, plan, allow=self.config.sample.allow_mismatch, loss=self.config.sample.loss_recovered
+        )
         wanted = None if len(features) == sae.d_sae else features
         self._shards(plan, reader, wanted)
         facts = self._facts(plan, reader, features, conformance)
@@ -282,13 +284,16 @@ def wants_bos(config: Config, subject: "Subject", sae: "SAE") -> bool:
     return config.corpus.prepend_bos
 
 
-def check_conformance(reader: "Reader", plan: Plan, *, allow: bool) -> "Conformance":
-    """Measure on the plan's first part, print, and stop on a gross mismatch unless `allow`."""
+def check_conformance(reader: "Reader", plan: Plan, *, allow: bool, loss: bool = False) -> "Conformance":
+    """Measure on the plan's first part, print, and stop on a gross mismatch unless `allow`. `loss`: loss recovered, too."""
     import click
 
     from autointerp.harvest.conformance import FVU_LIMIT, FVU_POOR, measure_conformance
+    from autointerp.harvest.loss import measure_loss_recovered
 
     found = measure_conformance(reader, plan.part(0))
+    if loss and (allow or not found.problem):
+        found = replace(found, loss=measure_loss_recovered(reader, plan.part(0)))
     click.echo(f"conformance: {describe(found)}", err=True)
     if found.fvu is not None and FVU_POOR < found.fvu <= FVU_LIMIT:
         click.echo(
@@ -304,4 +309,5 @@ def describe(found: "Conformance") -> str:
     """One line for people."""
     expected = "" if found.l0_expected is None else f" (expected {found.l0_expected:.1f})"
     fvu = "not defined for a transcoder" if found.fvu is None else f"{found.fvu:.3f}"
-    return f"L0 {found.l0:.1f}{expected}, FVU {fvu}, over {found.tokens:,} tokens"
+    recovered = "" if found.loss is None else f"; {found.loss.describe()}"
+    return f"L0 {found.l0:.1f}{expected}, FVU {fvu}, over {found.tokens:,} tokens{recovered}"

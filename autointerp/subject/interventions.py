@@ -83,7 +83,7 @@ class _Edited:
     def _input_hook(self, hookpoint: Hookpoint, edit: Edit) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             place = input_place(args, kwargs)
-            old = None if place is None else args[place] if isinstance(place, int) else kwargs[place]
+            old: Any = None if place is None else args[place] if isinstance(place, int) else kwargs[place]
             new = self._replaced(hookpoint, edit, old)
             if _is_norm(module):
                 old.copy_(new)
