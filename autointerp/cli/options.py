@@ -1,6 +1,6 @@
 """Options that the commands share, and the way from them to a configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,12 +42,21 @@ folder_options = _stack(
     click.option("--seed", type=int, help="Seed of every draw. [default: 0]"),
 )  # fmt: skip
 
-sample_options = _stack(
+subject_options = _stack(
     click.option("--model", metavar="PATH_OR_HUB_ID", help="The language model under study. [default: the embedded demo model]"),
     click.option("--sae", metavar="PATH_OR_HUB_ID", help="The sparse autoencoder, in any known format. [default: the demo's]"),
     click.option("--hookpoint", help="Where the SAE reads: a module such as model.layers.2, or a TransformerLens name. "
                                      "[default: as the SAE's files say]"),
     click.option("--sae-format", help="Name of the SAE's format, where its files do not tell."),
+)  # fmt: skip
+
+machine_options = _stack(
+    click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]"),
+    click.option("--dtype", help="float32, bfloat16, float16, or auto. [default: auto]"),
+)
+
+sample_options = _stack(
+    subject_options,
     click.option("--corpus", metavar="SOURCE", help="stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME. "
                                                     "[default: stdlib]"),
     click.option("--text-field", help="Field or column that holds the text. [default: text]"),
@@ -55,8 +64,7 @@ sample_options = _stack(
     click.option("--features", metavar="WHICH", help="all, ids and ranges such as 0-999,2048, or a file of them. [default: all]"),
     click.option("--loss-recovered", is_flag=True, default=None, help="Measure how much of the model's loss the SAE's output "
                                                                       "preserves. Can be asked for later, too."),
-    click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]"),
-    click.option("--dtype", help="float32, bfloat16, float16, or auto. [default: auto]"),
+    machine_options,
 )  # fmt: skip
 
 model_options = _stack(
@@ -77,6 +85,12 @@ score_options = _stack(
 )  # fmt: skip
 
 
+def overrides(settings: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the configuration that --set and the other options name; the latter win."""
+    named = dict(parse_setting(text) for text in settings)
+    return named | {_FIELDS[name]: value for name, value in given.items() if value is not None}
+
+
 def configure(
     config_file: Path | None, out: Path | None, settings: tuple[str, ...], **given: Any
 ) -> tuple[Config, Path]:
@@ -87,17 +101,16 @@ def configure(
     """
     from autointerp.pipeline import saved_config
 
-    overrides = dict(parse_setting(text) for text in settings)
-    overrides |= {_FIELDS[name]: value for name, value in given.items() if value is not None}
+    changed = overrides(settings, given)
     if (
         config_file is None
         and saved_config(out or DEMO_FOLDER) == {}
-        and not {"subject.model", "sae.path"} & overrides.keys()
+        and not {"subject.model", "sae.path"} & changed.keys()
     ):
         config_file = packaged("data") / "demo" / "demo.toml"
     if out is None:
-        config = load_config(config_file, overrides)
+        config = load_config(config_file, changed)
         if (config.subject.model, config.sae.path) != ("demo", "demo"):
             raise UserError("no run folder: name one with --out RUN_DIR, for instance --out reports/my-sae")
         out = DEMO_FOLDER
-    return load_config(config_file, overrides, base=saved_config(out)), out
+    return load_config(config_file, changed, base=saved_config(out)), out

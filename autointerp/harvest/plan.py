@@ -79,7 +79,7 @@ def make_plan(
     for stale in folder.glob("*"):
         stale.unlink()
     writer = _Writer(folder, settings)
-    for document, tokens in _limited(_tokenised(documents, tokenizer), settings.max_tokens):
+    for document, tokens in _limited(tokenised(documents, tokenizer), settings.max_tokens):
         writer.add(document, tokens)
         progress(len(tokens))
     if writer.n_tokens == 0:
@@ -111,7 +111,8 @@ def _plan(folder: Path, facts: dict[str, Any]) -> Plan:
     )
 
 
-def _tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
+def tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
+    """Documents with their token ids, without any special token: the name of one in a text is text like any other."""
     batch: list[Document] = []
 
     def encoded() -> Iterator[tuple[Document, list[int]]]:
