@@ -94,7 +94,7 @@ def _text(text: str | None, source: str | None) -> str:
         raise UserError('probe takes one text: --text "…", or --file PATH (- for standard input)')
     try:
         if source == "-":
-            text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8").read()
+            text = io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read()), encoding="utf-8").read()
         elif source is not None:
             text = Path(source).read_text(encoding="utf-8")
         assert text is not None

@@ -47,9 +47,8 @@ def sql(query: str, out: Path, style: str) -> None:
         except (duckdb.Error, AttributeError) as error:
             raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
     if style == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(names)
-        writer.writerows(_harmless(rows) if sys.stdout.isatty() else rows)
+        table = [tuple(names), *rows]
+        csv.writer(sys.stdout).writerows(_harmless(table) if sys.stdout.isatty() else table)
     elif style == "json":
         for row in rows:
             click.echo(json_line(dict(zip(names, row, strict=True))))
