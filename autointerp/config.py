@@ -95,6 +95,8 @@ class SampleConfig(_Section):
     """Seconds until unfinished work is written; long runs do it less often, so that it costs little. 0: after every part."""
     allow_mismatch: bool = False
     """Go on although the conformance gate says that SAE and model do not fit."""
+    loss_recovered: bool = False
+    """Measure the loss recovered as well: four full forward passes over 20 thousand tokens. It can be asked for later."""
 
 
 class ExplainConfig(_Section):

@@ -1,4 +1,4 @@
-"""All shards into the catalog: SQL over their Parquet files, run in one transaction with what the model itself tells of each feature."""
+"""All shards into the catalog: SQL over their Parquet files, in one transaction with what the model itself tells."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

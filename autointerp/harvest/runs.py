@@ -20,7 +20,12 @@ from autointerp.resources import packaged
 
 # Raised when the sampling itself changes, so that an old run folder is not taken for a new one.
 _ALGORITHM = 2
-_VOLATILE = ("batch_windows", "allow_mismatch", "checkpoint_s")  # settings that the samples do not depend on
+_VOLATILE = (
+    "batch_windows",
+    "allow_mismatch",
+    "checkpoint_s",
+    "loss_recovered",
+)  # settings that the samples do not depend on
 
 
 @dataclass(frozen=True)

@@ -87,20 +87,21 @@ def open_pass(runs: Sequence[Run], out: Path) -> "tuple[Pass, list[Conformance]]
     for run, reader in zip(runs, readers, strict=True):
         parse_features(
             run.config.sample.features, reader.sae.d_sae
-        )  # before the corpus is read: ids out of range end it here
+        )  # ids out of range end it before the corpus is read
     config = runs[0].config
     fingerprint = plan_fingerprint(config, prepend_bos=bool(readers[0].shift))
     out.mkdir(parents=True, exist_ok=True)
     with hold_lock(out / ".prepare", wait=True):
         plan = _plan(config, readers[0], out, fingerprint)
         harvest = Pass(runs, readers, plan, out / "shards", fingerprint)
-        found = gate(readers, plan, harvest.shards, harvest.fingerprint, allow=config.sample.allow_mismatch)
+        found = gate(readers, plan, harvest.shards, harvest.fingerprint, allow=config.sample.allow_mismatch,
+                     loss=config.sample.loss_recovered)  # fmt: skip
     return harvest, found
 
 
 def _plan(config: Config, reader: "Reader", out: Path, fingerprint: str) -> Plan:
     corpus, sample = config.corpus, config.sample
-    limit = getattr(reader.subject.model.config, "max_position_embeddings", None)
+    limit = getattr(reader.subject.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and corpus.window > limit:
         raise UserError(f"corpus.window = {corpus.window} is longer than the model's context of {limit} tokens; "
                         f"use --set corpus.window={limit} or less")  # fmt: skip
@@ -139,7 +140,9 @@ def _merge(harvest: "Pass", index: int, conformance: "Conformance") -> None:
         with catalog.transaction():
             merge_shards(catalog, harvest.plan, folders, features, run.config.sample,
                          d_sae=reader.sae.d_sae)  # fmt: skip
-            catalog.insert("vocabulary", vocabulary_table(reader.subject.tokenizer, model.config.vocab_size))
+            catalog.insert(
+                "vocabulary", vocabulary_table(reader.subject.tokenizer, model.config.get_text_config().vocab_size)
+            )
             lens = output_tokens(model, directions, features)
             if lens is not None:
                 catalog.insert("output_tokens", lens)
