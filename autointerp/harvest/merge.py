@@ -60,6 +60,16 @@ def merge_shards(
                 connection.unregister(name)
 
 
+def pool_firings(catalog: Catalog, window: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token (numbered over the pool) and feature of every firing in the pool. `window`: tokens of a full window."""
+    rows = catalog.arrow("SELECT feature_id, rank, positions FROM contexts WHERE kind = 'random'")
+    positions = rows["positions"].combine_chunks()
+    lengths = np.diff(positions.offsets.to_numpy())
+    place = np.repeat(rows["rank"].to_numpy().astype(np.int64), lengths)
+    feature = np.repeat(rows["feature_id"].to_numpy().astype(np.int64), lengths)
+    return place * window + positions.values.to_numpy(), feature
+
+
 def _script(name: str, names: Mapping[str, object]) -> str:
     text = files("autointerp.harvest").joinpath(f"{name}.sql").read_text(encoding="utf-8")
     return Template(text).substitute(names)

@@ -128,8 +128,9 @@ def _check_complete(harvest: "Pass", out: Path) -> None:
 
 def _merge(harvest: "Pass", index: int, conformance: "Conformance") -> None:
     """The catalog of one run, from the finished shards."""
+    from autointerp.harvest.cofiring import cofiring
     from autointerp.harvest.lens import neighbours, output_tokens
-    from autointerp.harvest.merge import merge_shards
+    from autointerp.harvest.merge import merge_shards, pool_firings
     from autointerp.harvest.tokens import vocabulary_table
 
     run, reader, features = harvest.runs[index], harvest.readers[index], harvest.features()[index]
@@ -147,6 +148,7 @@ def _merge(harvest: "Pass", index: int, conformance: "Conformance") -> None:
             if lens is not None:
                 catalog.insert("output_tokens", lens)
             catalog.insert("neighbours", neighbours(directions, features))
+            catalog.insert("cofiring", cofiring(*pool_firings(catalog, harvest.plan.window), features))
             facts = _facts(harvest, index, features, conformance)
             facts["flags"] = dict(
                 catalog.rows("SELECT coalesce(flag, 'usual'), count(*) FROM features GROUP BY ALL ORDER BY ALL")
