@@ -64,7 +64,7 @@ def test_sparsify_groupmax_and_signed(write: Write, draw: Draw) -> None:
     write("embed_tokens/cfg.json", {"d_in": D, "k": 4, "num_latents": F, "signed": True})
     assert load_sae(sae.source).activation == "abstopk"
     write("embed_tokens/cfg.json", {"d_in": D, "k": 4, "num_latents": F, "activation": "softmax"})
-    with pytest.raises(DataError, match="activation is 'softmax', expected topk or groupmax"):
+    with pytest.raises(DataError, match="activation is 'softmax', expected one of topk, groupmax"):
         load_sae(sae.source)
 
 
@@ -146,8 +146,16 @@ def test_gemma_scope_2_transcoder(write: Write, draw: Draw) -> None:
     ("folder", "hook_in", "hook_out"),
     [
         ("resid_post/layer_3_width_16k_l0_small", "model.layers.3.output", "model.layers.3.output"),
-        ("mlp_out_all/layer_3_width_16k_l0_small", "blocks.3.hook_mlp_out", "blocks.3.hook_mlp_out"),
-        ("attn_out_all/layer_3_width_16k_l0_small", "blocks.3.hook_attn_out", "blocks.3.hook_attn_out"),
+        (
+            "mlp_out_all/layer_3_width_16k_l0_small",
+            "model.layers.3.post_feedforward_layernorm.output",
+            "model.layers.3.post_feedforward_layernorm.output",
+        ),
+        (
+            "attn_out_all/layer_3_width_16k_l0_small",
+            "model.layers.3.self_attn.o_proj.input",
+            "model.layers.3.self_attn.o_proj.input",
+        ),
         (
             "transcoder/layer_3_width_16k_l0_small",
             "model.layers.3.pre_feedforward_layernorm.output",
@@ -165,6 +173,50 @@ def test_gemma_scope_2_of_another_architecture(write: Write, draw: Draw) -> None
     write("a/config.json", {"architecture": "relu"})
     with pytest.raises(DataError, match="architecture is 'relu', expected jump_relu"):
         load_sae(write("a/params.safetensors", gemma_2(draw)).parent)
+
+
+@pytest.mark.parametrize(
+    ("folder", "config", "hook", "transcoder"),
+    [
+        # A config that names no output module is an SAE's, whatever the folder would have said.
+        ("attn_out/layer_3_width_16k", {"hf_hook_point_in": "model.layers.3.self_attn.o_proj.input"}, None, False),
+        ("somewhere/sae", {"hf_hook_point_in": "model.layers.3.output", "hf_hook_point_out": None}, None, False),
+        ("somewhere/sae", {"hf_hook_point_in": "a.output", "type": "transcoder"}, None, True),
+        ("somewhere/sae", {"hf_hook_point_in": "a.output", "hf_hook_point_out": "b.output"}, "b.output", True),
+    ],
+)
+def test_gemma_scope_2_configs_that_say_half(
+    folder: str, config: dict[str, Any], hook: str | None, transcoder: bool, write: Write, draw: Draw
+) -> None:
+    write(f"{folder}/config.json", config | {"architecture": "jump_relu"})
+    sae = load_sae(write(f"{folder}/params.safetensors", gemma_2(draw)).parent)
+    expected_out = hook or (None if transcoder else config["hf_hook_point_in"])
+    assert (sae.hook_in, sae.hook_out, sae.transcoder) == (config["hf_hook_point_in"], expected_out, transcoder)
+
+
+@pytest.mark.parametrize(
+    ("repository", "model"),
+    [
+        ("models--google--gemma-scope-2-4b-it", "google/gemma-3-4b-it"),
+        ("gemma-scope-2-270m-pt", "google/gemma-3-270m"),
+        ("another", None),
+    ],
+)
+def test_gemma_scope_2_names_its_model(repository: str, model: str | None, write: Write, draw: Draw) -> None:
+    folder = write(f"{repository}/resid_post/layer_3_width_16k_l0_small/params.safetensors", gemma_2(draw)).parent
+    assert load_sae(folder).model_name == model
+
+
+def test_gemma_scope_2_affine_skip_that_is_not_there(write: Write, draw: Draw) -> None:
+    write("a/config.json", {"architecture": "jump_relu", "affine_connection": True})
+    with pytest.raises(DataError, match=r"no key 'affine_skip_connection', but config\.json says affine_connection"):
+        load_sae(write("a/params.safetensors", gemma_2(draw)).parent)
+
+
+def test_gemma_scope_2_crosscoders_are_refused(write: Write, draw: Draw) -> None:
+    w = gemma_2(draw) | {"w_enc": draw(3, D, F)}
+    with pytest.raises(DataError, match="w_enc has a matrix for every layer: a crosscoder or a cross-layer transcoder"):
+        load_sae(write("crosscoder/layer_3/params.safetensors", w).parent)
 
 
 # --- Llama Scope ---------------------------------------------------------------------------------------------------
