@@ -7,6 +7,7 @@ refused. So is an archive that declares more than it holds, before anything is a
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,6 +54,22 @@ def safetensors_keys(path: Path) -> frozenset[str]:
     try:
         with safe_open(path, framework="pt") as opened:
             return frozenset(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def safetensors_slices(path: Path, key: str) -> Iterator[Tensor]:
+    """The matrices [:, i] of a tensor of three dimensions, one at a time: it may be larger than the memory."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            whole = opened.get_slice(key)
+            shape = whole.get_shape()
+            if len(shape) != 3 or 0 in shape:
+                raise DataError(f"{path}: {key} has shape {shape}, expected three dimensions")
+            for i in range(shape[1]):
+                yield whole[:, i]
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 

@@ -213,10 +213,16 @@ def test_gemma_scope_2_affine_skip_that_is_not_there(write: Write, draw: Draw) -
         load_sae(write("a/params.safetensors", gemma_2(draw)).parent)
 
 
-def test_gemma_scope_2_crosscoders_are_refused(write: Write, draw: Draw) -> None:
-    w = gemma_2(draw) | {"w_enc": draw(3, D, F)}
-    with pytest.raises(DataError, match="w_enc has a matrix for every layer: a crosscoder or a cross-layer transcoder"):
-        load_sae(write("crosscoder/layer_3/params.safetensors", w).parent)
+@pytest.mark.parametrize(
+    ("file", "key", "shape"),
+    [("crosscoder/layer_3/params", "w_enc", (3, D, F)), ("clt/width_262k/params_layer_1", "w_dec", (F, 4, D))],
+)
+def test_gemma_scope_2_crosscoders_are_refused(
+    file: str, key: str, shape: tuple[int, ...], write: Write, draw: Draw
+) -> None:
+    path = write(f"{file}.safetensors", gemma_2(draw) | {key: draw(*shape)})
+    with pytest.raises(DataError, match=f"{key} has a matrix for every layer: a crosscoder or a cross-layer transc"):
+        load_sae(path)
 
 
 # --- Llama Scope ---------------------------------------------------------------------------------------------------
@@ -377,10 +383,24 @@ def test_neurons(draw: Draw) -> None:
     assert (sae.hook_in, sae.d_in, sae.d_sae) == ("model.layers.2.mlp.down_proj:in", 6, 6)
 
 
-@pytest.mark.parametrize("text", ["neurons:6", "neurons:a:b", "neurons:a:0", "neurons:"])
+@pytest.mark.parametrize(
+    "text", ["neurons:6", "neurons:a:b", "neurons:a:0", "neurons:", "neurons:a:²", "neurons:a:99999999999"]
+)
 def test_neurons_that_are_not_described(text: str) -> None:
     with pytest.raises(UserError, match="expected neurons:HOOKPOINT:WIDTH"):
         load_sae(text)
+
+
+def test_random_directions_as_dense_as_a_dictionary(draw: Draw) -> None:
+    sae, x = load_sae("random:d_in=32,d_sae=500,k=7,seed=1"), draw(9, 32)
+    f = sae.encode(x)
+    assert torch.equal((f != 0).sum(1), torch.full((9,), 7))
+    assert torch.allclose(f, topk(x @ sae.W_dec.T, 7), atol=1e-5)
+    assert (sae.l0_expected, sae.k) == (7.0, 7)
+
+
+def test_the_controls_have_no_reconstruction_to_judge() -> None:
+    assert load_sae("neurons:a:6").transcoder and load_sae("random:d_in=4,d_sae=4,k=1").transcoder
 
 
 def test_random_directions_are_the_same_everywhere(draw: Draw) -> None:
@@ -403,6 +423,9 @@ def test_random_directions_are_the_same_everywhere(draw: Draw) -> None:
     [
         "random:128", "random:d_in=128", "random:d_in=128,d_sae=8", "random:d_in=a,d_sae=8,threshold=1",
         "random:d_in=0,d_sae=8,threshold=1", "random:d_in=8,d_sae=8,threshold=-1", "random:d_in=8,d_sae=8,width=1",
+        "random:d_in=8,d_sae=8,k=2,threshold=1", "random:d_in=8,d_sae=8,k=0", "random:d_in=8,d_sae=8,k=9",
+        "random:d_in=8,d_sae=8,k=2,k=3", "random:d_in=99999999,d_sae=99999999,k=2", "random:d_in=-1,d_sae=-1,threshold=1",
+        "random:d_in=8,d_sae=8,threshold=nan", "random:d_in=8,d_sae=8,k=1,seed=-1",
     ],
 )  # fmt: skip
 def test_random_directions_that_are_not_described(text: str) -> None:

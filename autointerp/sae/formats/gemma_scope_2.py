@@ -11,7 +11,16 @@ from pathlib import Path
 from autointerp.errors import DataError
 from autointerp.sae import SAEFormat, sae_formats
 from autointerp.sae.canonical import SAE
-from autointerp.sae.files import Config, Weights, full_path, layer_in, read_config, read_weights
+from autointerp.sae.files import (
+    Config,
+    Weights,
+    full_path,
+    layer_in,
+    peek_keys,
+    read_config,
+    read_weights,
+    single_file,
+)
 
 _Hooks = tuple[str | None, str | None]
 _MLP_IN = "model.layers.{}.pre_feedforward_layernorm.output"
@@ -26,13 +35,22 @@ _HOOKS = {
 _REPOSITORY = re.compile(r"gemma-scope-2-(?P<model>[\w.]+-(?:pt|it))$")
 
 
+def _file(path: Path) -> Path | None:
+    """params.safetensors, or one file with its tensors: the cross-layer transcoders are files, and have to be refused."""
+    if (path / "params.safetensors").is_file():
+        return path / "params.safetensors"
+    found = single_file(path, ".safetensors")
+    return found if found is not None and peek_keys(found) >= {"w_enc", "w_dec", "threshold"} else None
+
+
 def _detect(path: Path) -> bool:
-    return (path / "params.safetensors").is_file()
+    return _file(path) is not None
 
 
 def _load(path: Path) -> SAE:
-    weights = read_weights(path / "params.safetensors")
-    config = read_config(path / "config.json", optional=True)
+    file = _file(path) or path / "params.safetensors"
+    path = file.parent
+    weights, config = read_weights(file), read_config(path / "config.json", optional=True)
     config.choice("architecture", "jump_relu", ("jump_relu",))
     _refuse_crosscoders(weights)
     hook_in, hook_out = _hooks(path, config)
