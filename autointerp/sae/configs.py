@@ -78,10 +78,9 @@ class Config:
     def choice(self, key: str, default: str, choices: Iterable[str]) -> str:
         """One of a few words."""
         value = self.need(key) if self.has(key) else default
-        if not isinstance(value, str) or value not in (known := list(choices)):
-            raise DataError(
-                f"{self.path}: {key} is {brief(value)}, expected {'one of ' if len(known) > 1 else ''}{', '.join(known)}"
-            )
+        known = list(choices)
+        if not isinstance(value, str) or value not in known:
+            raise self.wrong(key, ("one of " if len(known) > 1 else "") + ", ".join(known))
         return value
 
     def section(self, key: str) -> "Config":

@@ -11,6 +11,7 @@ from typing import Any
 from autointerp.errors import DataError
 from autointerp.sae import SAEFormat, sae_formats
 from autointerp.sae.canonical import SAE, Activation
+from autointerp.sae.configs import some
 from autointerp.sae.files import Config, Weights, peek_keys, read_config, read_weights, single_file, the_file
 
 _LINEAR = {"encoder.weight", "decoder.weight"}
@@ -76,8 +77,9 @@ def _class_by_keys(weights: Weights) -> str:
         if keys >= needed:
             return name
     raise DataError(
-        f"{weights.path}: there is no config.json, and the tensors ({', '.join(weights.keys())}) do not tell the class "
-        "(AutoEncoderTopK and BatchTopKSAE have the same): put the run's config.json beside the file"
+        f"{weights.path}: no config.json beside it names the dict_class of its trainer, and the tensors "
+        f"({some(weights.keys())}) do not tell the class (AutoEncoderTopK and BatchTopKSAE have the same): put the run's "
+        "config.json beside the file"
     )
 
 

@@ -27,7 +27,9 @@ def _load(path: Path) -> SAE:
     norms = config.section("dataset_average_activation_norm")
     scale_in, scale_out = (d_model**0.5 / _norm(norms, side) for side in ("in", "out"))
     b_enc = weights.vector("encoder.bias", config.optional_integer("d_sae"))
-    d_sae = len(b_enc)
+    d_sae, threshold = len(b_enc), config.number("jump_relu_threshold")
+    if threshold < 0:
+        raise config.wrong("jump_relu_threshold", "a number of at least 0")
     hook_in, hook_out = (config.text(key) or config.need(key) for key in ("hook_point_in", "hook_point_out"))
     sae = SAE(
         activation="jumprelu",
@@ -37,7 +39,7 @@ def _load(path: Path) -> SAE:
         b_dec=weights.vector("decoder.bias", d_model)
         if config.flag("use_decoder_bias", True)
         else torch.zeros(d_model),
-        threshold=torch.full((d_sae,), config.number("jump_relu_threshold") * scale_in),
+        threshold=torch.full((d_sae,), threshold * scale_in),
         subtract_b_dec=config.flag("apply_decoder_bias_to_pre_encoder"),
         transcoder=hook_in != hook_out,
         hook_in=hook_in,
