@@ -13,7 +13,9 @@ from autointerp.errors import UserError
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 _TIMEOUT_S = 20.0
-_NOT_WEIGHTS = ("sparsity.safetensors", "optimizer", "examples.safetensors", "training_state", "W_dec_")
+# Large, and of no use here.
+_LEFT_OUT = ("optimizer", "examples.safetensors", "training_state")
+_NOT_WEIGHTS = (*_LEFT_OUT, "sparsity.safetensors", "W_dec_")
 _HUB_ID = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<early>[^/@]+))?(?:/(?P<inside>[^@]*[^@/]))?/?(?:@(?P<late>[^@]+))?"
 )
@@ -125,7 +127,10 @@ def choose_files(hub_id: HubId, files: list[str]) -> list[str]:
     below += [two for name in below if (two := name.replace("W_enc_", "W_dec_")) in files and two not in below]
     above = {str(folder) for name in below for folder in PurePosixPath(name).parents}
     configs = [name for name in files if name.endswith(_CONFIG_SUFFIXES) and str(PurePosixPath(name).parent) in above]
-    return sorted({*below, *configs})
+    wanted = [
+        name for name in below if not (name.endswith(WEIGHT_SUFFIXES) and any(part in name for part in _LEFT_OUT))
+    ]
+    return sorted({*wanted, *configs})
 
 
 def _saes(files: list[str]) -> list[str]:

@@ -68,6 +68,18 @@ def test_sparsify_groupmax_and_signed(write: Write, draw: Draw) -> None:
         load_sae(sae.source)
 
 
+def test_sparsify_skip_connection_that_is_not_there(write: Write, draw: Draw) -> None:
+    write("layers.5.mlp/cfg.json", {"d_in": D, "k": 4, "num_latents": F, "transcode": True, "skip_connection": True})
+    with pytest.raises(DataError, match=r"no key 'W_skip', but cfg\.json says skip_connection"):
+        load_sae(write("layers.5.mlp/sae.safetensors", sparsify(draw)).parent)
+
+
+def test_an_expected_l0_of_nothing_is_refused(write: Write, draw: Draw) -> None:
+    write("a/config.json", {"architecture": "jump_relu", "l0": 0})
+    with pytest.raises(DataError, match=r"not a sound gemma_scope_2 SAE: the expected number of active features is 0"):
+        load_sae(write("a/params.safetensors", gemma_2(draw)).parent)
+
+
 def test_sparsify_in_a_folder_of_another_name_knows_no_hook(write: Write, draw: Draw) -> None:
     write("my_sae/cfg.json", {"d_in": D, "k": 4, "num_latents": F})
     assert load_sae(write("my_sae/sae.safetensors", sparsify(draw)).parent).hook_in is None
@@ -283,6 +295,28 @@ def test_llama_scope_variants_are_refused(option: dict[str, Any], write: Write, 
 
 def openai(draw: Draw) -> dict[str, Any]:
     return {"pre_bias": draw(D), "latent_bias": draw(F), "encoder.weight": draw(F, D), "decoder.weight": draw(D, F)}
+
+
+def test_openai_topk_normalises_its_input(write: Write, draw: Draw) -> None:
+    w, x = openai(draw), 3 * draw(9, D) + 1
+    state = {"activation": "TopK", "activation_state_dict": {"k": 4, "postact_fn": "ReLU"}}
+    sae = load_sae(write("resid_post_attn_v5_32k/autoencoders/6.pt", w | state))
+    u = (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5)
+    f = topk((u - w["pre_bias"]) @ w["encoder.weight"].T + w["latent_bias"], 4)
+    assert torch.allclose(sae.encode(x), f, atol=1e-4)
+    out = (f @ w["decoder.weight"].T + w["pre_bias"]) * x.std(1, keepdim=True) + x.mean(1, keepdim=True)
+    assert torch.allclose(sae.decode(f, x), out, atol=1e-3)
+    assert (sae.hook_in, sae.l0_expected) == ("blocks.6.hook_resid_mid", 4)
+
+
+def test_a_folder_of_files_names_them(write: Write, draw: Draw) -> None:
+    for layer in (0, 1):
+        folder = write(f"qwen/layer{layer}.sae.pt", qwen(draw)).parent
+        write(f"saes/resid_post_mlp/{layer}.pt", openai(draw))
+    with pytest.raises(UserError, match=r"holds some: give one of \S*/layer0\.sae\.pt, \S*/layer1\.sae\.pt$"):
+        load_sae(folder)
+    with pytest.raises(UserError, match=r"holds some: give one of \S*/resid_post_mlp/0\.pt, \S*/resid_post_mlp/1\.pt$"):
+        load_sae(folder.parent / "saes")
 
 
 def test_openai_relu_has_no_input_norm(write: Write, draw: Draw) -> None:

@@ -56,6 +56,8 @@ class _Settings:
         self.transcoder = self.architecture in _TRANSCODERS
         self.subtract_b_dec = not self.transcoder and cfg.flag("apply_b_dec_to_input", True)
         self.rescale = cfg.flag("rescale_acts_by_decoder_norm")
+        if self.rescale and self.activation == "gated":
+            raise cfg.wrong("rescale_acts_by_decoder_norm", "false with architecture gated")
 
     def _norm(self) -> str:
         """A boolean in old files."""
