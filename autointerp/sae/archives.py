@@ -5,6 +5,7 @@ refused. So is an archive that declares more than it holds, before anything is a
 """
 
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -88,7 +89,9 @@ def read_torch(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """The dictionary in a `.pt` file, on the CPU. Anything but tensors and plain values is refused (DataError)."""
     try:
         _check_torch(path)
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on foreign pickles: what counts is whether it reads them
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path}: holds pickled Python objects, expected a dictionary of tensors: it was not read, because reading "
@@ -112,7 +115,7 @@ def _check_npz(path: Path) -> None:
             key = info.filename.removesuffix(".npy")
             if dtype.hasobject:
                 raise DataError(f"{path}: {key} holds pickled Python objects, expected numbers: it was not read")
-            if dtype.kind not in "fiub":
+            if dtype.kind not in "fiub" or dtype.itemsize > 8:
                 raise DataError(f"{path}: {key} has dtype {dtype}, expected numbers")
             declared = _product(shape) * dtype.itemsize
             if declared != info.file_size - header_bytes:

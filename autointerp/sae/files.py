@@ -186,6 +186,8 @@ def listing(path: Path) -> str:
     """What is in a folder, for messages."""
     if path.is_file():
         return f"the file {path.name}"
+    if not path.is_dir():
+        return f"{path.name}, which is neither a file nor a folder"
     names = sorted(child.name + ("/" if child.is_dir() else "") for child in path.iterdir())
     return some(names) if names else "an empty folder"
 

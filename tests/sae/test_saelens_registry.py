@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,13 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"not installed: pip install 'autointerp\[saelens\]'"):
         load_sae("saelens:gpt2-small-res-jb/blocks.8.hook_resid_pre")
+
+
+def test_the_extra_that_is_asked_for_is_there() -> None:
+    root = Path(__file__).resolve().parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(one.startswith("sae-lens") for one in extras["saelens"])
+    assert saelens_registry._INSTALL in (root / "docs" / "sae-formats.md").read_text()
 
 
 def test_a_version_without_the_file(package: Path) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -284,6 +286,7 @@ def npy(array: Any, **lies: Any) -> bytes:
             r"W_enc declares the shape \[3\] of float32, 12 bytes, but holds 16",
         ),
         (npy(np.array(["a", "b"])), "W_enc has dtype <U1, expected numbers"),
+        (npy(np.zeros(2, np.longdouble)), "W_enc has dtype float128, expected numbers"),
         (npy(np.zeros(2, [("a", "f4")])), r"W_enc has dtype \[\('a', '<f4'\)\], expected numbers"),
         (b"\x93NUMPY\x09\x00", "is not a whole npz file"),
         (b"not an array", "is not a whole npz file"),
@@ -442,6 +445,20 @@ def _load_as(path: Path, name: str) -> str:
     with pytest.raises(DataError) as caught:
         load_sae(path, format=name)
     return str(caught.value)
+
+
+def test_what_is_neither_a_file_nor_a_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ae.pt")
+    assert "fits no SAE format: found ae.pt" in str(complaint(tmp_path))
+    assert "found ae.pt, which is neither a file nor a folder" in str(complaint(tmp_path / "ae.pt"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("content", [{"a": 1}, [1, 2], torch.nn.Linear(2, 3), {"w": np.zeros(3)}])
+def test_pickles_that_torch_did_not_write(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "sae.pt"
+    path.write_bytes(pickle.dumps(content))
+    assert str(complaint(path)).startswith(f"{path}: holds pickled Python objects")
 
 
 def test_a_folder_where_a_file_is_expected(saelens: Callable[[Any], Path], draw: Draw) -> None:

@@ -31,7 +31,7 @@ _SITES = {
 
 
 def _detect(path: Path) -> bool:
-    if (path / "ae.pt").is_file() or path.name == "ae.pt":
+    if (path / "ae.pt").is_file() or (path.name == "ae.pt" and path.is_file()):
         return True
     found = single_file(path, ".pt")
     if found is None:
