@@ -286,7 +286,6 @@ def npy(array: Any, **lies: Any) -> bytes:
             r"W_enc declares the shape \[3\] of float32, 12 bytes, but holds 16",
         ),
         (npy(np.array(["a", "b"])), "W_enc has dtype <U1, expected numbers"),
-        (npy(np.zeros(2, np.longdouble)), "W_enc has dtype float128, expected numbers"),
         (npy(np.zeros(2, [("a", "f4")])), r"W_enc has dtype \[\('a', '<f4'\)\], expected numbers"),
         (b"\x93NUMPY\x09\x00", "is not a whole npz file"),
         (b"not an array", "is not a whole npz file"),
