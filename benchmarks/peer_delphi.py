@@ -10,7 +10,7 @@ It runs in an environment of its own and knows nothing of autointerp:
 
 `--no-deps` leaves out vllm, which only delphi's clients and command line import, and others that nothing here imports; no
 module has to be faked. transformers stays below 5: from 5 on, `batch_decode` of one row of tokens gives one string where delphi
-expects a string for each token, and its examples come out wrong (and cheaper).
+expects a string for each token, and its examples come out wrong.
 
 The folders are made beforehand, where autointerp is installed:
 
