@@ -52,7 +52,7 @@ class SaeConfig(_Section):
     """The dictionary."""
 
     path: str = "demo"
-    """A local folder or file, or a Hugging Face id (with a subfolder: owner/name/sub/folder); "demo" is the embedded SAE."""
+    """A local folder or file, a Hugging Face id (owner/name/sub/folder), or saelens:RELEASE/ID; "demo" is the embedded SAE."""
     format: str | None = None
     """Name of the format where it cannot be told from the files; see docs/sae-formats.md."""
     hookpoint: str | None = None

@@ -124,6 +124,6 @@ def check_conformance(reader: Reader, plan: Plan, *, allow: bool, loss: bool = F
 def describe(found: Conformance) -> str:
     """One line for people."""
     expected = "" if found.l0_expected is None else f" (expected {found.l0_expected:.1f})"
-    fvu = "not defined for a transcoder" if found.fvu is None else f"{found.fvu:.3f}"
+    fvu = "not defined here" if found.fvu is None else f"{found.fvu:.3f}"
     recovered = "" if found.loss is None else f"; {found.loss.describe()}"
     return f"L0 {found.l0:.1f}{expected}, FVU {fvu}, over {found.tokens:,} tokens{recovered}"

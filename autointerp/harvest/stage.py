@@ -134,7 +134,7 @@ def _merge(harvest: "Pass", index: int, conformance: "Conformance") -> None:
     from autointerp.harvest.tokens import vocabulary_table
 
     run, reader, features = harvest.runs[index], harvest.readers[index], harvest.features()[index]
-    model, directions = reader.subject.model, reader.sae.W_dec
+    model = reader.subject.model
     folders = [shard.folder / str(index) for shard in finished_shards(harvest.shards, harvest.fingerprint)]
     run.out.mkdir(parents=True, exist_ok=True)
     with progress("catalog", None, "features") as advance, Catalog.open(run.catalog, write=True) as catalog:
@@ -144,10 +144,11 @@ def _merge(harvest: "Pass", index: int, conformance: "Conformance") -> None:
             catalog.insert(
                 "vocabulary", vocabulary_table(reader.subject.tokenizer, model.config.get_text_config().vocab_size)
             )
-            lens = output_tokens(model, directions, features)
-            if lens is not None:
-                catalog.insert("output_tokens", lens)
-            catalog.insert("neighbours", neighbours(directions, features))
+            if reader.sae.decoder is not None:  # neurons stand for themselves: no direction of theirs is near another's
+                lens = output_tokens(model, reader.sae.decoder, features)
+                if lens is not None:
+                    catalog.insert("output_tokens", lens)
+                catalog.insert("neighbours", neighbours(reader.sae.decoder, features))
             catalog.insert("cofiring", cofiring(*pool_firings(catalog, harvest.plan.window), features))
             facts = _facts(harvest, index, features, conformance)
             facts["flags"] = dict(
