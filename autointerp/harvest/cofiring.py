@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 LEAST = 3
 _CHUNK = 512
-_JACCARD_STEPS = 1 << 30
 
 
 def cofiring(
@@ -36,8 +35,7 @@ def cofiring(
         mine = order[ends[begin] : ends[end]]
         if len(mine):
             chunk = _csr(column[mine] - begin, row[mine], (end - begin, len(rows)))
-            both = torch.sparse.mm(chunk, by_token).to_dense().to(torch.int64)
-            parts.append(_nearest(both, begin, torch.from_numpy(counts), features, k))
+            parts.append(_nearest(torch.sparse.mm(chunk, by_token), begin, counts, features, k))
     return pa.concat_tables(parts) if parts else _table([], [], [], [], [])
 
 
@@ -56,22 +54,24 @@ def _csr(row: NDArray[np.int64], column: NDArray[np.int64], shape: tuple[int, in
         )
 
 
-def _nearest(both: torch.Tensor, begin: int, counts: torch.Tensor, features: NDArray[np.int64], k: int) -> pa.Table:
-    """Rows for the features at begin …; `both` int64 [chunk, features]: tokens on which the pair fires."""
-    n, width = both.shape
-    own = torch.arange(n)
-    both[own, begin + own] = 0
-    either = counts[begin : begin + n, None] + counts[None] - both
-    # One whole number that sorts by the index first, by the lower feature second: topk promises nothing about ties.
-    index = torch.where(both >= LEAST, both * _JACCARD_STEPS // either.clamp(min=1), 0)
-    key = index * width + (width - 1 - torch.arange(width))
-    best = torch.topk(key, min(k, width), dim=1).indices
-    found = both.gather(1, best)
-    keep = (found >= LEAST).numpy()
-    of, rank = np.nonzero(keep)
-    neighbour = best.numpy()[keep]
-    jaccard = (found / either.gather(1, best).clamp(min=1)).numpy()[keep]
-    return _table(features[begin + of], rank + 1, features[neighbour], found.numpy()[keep], jaccard)
+def _nearest(
+    both: torch.Tensor, begin: int, counts: NDArray[np.int64], features: NDArray[np.int64], k: int
+) -> pa.Table:
+    """Rows for the features at begin …; `both` [chunk, features], sparse: tokens on which the pair fires."""
+    lengths = np.diff(both.crow_indices().numpy())
+    of = np.repeat(np.arange(len(lengths)), lengths)
+    other, common = both.col_indices().numpy(), both.values().numpy().astype(np.int64)
+    keep = (common >= LEAST) & (other != of + begin)
+    of, other, common = of[keep], other[keep], common[keep]
+    jaccard = common / (counts[begin + of] + counts[other] - common)
+    order = np.lexsort((other, -jaccard, of))
+    of = of[order]
+    first = np.flatnonzero(np.diff(of, prepend=-1))
+    rank = np.arange(len(of)) - np.repeat(first, np.diff(np.append(first, len(of))))
+    near = order[rank < k]
+    return _table(
+        features[begin + of[rank < k]], rank[rank < k] + 1, features[other[near]], common[near], jaccard[near]
+    )
 
 
 def _table(feature: object, rank: object, neighbour: object, both: object, jaccard: object) -> pa.Table:

@@ -1,7 +1,7 @@
 """All shards into the catalog: SQL over their Parquet files, in one transaction with what the model itself tells."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autointerp.catalog.records import SPLITS
 from autointerp.catalog.store import Catalog
 from autointerp.config import SampleConfig
+from autointerp.errors import DataError
 from autointerp.harvest.moments import moments
 from autointerp.harvest.plan import Plan
 from autointerp.subject.windows import per_split
@@ -32,7 +33,10 @@ def merge_shards(
     *,
     d_sae: int,
 ) -> None:
-    """Fill features, histograms, strata, contexts, windows and documents; the caller holds the transaction."""
+    """Fill features, histograms, strata, contexts, windows and documents; the caller holds the transaction.
+
+    Raises DataError for shards that cannot be read.
+    """
     names: dict[str, object] = {
         "histograms": _files(shards, "histograms"), "contexts": _files(shards, "contexts"), "plan": _quoted(plan.folder),
         "n_bands": sample.bands,
@@ -41,23 +45,41 @@ def merge_shards(
         "split": list(SPLITS), "n_windows": pa.array(plan.windows_per_split, pa.uint64()), "top": per_split(sample.top),
         "per_band": per_split(sample.per_band),
     })  # fmt: skip
-    sums = moments(
-        (pq.read_table(folder / "features.parquet") for folder in shards), features, d_sae=d_sae, n_tokens=plan.n_tokens,
-        window_lengths=plan.window_lengths(), window=plan.window,
-    )  # fmt: skip
-    n_rows = sum(pq.read_metadata(folder / "contexts.parquet").num_rows for folder in shards)
+    with _readable(shards):
+        sums = moments(
+            (pq.read_table(folder / "features.parquet") for folder in shards), features, d_sae=d_sae,
+            n_tokens=plan.n_tokens, window_lengths=plan.window_lengths(), window=plan.window,
+        )  # fmt: skip
+        n_rows = sum(pq.read_metadata(folder / "contexts.parquet").num_rows for folder in shards)
     connection = catalog.connection
     connection.register("moments", sums)
     connection.register("splits", splits)
     try:
-        connection.execute(_script("merge_strata", names))
-        for chunk in np.array_split(features, max(1, min(-(-n_rows // _ROWS_AT_ONCE), len(features)))):
-            connection.execute(_script("merge_contexts", names | {"first": chunk[0], "last": chunk[-1]}))
+        with _readable(shards):
+            connection.execute(_script("merge_strata", names))
+            for chunk in np.array_split(features, max(1, min(-(-n_rows // _ROWS_AT_ONCE), len(features)))):
+                connection.execute(_script("merge_contexts", names | {"first": chunk[0], "last": chunk[-1]}))
         connection.execute(_script("merge_features", names))
     finally:
         for name in ("moments", "splits"):
             with suppress(duckdb.Error):  # in a transaction that failed; its error is the one to be seen
                 connection.unregister(name)
+
+
+@contextmanager
+def _readable(shards: Sequence[Path]) -> Iterator[None]:
+    """Reading errors of Arrow and DuckDB as one that says what to do. A full disk or too little memory is another matter."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError, duckdb.Error) as error:
+        text = " ".join(str(error).split())
+        if any(sign in text for sign in ("No space left", "Out of Memory", "Could not write")):
+            raise
+        where = shards[0].parents[1]
+        raise DataError(
+            f"{where}: a part of the harvest cannot be read ({text[:300]}); delete the folder that is named, or all of "
+            f"{where}, and run the same command again: what was in it is harvested anew"
+        ) from error
 
 
 def pool_firings(catalog: Catalog, window: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,6 +13,7 @@ is bounded, so what has been harvested is always a few folders, one for each tim
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +62,9 @@ def finished_shards(root: Path, fingerprint: str) -> list[Shard]:
     found = []
     for folder in root.glob("*-*"):
         facts = read_marker(folder) or {}
-        if facts.get("fingerprint") == fingerprint:
-            found.append(Shard(int(facts["begin"]), int(facts["end"]), folder, int(facts["n_tokens"])))
+        with suppress(KeyError, TypeError, ValueError):  # a damaged marker marks nothing
+            if facts["fingerprint"] == fingerprint:
+                found.append(Shard(int(facts["begin"]), int(facts["end"]), folder, int(facts["n_tokens"])))
     chosen: list[Shard] = []
     for shard in sorted(found, key=lambda shard: (shard.begin, -shard.end)):
         if not chosen or shard.begin >= chosen[-1].end:
