@@ -7,7 +7,7 @@ import click
 from autointerp import __version__
 from autointerp.cli.doctor import doctor
 from autointerp.cli.sql import sql
-from autointerp.cli.stages import explain, report, run, sample, score
+from autointerp.cli.stages import explain, negatives, report, run, sample, score
 from autointerp.errors import UserError
 
 __all__ = ["main"]
@@ -32,12 +32,12 @@ def cli() -> None:
         open reports/mine/report.html
         autointerp sql --out reports/mine "SELECT rank, title, score, lo FROM catalog LIMIT 20"
 
-    Each stage can be run by itself: sample, explain, score, report. Whatever is finished is kept: after an interruption,
-    type the same command again.
+    Each stage can be run by itself: sample, negatives, explain, score, report. Whatever is finished is kept: after an
+    interruption, type the same command again.
     """
 
 
-for command in (run, sample, explain, score, report, sql, doctor):
+for command in (run, sample, negatives, explain, score, report, sql, doctor):
     cli.add_command(command)
 
 
