@@ -104,10 +104,10 @@ def negatives(**options: Any) -> None:
     with run_folder(out):
         found = negatives_stage(config, out)
     for one, facts in zip(runs_of(config, out), found, strict=True):
-        kinds = ", ".join(
-            f"{facts[kind]['windows']:,} {kind} for {facts[kind]['features']:,} features" for kind in ("near", "token")
+        near, token = (
+            f"{facts[kind]['windows']:,} for {facts[kind]['features']:,} features" for kind in ("near", "token")
         )
-        click.echo(f"{one.out}: {kinds} ({facts['windows_read']:,} windows read)")
+        click.echo(f"{one.out}: near: {near}; token: {token} ({facts['windows_read']:,} windows read)")
 
 
 @click.command()

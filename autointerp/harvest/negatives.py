@@ -81,10 +81,10 @@ def negatives(config: Config, out: Path) -> list[dict[str, Any]]:
 
         return open_readers(runs)
 
-    return [_of_run(run, lambda index=index: readers()[index]) for index, run in enumerate(runs)]  # type: ignore[misc]
+    return [_of_run(run, readers, index) for index, run in enumerate(runs)]
 
 
-def _of_run(run: Run, reader: "Callable[[], Reader]") -> dict[str, Any]:
+def _of_run(run: Run, readers: "Callable[[], list[Reader]]", index: int) -> dict[str, Any]:
     if run.facts() is None:
         raise UserError(f"{run.out}: the sampling is not finished; run: autointerp sample --out {run.out}")
     fingerprint = _fingerprint(run)
@@ -96,7 +96,7 @@ def _of_run(run: Run, reader: "Callable[[], Reader]") -> dict[str, Any]:
             silent = np.zeros(0, np.bool_)
             if len(candidates.feature):
                 with progress(STAGE, candidates.n_tokens, "tokens") as advance:
-                    silent = probe(catalog, reader(), candidates, run.config.sample.batch_windows, advance)
+                    silent = probe(catalog, readers()[index], candidates, run.config.sample.batch_windows, advance)
             with catalog.transaction(), _registered(catalog, found=candidates.table.filter(pa.array(silent))):
                 catalog.connection.execute(_script("negatives_insert.sql"))
                 facts = _facts(catalog, candidates)

@@ -9,7 +9,9 @@ SELECT DISTINCT feature_id, window_id FROM contexts WHERE kind NOT IN ('near', '
 -- kind near: windows in which a decoder neighbour fires strongly (in the upper half of its bands), one of each neighbour in
 -- turn, the nearest first. A window that several neighbours offer counts for the first of them.
 CREATE OR REPLACE TEMP TABLE near AS
-WITH strong AS (
+WITH alive AS (
+    SELECT feature_id FROM features WHERE n_tokens > 0
+), strong AS (
     SELECT DISTINCT c.feature_id, c.split, c.window_id, d.draw,
            c.positions[list_position(c.activations, list_max(c.activations))] AS position
     FROM contexts c JOIN draws d USING (window_id)
@@ -20,6 +22,7 @@ WITH strong AS (
 ), offered AS (
     SELECT n.feature_id, f.split, f.window_id, f.turn, n.rank, n.neighbour_id AS cause, f.position
     FROM neighbours n JOIN first f ON f.feature_id = n.neighbour_id
+    SEMI JOIN alive a ON a.feature_id = n.feature_id
     ANTI JOIN known k ON k.feature_id = n.feature_id AND k.window_id = f.window_id
     QUALIFY row_number() OVER (PARTITION BY n.feature_id, f.window_id ORDER BY f.turn, n.rank) = 1
 )
