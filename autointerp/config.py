@@ -102,7 +102,7 @@ class NegativesConfig(_Section):
 
     per_kind: int = Field(default=0, ge=0, le=10_000)
     """Hard negatives kept of each kind for each feature, shared out over the splits like the samples; 0: none are looked for."""
-    tries: int = Field(default=4, ge=1, le=100)
+    tries: int = Field(default=2, ge=1, le=100)
     """Windows that are read for each negative wanted: in some of them the feature turns out to fire."""
 
 

@@ -86,8 +86,8 @@ def sample(engine: str, workers: int | None, shard: tuple[int, int] | None, **op
 
 @click.command()
 @folder_options
-@click.option("--per-kind", type=click.IntRange(0),
-              help="Hard negatives of each kind for each feature, shared out over the splits. [default: as configured]")  # fmt: skip
+@click.option("--per-kind", type=click.IntRange(1),
+              help="Negatives of each kind for each feature, shared out over the splits. [default: as configured]")  # fmt: skip
 def negatives(**options: Any) -> None:
     """Find hard negatives: windows where a near feature fires or the feature's top token stands, and it is silent.
 

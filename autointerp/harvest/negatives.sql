@@ -1,6 +1,6 @@
 -- Which windows to look at for hard negatives. Parameters are replaced by the caller: $n_bands, $near_depth and $token_depth
--- (windows considered of one neighbour, and of one token, in each split). Registered by the caller: `draws(window_id, draw, place)`,
--- every window's place in one random order, and in the same order with the pool's windows first; `quotas(split, keep, tries)`.
+-- (windows considered of one neighbour, and of one token, in each split). Registered by the caller: `quotas(split, keep, tries)`
+-- and `draws(window_id, draw, place)`: every window's number in one random order, and in that order with the pool's windows first.
 
 -- Where a feature is known to fire. Of the pool's windows this is all of them.
 CREATE OR REPLACE TEMP TABLE known AS

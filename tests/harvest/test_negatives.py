@@ -244,8 +244,10 @@ def test_labels_scores_and_pages_are_as_without_them(
 def test_evidence_has_them_only_when_asked(out: Path) -> None:
     with Catalog.open(out / "catalog.duckdb") as catalog:
         reader = EvidenceReader(catalog, seed=0, silent=5)
-        stored = catalog.rows("SELECT feature_id, kind, split, window_id, cause, cause_position FROM contexts "
-                              "WHERE kind IN ('near', 'token') AND NOT duplicate ORDER BY feature_id, kind, split, rank")  # fmt: skip
+        stored = catalog.rows(
+            "SELECT feature_id, kind, split, window_id, cause, cause_position FROM contexts "
+            "WHERE kind IN ('near', 'token') AND NOT duplicate ORDER BY feature_id, kind, split, rank"
+        )
         usual, asked = reader.read(range(24)), reader.read(range(24), negatives=True)
     assert {context.kind for evidence in usual for context in evidence.contexts} == {"top", "band", "silent"}
     seen = []
