@@ -4,8 +4,8 @@ Two kinds. `near`: one of the feature's nearest decoder neighbours fires strongl
 most is there. In both the feature is silent in the whole window.
 
 Candidates are windows that the catalog holds, so that nothing of the corpus is needed but them. They are chosen by one random
-order of all windows, the same for every feature (a coordinated draw: each feature's candidates are a uniform draw from those
-it could have, and the draws of two features have many windows in common, so that far fewer windows are to be read). For `token`
+order of all windows, the same for every feature. So of each neighbour's windows, and of each token's, a feature's candidates are
+a uniform draw, and the draws of two features have many windows in common: far fewer windows are to be read. For `token`
 the windows of the shared random pool come first: they are a uniform draw from the corpus, and it is known in which of them
 the feature fires; the others are there because some feature fires in them. Then one pass of the subject and the SAE over the
 union of the candidates tells in which of them the feature is silent. A feature that fires wherever its neighbours do, or
