@@ -99,6 +99,15 @@ class SampleConfig(_Section):
     """Measure the loss recovered as well: four full forward passes over 20 thousand tokens. It can be asked for later."""
 
 
+class NegativesConfig(_Section):
+    """Hard negatives: windows in which a feature could be expected to fire and does not."""
+
+    per_kind: int = Field(default=0, ge=0, le=10_000)
+    """Hard negatives kept of each kind for each feature, shared out over the splits like the samples; 0: none are looked for."""
+    tries: int = Field(default=2, ge=1, le=100)
+    """Windows that are read for each negative wanted: in some of them the feature turns out to fire."""
+
+
 class ExplainConfig(_Section):
     """Who writes the labels."""
 
@@ -157,6 +166,7 @@ class Config(_Section):
     """Further dictionaries to read in the same pass over the corpus ([[also]]); each gets a run folder of its own."""
     corpus: CorpusConfig = CorpusConfig()
     sample: SampleConfig = SampleConfig()
+    negatives: NegativesConfig = NegativesConfig()
     explain: ExplainConfig = ExplainConfig()
     score: ScoreConfig = ScoreConfig()
     report: ReportConfig = ReportConfig()

@@ -54,6 +54,8 @@ def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
     for run in runs:
         check_models(run.config, run.out)
     sample_stage(config, out, **how)
+    if config.negatives.per_kind:
+        negatives_stage(config, out)
     for run in runs:
         explain_stage(run.config, run.out)
         score_stage(run.config, run.out)
@@ -99,6 +101,17 @@ def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
         ]
     save_config(config, out)
     for run in runs:
+        save_config(run.config, run.out)
+    return facts
+
+
+def negatives_stage(config: Config, out: Path) -> list[dict[str, Any]]:
+    """The facts of every run."""
+    from autointerp.harvest.negatives import negatives
+
+    facts = negatives(config, out)
+    save_config(config, out)
+    for run in runs_of(config, out):
         save_config(run.config, run.out)
     return facts
 

@@ -35,10 +35,15 @@ class EvidenceReader:
         self._pool_splits: list[Split] = pool["split"].to_pylist()
         self._pool_tokens = _arrays(pool["tokens"], np.int32)
 
-    def read(self, feature_ids: Sequence[int], splits: Sequence[Split] = SPLITS) -> list[FeatureEvidence]:
-        """Evidence of the features, in their order, with contexts of the given splits only."""
+    def read(
+        self, feature_ids: Sequence[int], splits: Sequence[Split] = SPLITS, *, negatives: bool = False
+    ) -> list[FeatureEvidence]:
+        """Evidence of the features, in their order, with contexts of the given splits only.
+
+        `negatives`: with the hard negatives, as contexts of the kinds near and token; ask for them with `of(split, kinds)`.
+        """
         ids = [int(feature) for feature in feature_ids]
-        contexts = self._contexts(ids, splits)
+        contexts = self._contexts(ids, splits, ("top", "band", *(("near", "token") if negatives else ())))
         firing = self._firing_pool_windows(ids)
         strata = self._strata(ids)
         promoted, suppressed = self._output_tokens(ids, "promoted"), self._output_tokens(ids, "suppressed")
@@ -59,26 +64,28 @@ class EvidenceReader:
     def _rows(self, select: str, ids: list[int], extra: str = "") -> list[tuple[Any, ...]]:
         return self.catalog.rows(f"{select} WHERE feature_id IN (SELECT unnest($ids)) {extra}", {"ids": ids})
 
-    def _contexts(self, ids: list[int], splits: Sequence[Split]) -> dict[int, list[Context]]:
+    def _contexts(self, ids: list[int], splits: Sequence[Split], kinds: Sequence[str]) -> dict[int, list[Context]]:
         table = self.catalog.arrow(
-            "SELECT c.feature_id, c.kind, c.split, c.band, c.window_id, w.tokens, c.positions, c.activations "
+            "SELECT c.feature_id, c.kind, c.split, c.band, c.window_id, w.tokens, c.positions, c.activations, "
+            "c.cause, c.cause_position "
             "FROM contexts c JOIN windows w USING (window_id) WHERE c.feature_id IN (SELECT unnest($ids)) "
-            "AND c.split IN (SELECT unnest($splits)) AND c.kind <> 'random' AND NOT c.duplicate "
+            "AND c.split IN (SELECT unnest($splits)) AND c.kind IN (SELECT unnest($kinds)) AND NOT c.duplicate "
             "ORDER BY c.feature_id, c.kind DESC, c.split, CASE WHEN c.kind = 'band' THEN c.band END, c.rank",
-            {"ids": ids, "splits": list(splits)},
+            {"ids": ids, "splits": list(splits), "kinds": list(kinds)},
         )
-        plain = zip(
-            *(table[name].to_pylist() for name in ("feature_id", "kind", "split", "band", "window_id")), strict=True
-        )
+        names = ("feature_id", "kind", "split", "band", "window_id", "cause", "cause_position")
+        plain = zip(*(table[name].to_pylist() for name in names), strict=True)
         ragged = zip(
             _arrays(table["tokens"], np.int32), _arrays(table["positions"], np.int64),
             _arrays(table["activations"], np.float32), strict=True,
         )  # fmt: skip
         contexts: dict[int, list[Context]] = defaultdict(list)
-        for (feature, kind, split, band, window), (tokens, positions, values) in zip(plain, ragged, strict=True):
+        for (feature, kind, split, band, window, *cause), (tokens, positions, values) in zip(
+            plain, ragged, strict=True
+        ):
             dense = np.zeros(len(tokens), np.float32)
             dense[positions] = values
-            contexts[feature].append(Context(window, split, kind, band, tokens, dense))
+            contexts[feature].append(Context(window, split, kind, band, tokens, dense, *cause))
         return contexts
 
     def _firing_pool_windows(self, ids: list[int]) -> dict[int, NDArray[np.uint64]]:

@@ -18,10 +18,12 @@ SPLITS: tuple[Split, ...] = ("explain", "rerank", "test")
 class Context:
     """One feature's activations over one window.
 
-    `kind`: "top" (the strongest windows of the split), "band" (a uniform draw from one band of the activating windows) or
-    "silent" (a window of the shared random pool in which the feature does not fire).
+    `kind`: "top" (the strongest windows of the split), "band" (a uniform draw from one band of the activating windows),
+    "silent" (a window of the shared random pool in which the feature does not fire), or a hard negative, silent too: "near"
+    (a decoder neighbour fires in it) or "token" (it holds the feature's top token).
     `band`: 1 (weakest) … S (strongest); 0 for silent windows. For kind "top" the band that the window belongs to.
     `tokens` int32 [T]; `activations` float32 [T], raw, 0 where the feature is off.
+    `cause`, of hard negatives only: the neighbour's feature id or the token; `cause_position`: where it peaks, or stands.
     """
 
     window_id: int
@@ -30,6 +32,8 @@ class Context:
     band: int
     tokens: NDArray[np.int32]
     activations: NDArray[np.float32]
+    cause: int | None = None
+    cause_position: int | None = None
 
     @property
     def peak(self) -> float:

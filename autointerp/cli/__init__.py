@@ -8,7 +8,7 @@ from autointerp import __version__
 from autointerp.cli.doctor import doctor
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
-from autointerp.cli.stages import explain, report, run, sample, score
+from autointerp.cli.stages import explain, negatives, report, run, sample, score
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 
@@ -35,12 +35,12 @@ def cli() -> None:
         autointerp sql --out reports/mine "SELECT rank, title, score, lo FROM catalog LIMIT 20"
         autointerp probe --out reports/mine --text "…"
 
-    Each stage can be run by itself: sample, explain, score, report. Whatever is finished is kept: after an interruption,
-    type the same command again.
+    Each stage can be run by itself: sample, negatives, explain, score, report. Whatever is finished is kept: after an
+    interruption, type the same command again.
     """
 
 
-for command in (run, sample, explain, score, report, sql, probe, doctor):
+for command in (run, sample, negatives, explain, score, report, sql, probe, doctor):
     cli.add_command(command)
 
 

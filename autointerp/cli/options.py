@@ -17,7 +17,7 @@ DEMO_FOLDER = Path("reports/demo")
 _FIELDS = {
     "model": "subject.model", "device": "subject.device", "dtype": "subject.dtype", "corpus": "corpus.source",
     "text_field": "corpus.text_field", "max_tokens": "corpus.max_tokens", "features": "sample.features",
-    "loss_recovered": "sample.loss_recovered",
+    "loss_recovered": "sample.loss_recovered", "per_kind": "negatives.per_kind",
     "explainer": "explain.explainer", "provider": "explain.provider", "label_model": "explain.model",
     "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",
     "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",

@@ -1,4 +1,4 @@
-"""The commands that do work: run, sample, explain, score, report."""
+"""The commands that do work: run, sample, negatives, explain, score, report."""
 
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,32 @@ def sample(engine: str, workers: int | None, shard: tuple[int, int] | None, **op
         flags = ", ".join(f"{count:,} {flag}" for flag, count in facts["flags"].items())
         click.echo(f"{facts['sae']} at {facts['hookpoint']}: {facts['features']:,} features over {facts['tokens']:,} tokens "
                    f"of {facts['documents']:,} documents: {flags}")  # fmt: skip
+
+
+@click.command()
+@folder_options
+@click.option("--per-kind", type=click.IntRange(1),
+              help="Negatives of each kind for each feature, shared out over the splits. [default: as configured]")  # fmt: skip
+def negatives(**options: Any) -> None:
+    """Find hard negatives: windows where a near feature fires or the feature's top token stands, and it is silent.
+
+    They go into the catalog as contexts of the kinds near and token. The model reads the windows in question once more.
+
+    \b
+    autointerp negatives --out RUN_DIR --per-kind 20
+    autointerp sql --out RUN_DIR "SELECT kind, count(*) FROM contexts GROUP BY kind"
+    """
+    from autointerp.harvest.runs import runs_of
+    from autointerp.pipeline import negatives_stage, run_folder
+
+    config, out = configure(**options)
+    with run_folder(out):
+        found = negatives_stage(config, out)
+    for one, facts in zip(runs_of(config, out), found, strict=True):
+        near, token = (
+            f"{facts[kind]['windows']:,} for {facts[kind]['features']:,} features" for kind in ("near", "token")
+        )
+        click.echo(f"{one.out}: near: {near}; token: {token} ({facts['windows_read']:,} windows read)")
 
 
 @click.command()

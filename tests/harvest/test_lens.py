@@ -39,5 +39,5 @@ def test_neighbours_by_hand() -> None:
     found = [tuple(row.values()) for row in neighbours(directions, np.arange(4), k=2).to_pylist()]
     half = pytest.approx(0.5**0.5)
     assert found[:2] == [(0, 1, 2, half), (0, 2, 1, pytest.approx(0))]
-    assert [row[2] for row in found[2:4]][0] == 2 and found[6] == (3, 1, 1, pytest.approx(0))
+    assert found[2][2] == 2 and found[6] == (3, 1, 1, pytest.approx(0))
     assert neighbours(directions, np.array([2]), k=5).num_rows == 0
