@@ -5,17 +5,18 @@ SELECT window_id, doc, start, split, place IS NOT NULL AS in_pool, tokens FROM n
 WHERE place IS NOT NULL OR window_id IN (SELECT window_id FROM contexts)
 ORDER BY doc, start;
 
--- Within a bin, peaks are taken to lie evenly on the logarithmic scale.
+-- Within a bin, peaks are taken to lie evenly on the logarithmic scale; none is above the maximum.
 CREATE TEMP TABLE peaks AS
-SELECT feature_id,
-       min(2 ** ((bin + (0.50 * of - below + n) / n) / 4)) FILTER (below >= 0.50 * of) AS peak_p50,
-       min(2 ** ((bin + (0.90 * of - below + n) / n) / 4)) FILTER (below >= 0.90 * of) AS peak_p90,
-       min(2 ** ((bin + (0.99 * of - below + n) / n) / 4)) FILTER (below >= 0.99 * of) AS peak_p99
-FROM bins GROUP BY feature_id;
+WITH levels AS (SELECT unnest([0.50, 0.90, 0.99]) AS q), reached AS (
+    SELECT feature_id, q, arg_min(2 ** ((bin + (q * of - below + n) / n) / 4), bin) AS peak
+    FROM bins JOIN levels ON below >= q * of GROUP BY ALL
+)
+SELECT r.feature_id, min(least(peak, max_activation)) FILTER (q = 0.50) AS peak_p50,
+       min(least(peak, max_activation)) FILTER (q = 0.90) AS peak_p90, min(least(peak, max_activation)) FILTER (q = 0.99) AS peak_p99
+FROM reached r JOIN moments m USING (feature_id) GROUP BY r.feature_id;
 
 INSERT INTO features BY NAME
-SELECT m.*, t.* EXCLUDE (feature_id), least(p.peak_p50, m.max_activation) AS peak_p50,
-       least(p.peak_p90, m.max_activation) AS peak_p90, least(p.peak_p99, m.max_activation) AS peak_p99
+SELECT m.*, t.* EXCLUDE (feature_id), p.* EXCLUDE (feature_id)
 FROM moments m LEFT JOIN token_facts t USING (feature_id) LEFT JOIN peaks p USING (feature_id)
 ORDER BY m.feature_id;
 

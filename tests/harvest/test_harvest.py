@@ -230,3 +230,29 @@ def test_a_subset_of_features_has_the_same_rows(tiny_settings: dict[str, object]
     for table in ("histograms", "strata", "contexts"):
         assert [row for row in whole[table] if row[0] in (2, 5, 6, 7)] == some[table]
     assert [row[0] for row in some["features"]] == [2, 5, 6, 7]
+
+
+def test_descriptors(tiny_settings: dict[str, object], dense: Dense, tmp_path: Path) -> None:
+    """Exact where contexts are few enough to be all kept; peaks and positions over every window."""
+    config = configured(tiny_settings, sample__per_band=10_000)
+    sample(config, tmp_path)
+    with Catalog.open(tmp_path / "catalog.duckdb") as catalog:
+        rows = catalog.rows("SELECT feature_id, top_token, top_token_share, token_entropy, position_dependence, peak_p50, "
+                            "peak_p90 FROM features WHERE n_tokens > 0")  # fmt: skip
+    length = config.corpus.window - 1
+    buckets = np.array([min(7, p * 8 // length) for p in range(length)])
+    everywhere = np.bincount(np.concatenate([buckets[: len(w["tokens"])] for w in dense.windows]), minlength=8)
+    assert len(rows) > 15
+    for f, token, share, entropy, dependence, p50, p90 in rows:
+        fired = [(w["tokens"][p], buckets[p]) for w in dense.windows for p in np.flatnonzero(w["acts"][:, f])]
+        counts = np.bincount([t for t, _ in fired])
+        shares = counts[counts > 0] / counts.sum()
+        assert counts[token] == counts.max() and share == pytest.approx(shares.max(), rel=1e-4)
+        assert entropy == pytest.approx(-(shares * np.log2(shares)).sum(), rel=1e-3, abs=1e-6)
+        at = np.bincount([b for _, b in fired], minlength=8) / len(fired)
+        assert dependence == pytest.approx(np.abs(at - everywhere / everywhere.sum()).sum() / 2)
+        # A quantile is told from the histogram: within a bin, a quarter of an octave, of the true one.
+        peaks = sorted(w["acts"][:, f].max() for w in dense.windows if w["acts"][:, f].max() > 0)
+        for q, found in ((0.5, p50), (0.9, p90)):
+            true = peaks[int(np.ceil(q * len(peaks))) - 1]
+            assert 2**-0.26 < found / true < 2**0.26 and found <= max(peaks) * 1.0001
