@@ -87,17 +87,17 @@ def _executor(folder: Path, options: Mapping[str, Any]) -> Any:
 
 
 def _note_end(crew: Crew, task: Task, job: Any) -> None:
-    from submitit.core.utils import UncompletedJobError
+    from submitit.core.utils import FailedJobError
 
     error = job.exception()
     if error is None:
         crew.told(task, job.result())
-    elif isinstance(error, UncompletedJobError):
-        crew.failed(task, f"ended without an answer, as when it is killed (job {job.job_id}, state {job.state}; all it printed "
-                          f"is in {job.paths.stderr})")  # fmt: skip
-    else:
+    elif isinstance(error, FailedJobError):
         last = str(error).split("-" * 22)[1].strip().splitlines()[-1]
         crew.failed(task, f"failed with {last} (job {job.job_id}; all it printed is in {job.paths.stderr})")
+    else:
+        crew.failed(task, f"ended without an answer, as when it is killed (job {job.job_id}, state {job.state}; all it printed "
+                          f"is in {job.paths.stderr})")  # fmt: skip
 
 
 engines.register("slurm")(Slurm())
