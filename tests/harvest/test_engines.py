@@ -176,9 +176,10 @@ def test_ray(config: Config, expected: object, tmp_path: Path) -> None:
     assert not ray.is_initialized()
 
 
-def test_a_killed_ray_worker_is_replaced(
+def test_ray_on_a_cluster_of_two_nodes_where_a_worker_is_killed(
     config: Config, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is replaced, and what it had finished is not done again. As many workers as the cluster has CPUs."""
     sign = tmp_path / "killed"
 
     def killed_once(task: Task) -> str | None:
@@ -201,8 +202,15 @@ def test_a_killed_ray_worker_is_replaced(
             passes.batches = batches
         return attempt(task)
 
-    monkeypatch.setattr(ray_engine, "attempt", killed_once)
-    sample(config, tmp_path / "run", engine="ray", workers=2)
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        monkeypatch.setattr(ray_engine, "attempt", killed_once)
+        sample(config, tmp_path / "run", engine="ray", engine_options={"address": cluster.address})
+    finally:
+        cluster.shutdown()
     assert sign.exists()
     assert dump(tmp_path / "run" / "catalog.duckdb") == expected
 
@@ -363,6 +371,103 @@ def test_no_orphans(settings: Settings, tmp_path: Path, how: str) -> None:
     assert parent.returncode == (130 if how == "Ctrl-C" else -signal.SIGKILL) and "Traceback" not in said
     wait_until(lambda: not any(map(is_alive, pids)), 5)
     assert not any((out / "workers" / f"{index}.log").read_text() for index in (1, 2))
+
+
+def test_ctrl_c_cancels_the_jobs_of_slurm(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Slurm whose jobs wait for ever: what is submitted is an array with the options given, and it is cancelled."""
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    answers = {"srun": "", "sbatch": "Submitted batch job 7", "scancel": "",
+               "sacct": "JobID|State|NodeList\n7_[0-1]|PENDING|None assigned"}  # fmt: skip
+    for name, answer in answers.items():
+        (programs / name).write_text(f"#!/bin/sh\necho {name} $* >> {calls}\nprintf '{answer}\\n'\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    notes: list[str] = []
+
+    def stopped(tokens: int, note: str) -> None:
+        notes.append(note)
+        if len(notes) == 2:
+            raise KeyboardInterrupt
+
+    chosen, options = engines.get("slurm"), {"slurm_partition": "gpu", "gpus_per_node": 1, "slurm_time": "04:00:00"}
+    job = replace(job_in(config, tmp_path / "run"), workers=2, options=options)
+    chosen.check(2, options)
+    with pytest.raises(KeyboardInterrupt):
+        chosen.run(job, stopped)
+    assert notes == ["0 of 2 workers at work"] * 2
+    lines = calls.read_text().splitlines()
+    assert [line for line in lines if line.startswith("scancel")] == ["scancel 7_0", "scancel 7_1"]
+    text = next((tmp_path / "run" / "workers").glob("*.sh")).read_text()
+    for line in ("--array=0-1%2", "--partition=gpu", "--gpus-per-node=1", "--time=04:00:00", "--job-name=autointerp"):
+        assert f"#SBATCH {line}\n" in text
+
+
+def test_ray_tasks_that_are_stopped_or_fail(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a connection that was open before, and stays open."""
+    import ray
+
+    def failing(task: Task) -> str | None:
+        import os
+        import signal
+
+        if task.index == 1:
+            raise RuntimeError("no such kernel")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    def waiting(task: Task) -> str | None:
+        import os
+        import time
+        from pathlib import Path
+
+        (Path(task.out) / "workers" / f"pid{task.index}").write_text(str(os.getpid()))
+        time.sleep(600)
+        return None
+
+    def stop_when_both_wait(tokens: int, note: str) -> None:
+        if len(list((tmp_path / "workers").glob("pid*"))) == 2:
+            raise KeyboardInterrupt
+
+    job = replace(job_in(config, tmp_path), workers=2, options={"num_cpus": 1, "max_retries": 1})
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        monkeypatch.setattr(ray_engine, "attempt", waiting)
+        with pytest.raises(KeyboardInterrupt):
+            engines.get("ray").run(job, stop_when_both_wait)
+        pids = [int(path.read_text()) for path in (tmp_path / "workers").glob("pid*")]
+        wait_until(lambda: not any(map(is_alive, pids)), 20)
+        monkeypatch.setattr(ray_engine, "attempt", failing)
+        ends: list[str] = []
+        monkeypatch.setattr(Crew, "failed", lambda crew, task, how: ends.append(f"{task.index} {how}"))
+        engines.get("ray").run(job, ignore)
+        killed, failed = sorted(ends, reverse=True)
+        assert failed == "1 failed with RuntimeError: no such kernel" and killed.startswith(
+            "2 was killed (WorkerCrashed"
+        )
+        with pytest.raises(UserError, match="a worker takes 3 CPUs and 0 GPUs, and no node of the cluster has as many"):
+            engines.get("ray").run(replace(job, options={"num_cpus": 3}), ignore)
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])
+def test_no_ray_cluster_there(config: Config, tmp_path: Path, address: str) -> None:
+    job = replace(job_in(config, tmp_path), options={"address": address})
+    with pytest.raises(UserError, match=f"^--engine ray: no cluster answers at {address} "):
+        engines.get("ray").run(job, ignore)
+
+
+def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert processes.visible_gpus("auto") == ["0", "1"] and processes.visible_gpus("cpu") == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    assert processes.visible_gpus("cuda") == ["5", "GPU-7"] and processes.visible_gpus("cuda:1") == []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert processes.size(None, 2) == (2, 8) and processes.size(None, 0) == (4, 4) and processes.size(3, 2) == (3, 5)
+    assert processes.size(40, 0) == (40, 1)
 
 
 # Workers that do not see what they should

@@ -3,7 +3,9 @@
 A task whose process dies is run again by Ray, and goes on where it was.
 """
 
+import math
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,7 @@ from autointerp.harvest.worker import Task, attempt
 _OPTIONS = {"address": "text", "num_cpus": "amount", "num_gpus": "amount", "threads": "count", "max_retries": "count"}
 _RETRIES = 3
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_ANSWER = 10
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -38,13 +41,12 @@ class Ray:
             there = ray.cluster_resources()
             takes_gpu = job.config.subject.device in ("auto", "cuda") and there.get("GPU", 0) >= 1
             num_gpus = options.get("num_gpus", 1 if takes_gpu else 0)
-            _check_room(there, num_cpus, num_gpus)
+            _check_room(ray, num_cpus, num_gpus)
             if not local and job.workers is None:
-                wanted = int(there["GPU"] // num_gpus if num_gpus else there["CPU"] // max(num_cpus, 1))
+                wanted = int(there["GPU"] // num_gpus if num_gpus else there["CPU"] // (num_cpus or 1))
             crew = Crew(job, wanted, options.get("threads", max(1, int(num_cpus))), advance)
-            remote = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=options.get("max_retries", _RETRIES))(
-                attempt
-            )
+            retries = options.get("max_retries", _RETRIES)
+            remote = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=retries)(attempt)
             _wait(ray, crew, {remote.remote(task): task for task in crew.tasks})
         crew.finish()
 
@@ -71,11 +73,12 @@ def _note_end(ray: Any, crew: Crew, task: Task, reference: Any) -> None:
         crew.failed(task, f"was killed ({type(error).__name__}: {str(error).strip().splitlines()[0]})")
 
 
-def _check_room(there: Mapping[str, float], num_cpus: float, num_gpus: float) -> None:
-    for name, wanted in (("CPU", num_cpus), ("GPU", num_gpus)):
-        if wanted > there.get(name, 0):
-            raise UserError(f"--engine ray: a worker takes {wanted:g} {name} and the cluster has {there.get(name, 0):g}; "
-                            f"set --engine-option num_{name.lower()}s=N")  # fmt: skip
+def _check_room(ray: Any, num_cpus: float, num_gpus: float) -> None:
+    """Raise UserError if no node can hold a worker: Ray would wait for one for ever."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(one.get("CPU", 0) >= num_cpus and one.get("GPU", 0) >= num_gpus for one in resources):
+        raise UserError(f"--engine ray: a worker takes {num_cpus:g} CPUs and {num_gpus:g} GPUs, and no node of the cluster has "
+                        "as many; set --engine-option num_cpus=N and num_gpus=N")  # fmt: skip
 
 
 @contextmanager
@@ -86,20 +89,26 @@ def _cluster(address: str | None, num_cpus: float) -> Iterator[Any]:
         yield ray
         return
     common = {"log_to_driver": False, "logging_level": "error"}
+    where = "no local cluster could be started" if address is None else f"no cluster answers at {address}"
     try:
         if address is None:
-            ray.init(num_cpus=int(-(-num_cpus // 1)), include_dashboard=False, **common)
+            ray.init(num_cpus=math.ceil(num_cpus), include_dashboard=False, **common)
         else:
+            _knock(address)
             ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, ValueError, AssertionError, ImportError, OSError) as error:
-        where = "no local cluster could be started" if address is None else f"no cluster answers at {address}"
-        raise UserError(
-            f"--engine ray: {where} ({' '.join(str(error).split())[:300]}); check --engine-option address"
-        ) from None
+        raise UserError(f"--engine ray: {where} ({' '.join(str(error).split())[:300]})") from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens: Ray itself goes on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
 
 
 def _import_ray() -> Any:
