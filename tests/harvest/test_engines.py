@@ -219,41 +219,38 @@ def test_ray_on_a_cluster_of_two_nodes_where_a_worker_is_killed(
 
 WORKER = """
 import os, signal, sys, time
-from autointerp.harvest import passes, worker
+from pathlib import Path
+from autointerp.harvest import worker
 from autointerp.harvest.engines import processes
 
-def slow(*given):
-    time.sleep(0.5)
-    yield from original_batches(*given)
-
-def killed(*given):
-    parts.append(1)
-    if len(parts) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original_batches(*given)
-
 def attempt(task):
-    if {how!r} == "slow":
-        passes.batches = slow
-    elif task.index == 2:
-        if {how!r} == "killed":
-            passes.batches = killed
-        elif {how!r} == "crash":
-            raise RuntimeError("no such kernel")
-        else:
-            return "the model gives NaN"
-    elif {how!r} != "killed":
-        return None
-    return original_attempt(task)
+    if {how!r} == "wait":
+        worker._Reporter(task, 0)
+        time.sleep(600)
+    if {how!r} == "killed":
+        return killed_in_its_fourth_part(task)
+    if task.index == 2 and {how!r} == "crash":
+        raise RuntimeError("no such kernel")
+    return "the model gives NaN" if task.index == 2 else None
 
-original_batches, original_attempt, parts = passes.batches, processes.attempt, []
+def killed_in_its_fourth_part(task):
+    from autointerp.harvest import passes
+    def batches(*given):
+        parts.append(1)
+        if task.index == 2 and len(parts) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*given)
+    original, parts = passes.batches, []
+    passes.batches = batches
+    return worker.attempt(task)
+
 processes.attempt = attempt
 processes.main()
 """
 
 
 def changed_worker(folder: Path, how: str) -> list[str]:
-    """The command of a worker that is slow, or the second of which fails."""
+    """The command of a worker that waits for ever, or the second of which fails."""
     script = folder / "worker.py"
     script.write_text(WORKER.format(how=how))
     return [sys.executable, str(script)]
@@ -346,7 +343,7 @@ def wait_until(condition: object, seconds: float = 60) -> None:
 def test_no_orphans(settings: Settings, tmp_path: Path, how: str) -> None:
     out, driver = tmp_path / "run", tmp_path / "driver.py"
     driver.write_text("from autointerp.cli import main\nfrom autointerp.harvest.engines import processes\n"
-                      f"processes._COMMAND = {changed_worker(tmp_path, 'slow')!r}\nmain()\n")  # fmt: skip
+                      f"processes._COMMAND = {changed_worker(tmp_path, 'wait')!r}\nmain()\n")  # fmt: skip
     command = [
         sys.executable,
         driver,
@@ -511,6 +508,10 @@ def test_no_more_workers_than_parts_and_progress_of_what_was_done(config: Config
     crew.watch()
     tokens = job.harvest.plan.tokens_per_part[1]
     assert seen == [(tokens, "1 of 3 workers at work"), (0, "0 of 3 workers at work, 1 failed")]
+    assert (
+        slurm.Work().checkpoint(crew.tasks[2]).result() is None
+    )  # as submitit runs a job again that it has queued again
+    assert shards_in(tmp_path) >= {range(1, 2), range(2, 3)}
     with pytest.raises(UserError, match=r"^worker 1 of 3 was killed; run the same command again"):
         crew.finish()
 

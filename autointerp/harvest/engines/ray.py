@@ -18,7 +18,7 @@ from autointerp.harvest.worker import Task, attempt
 
 _OPTIONS = {"address": "text", "num_cpus": "amount", "num_gpus": "amount", "threads": "count", "max_retries": "count"}
 _RETRIES = 3
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_ANSWER = 10
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 

@@ -12,7 +12,7 @@ from autointerp.harvest.worker import Task, attempt
 
 _CLUSTERS = ("slurm", "local")
 _OURS = ("cluster", "threads")
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_LOOKS = 1.0
 _DEFAULTS = {"timeout_min": 24 * 60, "name": "autointerp"}  # submitit's own limit is 5 minutes
 _WORKERS = 4
 
