@@ -52,7 +52,7 @@ class SaeConfig(_Section):
     """The dictionary."""
 
     path: str = "demo"
-    """A local folder or file, or a Hugging Face id (with a subfolder: owner/name/sub/folder); "demo" is the embedded SAE."""
+    """A local folder or file, a Hugging Face id (owner/name/sub/folder), or saelens:RELEASE/ID; "demo" is the embedded SAE."""
     format: str | None = None
     """Name of the format where it cannot be told from the files; see docs/sae-formats.md."""
     hookpoint: str | None = None
@@ -63,9 +63,9 @@ class CorpusConfig(_Section):
     """The text that features are looked at on."""
 
     source: str = "stdlib"
-    """stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME[:CONFIG[:SPLIT]]."""
+    """stdlib, a file, a folder of texts or of .jsonl or .parquet shards, or hf:NAME[:CONFIG[:SPLIT]]; see docs/corpora.md."""
     text_field: str = "text"
-    """The field or column that holds the text."""
+    """The field or column that holds the text, or a list of chat messages."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Stop after so many tokens; none takes the whole corpus."""
     window: int = Field(default=128, ge=2, le=65535)
@@ -95,6 +95,8 @@ class SampleConfig(_Section):
     """Seconds until unfinished work is written; long runs do it less often, so that it costs little. 0: after every part."""
     allow_mismatch: bool = False
     """Go on although the conformance gate says that SAE and model do not fit."""
+    loss_recovered: bool = False
+    """Measure the loss recovered as well: four full forward passes over 20 thousand tokens. It can be asked for later."""
 
 
 class ExplainConfig(_Section):

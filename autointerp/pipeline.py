@@ -90,8 +90,16 @@ def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
     from autointerp.harvest.stage import sample
 
     facts = sample(config, out, **how)
+    runs = runs_of(config, out)
+    if config.sample.loss_recovered:
+        from autointerp.harvest.afterwards import add_loss_recovered
+
+        facts = [
+            known if known["conformance"].get("loss") else add_loss_recovered(run)
+            for run, known in zip(runs, facts, strict=True)
+        ]
     save_config(config, out)
-    for run in runs_of(config, out):
+    for run in runs:
         save_config(run.config, run.out)
     return facts
 

@@ -5,14 +5,13 @@
 Bits per character of the model beside two baselines on the same files: xz (alone, and with the training text before it), and
 an interpolated Kneser-Ney 5-gram over the model's own tokens, trained on the model's training files. For the SAE: the
 fraction of variance unexplained (FVU), L0, the share of latents that never fire, and the loss recovered when its
-reconstruction takes the place of the hidden state (0: as bad as the mean hidden state, 1: as good as the model's own).
+reconstruction takes the place of the hidden state (0: as bad as the mean hidden state, or as zeros; 1: as good as the
+model's own).
 """
 
 import json
 import lzma
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -23,8 +22,9 @@ from kneser_ney import KneserNey
 from train_demo_sae import CONTEXT, HOOK
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from autointerp.sae import load_sae
-from autointerp.subject.hookpoints import resolve_hookpoint
+from autointerp.sae import SAE, load_sae
+from autointerp.subject.hookpoints import Hookpoint, capture, resolve_hookpoint
+from autointerp.subject.interventions import intervene
 from autointerp.subject.stdlib import stdlib_documents
 
 
@@ -46,25 +46,30 @@ def model_bits(model: torch.nn.Module, documents: list[np.ndarray], context: int
 
 
 @torch.inference_mode()
-def sae_figures(model: torch.nn.Module, sae: object, documents: list[np.ndarray]) -> dict[str, float]:
+def sae_figures(model: torch.nn.Module, sae: SAE, documents: list[np.ndarray]) -> dict[str, float]:
     """FVU, L0, dead share and loss recovered over windows of the held-out files. BOS is left as it is and not counted."""
-    module = model.get_submodule(resolve_hookpoint(model, HOOK).module)
+    hook = resolve_hookpoint(model, HOOK)
     windows = [
         tokens[1 + b : b + CONTEXT] for tokens in documents for b in range(0, len(tokens) - CONTEXT, CONTEXT - 1)
     ]
     ids = torch.from_numpy(np.stack([np.concatenate([[0], w]) for w in windows]))
-    sums = {"residual": 0.0, "active": 0.0, "n": 0, "plain": 0.0, "spliced": 0.0, "mean": 0.0}
+    sums = {"residual": 0.0, "active": 0.0, "n": 0, "plain": 0.0, "spliced": 0.0, "mean": 0.0, "zero": 0.0}
     total, squares, fired = torch.zeros(sae.d_in, dtype=torch.float64), 0.0, torch.zeros(sae.d_sae, dtype=torch.bool)
-    mean = _mean_state(model, module, ids)
-    splice = _Splice(module, sae, mean)
+    mean = _mean_state(model, hook, ids)
+    edits = {
+        "plain": {}, "spliced": {hook: lambda x: sae.decode(sae.encode(x.flatten(0, 1))).view_as(x)},
+        "mean": {hook: lambda x: mean.expand_as(x)}, "zero": {hook: torch.zeros_like},
+    }  # fmt: skip
     for begin in range(0, len(ids), 16):
         rows = ids[begin : begin + 16]
-        for how in ("plain", "spliced", "mean"):
-            with splice(how):
+        text = torch.ones_like(rows, dtype=torch.bool)
+        text[:, 0] = False
+        for how, edit in edits.items():
+            with intervene(model, edit, mask=text):
                 logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum")
             sums[how] += float(loss)
-        x = splice.seen
+        x = capture(model, [hook], rows)[hook][text]
         latents = sae.encode(x)
         sums["residual"] += float((x - sae.decode(latents)).double().square().sum())
         sums["active"] += int((latents > 0).sum())
@@ -73,56 +78,25 @@ def sae_figures(model: torch.nn.Module, sae: object, documents: list[np.ndarray]
         total += x.double().sum(0)
         squares += float(x.double().square().sum())
     variance = squares - float(total.square().sum()) / sums["n"]
-    plain, spliced, worst = (sums[how] / rows_tokens(ids) for how in ("plain", "spliced", "mean"))
+    plain, spliced, worst, zero = (sums[how] / rows_tokens(ids) for how in ("plain", "spliced", "mean", "zero"))
     return {
         "sae_tokens": sums["n"], "fvu": sums["residual"] / variance, "l0": sums["active"] / sums["n"],
         "share_silent_on_held_out": 1 - float(fired.float().mean()), "loss_nats": plain, "loss_spliced_nats": spliced,
-        "loss_mean_ablated_nats": worst, "loss_recovered": (worst - spliced) / (worst - plain),
+        "loss_mean_ablated_nats": worst, "loss_zero_ablated_nats": zero,
+        "loss_recovered": (worst - spliced) / (worst - plain),
+        "loss_recovered_from_zero": (zero - spliced) / (zero - plain),
     }  # fmt: skip
-
-
-class _Splice:
-    """Within `with splice(how)`, the module's output after BOS is left plain (and seen), reconstructed, or set to its mean."""
-
-    def __init__(self, module: torch.nn.Module, sae: object, mean: torch.Tensor) -> None:
-        self.module, self.sae, self.mean = module, sae, mean
-        self.seen = torch.zeros(0)
-
-    @contextmanager
-    def __call__(self, how: str) -> Iterator[None]:
-        def hook(_module: object, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> object:
-            hidden = output[0] if isinstance(output, tuple) else output
-            flat = hidden[:, 1:].reshape(-1, hidden.shape[-1])
-            if how == "plain":
-                self.seen = flat
-                return None
-            filled = self.sae.decode(self.sae.encode(flat)) if how == "spliced" else self.mean.expand_as(flat)
-            new = torch.cat([hidden[:, :1], filled.view_as(hidden[:, 1:])], dim=1)
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-        handle = self.module.register_forward_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 def rows_tokens(ids: torch.Tensor) -> int:
     return ids.shape[0] * (ids.shape[1] - 1)
 
 
-def _mean_state(model: torch.nn.Module, module: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    found: list[torch.Tensor] = []
-
-    def keep(_module: object, _inputs: object, output: object) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        found.append(hidden[:, 1:].reshape(-1, hidden.shape[-1]).mean(0))
-
-    handle = module.register_forward_hook(keep)
-    for begin in range(0, min(len(ids), 128), 16):
-        model(input_ids=ids[begin : begin + 16], use_cache=False)
-    handle.remove()
-    return torch.stack(found).mean(0)
+def _mean_state(model: torch.nn.Module, hook: Hookpoint, ids: torch.Tensor) -> torch.Tensor:
+    """The mean hidden state of the first 128 windows, without BOS."""
+    starts = range(0, min(len(ids), 128), 16)
+    states = [capture(model, [hook], ids[begin : begin + 16])[hook][:, 1:] for begin in starts]
+    return torch.cat(states).flatten(0, 1).mean(0)
 
 
 def dead_share(model: torch.nn.Module, sae: object, documents: list[np.ndarray], tokens: int) -> float:

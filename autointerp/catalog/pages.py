@@ -116,7 +116,8 @@ class Counts:
 class Conformance:
     """How the SAE behaved before the harvest: mean active features a token, the share of variance unexplained.
 
-    `problem` says what the conformance gate found grossly wrong, if it did.
+    `problem` says what the conformance gate found grossly wrong, if it did. The loss recovered is there where it was asked
+    for: relative to zero- and to mean-ablation, with the cross-entropies it is made from, or with why it has no value.
     """
 
     l0: float | None = None
@@ -124,6 +125,11 @@ class Conformance:
     fvu: float | None = None
     tokens: int | None = None
     problem: str | None = None
+    loss_recovered: float | None = None
+    loss_recovered_mean: float | None = None
+    loss_plain: float | None = None
+    loss_sae: float | None = None
+    loss_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +255,25 @@ def run_facts(connection: "duckdb.DuckDBPyConnection") -> RunFacts:
     texts = {name: _text(known.get(name)) for name in ("subject", "sae", "sae_format", "hookpoint", "corpus")}
     counted = ("tokens", "windows", "documents", "features", "window", "seed")
     numbers = {name: _whole(known.get(name)) for name in counted}
-    measured = {name: _number(gate.get(name)) for name in ("l0", "l0_expected", "fvu")}
-    fitted = Conformance(**measured, tokens=_whole(gate.get("tokens")), problem=_text(gate.get("problem")))
+    measured: dict[str, Any] = {name: _number(gate.get(name)) for name in ("l0", "l0_expected", "fvu")}
+    fitted = Conformance(
+        **measured, tokens=_whole(gate.get("tokens")), problem=_text(gate.get("problem")), **_loss_facts(gate)
+    )
     return replace(RunFacts(version=version, conformance=fitted, **texts), **numbers)  # type: ignore[arg-type]
+
+
+def _loss_facts(gate: dict[str, Any]) -> dict[str, Any]:
+    known = gate.get("loss")
+    loss = known if isinstance(known, dict) else {}
+    names = {
+        "loss_recovered": "recovered",
+        "loss_recovered_mean": "recovered_mean",
+        "loss_plain": "plain",
+        "loss_sae": "sae",
+    }
+    return {ours: _number(loss.get(theirs)) for ours, theirs in names.items()} | {
+        "loss_reason": _text(loss.get("reason"))
+    }
 
 
 def score_facts(connection: "duckdb.DuckDBPyConnection") -> ScoreFacts:

@@ -6,8 +6,10 @@ import click
 
 from autointerp import __version__
 from autointerp.cli.doctor import doctor
+from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
 from autointerp.cli.stages import explain, report, run, sample, score
+from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 
 __all__ = ["main"]
@@ -28,16 +30,17 @@ def cli() -> None:
         autointerp run --model MODEL --sae SAE --corpus texts.jsonl --out reports/mine
     with labels written and simulated by a language model:
         autointerp run … --explainer token_activation --provider openai --label-model NAME
-    then look:
+    then look, or try a text of your own:
         open reports/mine/report.html
         autointerp sql --out reports/mine "SELECT rank, title, score, lo FROM catalog LIMIT 20"
+        autointerp probe --out reports/mine --text "…"
 
     Each stage can be run by itself: sample, explain, score, report. Whatever is finished is kept: after an interruption,
     type the same command again.
     """
 
 
-for command in (run, sample, explain, score, report, sql, doctor):
+for command in (run, sample, explain, score, report, sql, probe, doctor):
     cli.add_command(command)
 
 
@@ -65,7 +68,7 @@ def main() -> None:
 
 
 def _stop(message: str, code: int) -> None:
-    click.echo(" ".join(message.split()), err=True)
+    click.echo(one_line(" ".join(message.split())), err=True)  # it may quote a file's name or a model's answer
     sys.exit(code)
 
 

@@ -114,7 +114,8 @@ def _fit(config: "Config") -> Iterator[str]:
         settings = PlanSettings(config.corpus.window - bos, 22_000, 8, config.seed, 1024)
         documents = open_corpus(config.corpus.source, config.corpus.text_field)
         plan = make_plan(documents, subject.tokenizer, Path(folder), settings, "doctor")
-        yield _described(check_conformance(Reader(subject, sae, hookpoint, prepend_bos=bos), plan, allow=False))
+        reader = Reader(subject, sae, hookpoint, prepend_bos=bos)
+        yield _described(check_conformance(reader, plan, allow=False, loss=config.sample.loss_recovered))
 
 
 def _described(found: Any) -> str:

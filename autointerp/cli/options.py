@@ -1,6 +1,6 @@
 """Options that the commands share, and the way from them to a configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ DEMO_FOLDER = Path("reports/demo")
 _FIELDS = {
     "model": "subject.model", "device": "subject.device", "dtype": "subject.dtype", "corpus": "corpus.source",
     "text_field": "corpus.text_field", "max_tokens": "corpus.max_tokens", "features": "sample.features",
+    "loss_recovered": "sample.loss_recovered",
     "explainer": "explain.explainer", "provider": "explain.provider", "label_model": "explain.model",
     "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",
     "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",
@@ -44,7 +45,7 @@ folder_options = _stack(
     click.option("--seed", type=int, help="Seed of every draw. [default: 0]"),
 )  # fmt: skip
 
-sample_options = _stack(
+subject_options = _stack(
     click.option("--model", metavar="PATH_OR_HUB_ID", help="The language model under study. [default: the embedded demo model]"),
     click.option("--sae", multiple=True, metavar="PATH_OR_HUB_ID",
                  help="The sparse autoencoder, in any known format; several are read in one pass. [default: the demo's]"),
@@ -52,13 +53,23 @@ sample_options = _stack(
                  help="Where the SAE reads: a module such as model.layers.2, or a TransformerLens name; for several SAEs one "
                       "for all, or one each. [default: as the SAE's files say]"),
     click.option("--sae-format", multiple=True, help="Name of the SAE's format, where its files do not tell."),
-    click.option("--corpus", metavar="SOURCE", help="stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME. "
-                                                    "[default: stdlib]"),
-    click.option("--text-field", help="Field or column that holds the text. [default: text]"),
-    click.option("--max-tokens", type=int, help="Stop after so many tokens of the corpus."),
-    click.option("--features", metavar="WHICH", help="all, ids and ranges such as 0-999,2048, or a file of them. [default: all]"),
+)  # fmt: skip
+
+machine_options = _stack(
     click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]"),
     click.option("--dtype", help="float32, bfloat16, float16, or auto. [default: auto]"),
+)
+
+sample_options = _stack(
+    subject_options,
+    click.option("--corpus", metavar="SOURCE", help="stdlib, a file or folder (.txt .json .jsonl .parquet), or hf:NAME. "
+                                                    "[default: stdlib]"),
+    click.option("--text-field", help="Field or column that holds the text, or a list of chat messages. [default: text]"),
+    click.option("--max-tokens", type=int, help="Stop after so many tokens of the corpus."),
+    click.option("--features", metavar="WHICH", help="all, ids and ranges such as 0-999,2048, or a file of them. [default: all]"),
+    click.option("--loss-recovered", is_flag=True, default=None, help="Measure how much of the model's loss the SAE's output "
+                                                                      "preserves. Can be asked for later, too."),
+    machine_options,
 )  # fmt: skip
 
 
@@ -100,9 +111,17 @@ score_options = _stack(
 )  # fmt: skip
 
 
-def _dictionaries(given: dict[str, Any]) -> dict[str, Any]:
+def overrides(settings: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the configuration that --set and the other options name; the latter win."""
+    named = dict(parse_setting(text) for text in settings) | _dictionaries(given)
+    return named | {
+        _FIELDS[name]: value for name, value in given.items() if value is not None and name not in _SAE_FIELDS
+    }
+
+
+def _dictionaries(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that --sae, --sae-format and --hookpoint set: of the one dictionary, or of it and the further ones."""
-    columns = {field: given.pop(option, ()) for option, field in _SAE_FIELDS.items()}
+    columns = {field: given.get(option, ()) for option, field in _SAE_FIELDS.items()}
     n = max(1, len(columns["path"]))
     for option, field in _SAE_FIELDS.items():
         if len(columns[field]) not in (0, 1, n):
@@ -127,18 +146,16 @@ def configure(
     """
     from autointerp.pipeline import saved_config
 
-    overrides = dict(parse_setting(text) for text in settings)
-    overrides |= _dictionaries(given)
-    overrides |= {_FIELDS[name]: value for name, value in given.items() if value is not None}
+    changed = overrides(settings, given)
     if (
         config_file is None
         and saved_config(out or DEMO_FOLDER) == {}
-        and not {"subject.model", "sae.path"} & overrides.keys()
+        and not {"subject.model", "sae.path"} & changed.keys()
     ):
         config_file = packaged("data") / "demo" / "demo.toml"
     if out is None:
-        config = load_config(config_file, overrides)
+        config = load_config(config_file, changed)
         if (config.subject.model, config.sae.path) != ("demo", "demo"):
             raise UserError("no run folder: name one with --out RUN_DIR, for instance --out reports/my-sae")
         out = DEMO_FOLDER
-    return load_config(config_file, overrides, base=saved_config(out)), out
+    return load_config(config_file, changed, base=saved_config(out)), out

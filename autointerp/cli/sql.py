@@ -1,13 +1,13 @@
 """The command `sql`: read-only queries over a run's catalog."""
 
 import csv
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from autointerp.cli.options import DEMO_FOLDER
+from autointerp.cli.terminal import json_line, one_line
 from autointerp.errors import UserError
 
 
@@ -47,18 +47,18 @@ def sql(query: str, out: Path, style: str) -> None:
         except (duckdb.Error, AttributeError) as error:
             raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
     if style == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(names)
-        writer.writerows(rows)
+        table = [tuple(names), *rows]
+        csv.writer(sys.stdout).writerows(_harmless(table) if sys.stdout.isatty() else table)
     elif style == "json":
         for row in rows:
-            click.echo(json.dumps(dict(zip(names, row, strict=True)), default=_plain, ensure_ascii=False))
+            click.echo(json_line(dict(zip(names, row, strict=True))))
     else:
         _print_table(names, rows)
 
 
-def _plain(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+def _harmless(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """Rows for a terminal; a file or another program gets them as they are."""
+    return [tuple(one_line(value) if isinstance(value, str) else value for value in row) for row in rows]
 
 
 def _print_table(names: list[str], rows: list[tuple[object, ...]]) -> None:
@@ -69,7 +69,7 @@ def _print_table(names: list[str], rows: list[tuple[object, ...]]) -> None:
     table = Table(box=None, pad_edge=False)
     for index, name in enumerate(names):
         numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(one_line(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))  # Text, not markup: a label may hold brackets
     Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200).print(table)
@@ -78,4 +78,4 @@ def _print_table(names: list[str], rows: list[tuple[object, ...]]) -> None:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("\n", "↵").replace("\t", "→")
+    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value))

@@ -13,6 +13,7 @@ from autointerp.cli.options import (
     sample_options,
     score_options,
 )
+from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 
 
@@ -162,7 +163,7 @@ def _print_ranking(out: Path) -> None:
         click.echo(f"shuffled labels, {facts['n_shuffled']:,}: median {_interval(facts, 'shuffled_median')}")
     click.echo("")
     for rank, feature, title, value, lo, hi in rows:
-        click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {title}")
+        click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")
     _warn_of_failures(out, "explanations")
     _warn_of_failures(out, "simulations")
 
@@ -180,4 +181,4 @@ def _warn_of_failures(out: Path, table: str) -> None:
             f"SELECT reason, count(*) FROM {table} WHERE status = 'failed' GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 3"
         )
     for reason, count in rows:
-        click.echo(f"{count:,} {table} failed: {reason}; run the same command again to retry them", err=True)
+        click.echo(f"{count:,} {table} failed: {one_line(reason)}; run the same command again to retry them", err=True)

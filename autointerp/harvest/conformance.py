@@ -3,19 +3,22 @@
 About 20 thousand tokens are encoded and decoded before a harvest. Two figures catch nearly every mistake of bias, scale,
 hookpoint, normalisation or transposition: the mean number of active features per token (L0), against the SAE's own k or l0
 where it is known, and the fraction of the hidden state's variance that the reconstruction leaves unexplained (FVU).
+On request the loss recovered as well (`loss.py`), which costs four full forward passes.
 """
 
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from autointerp.errors import UserError
 from autointerp.files import write_text
 from autointerp.harvest.forward import Reader
+from autointerp.harvest.loss import LossRecovered, measure_loss_recovered
 from autointerp.harvest.plan import Plan
 from autointerp.subject.windows import Windows
 
@@ -26,13 +29,17 @@ FVU_POOR = 0.5  # published SAEs leave 0.05 to 0.4 unexplained: worth a warning
 
 @dataclass(frozen=True, slots=True)
 class Conformance:
-    """Measured figures. `problem` says in one sentence what is grossly wrong, or is None. `fvu` None for transcoders."""
+    """Measured figures. `problem` says in one sentence what is grossly wrong, or is None. `fvu` None for transcoders.
+
+    `loss` is None where it was not asked for.
+    """
 
     l0: float
     l0_expected: float | None
     fvu: float | None
     tokens: int
     problem: str | None
+    loss: LossRecovered | None = None
 
 
 def measure_conformance(
@@ -75,25 +82,34 @@ def _problem(l0: float, expected: float | None, fvu: float | None) -> str | None
     return None
 
 
-def gate(readers: Sequence[Reader], plan: Plan, folder: Path, fingerprint: str, *, allow: bool) -> list[Conformance]:
+def gate(
+    readers: Sequence[Reader], plan: Plan, folder: Path, fingerprint: str, *, allow: bool, loss: bool = False
+) -> list[Conformance]:
     """`check_conformance` for every reader; what was measured is kept in `folder`, so that it is done once for a harvest."""
     path = folder / "conformance.json"
     with suppress(OSError, ValueError, TypeError, KeyError):  # none, or a damaged one: measured anew
         saved = json.loads(path.read_text(encoding="utf-8"))
         if saved["fingerprint"] == fingerprint:
-            kept = [Conformance(**facts) for facts in saved["found"]]
+            kept = [_from_facts(facts) for facts in saved["found"]]
             if allow or not any(one.problem for one in kept):
                 return kept
-    found = [check_conformance(reader, plan, allow=allow) for reader in readers]
+    found = [check_conformance(reader, plan, allow=allow, loss=loss) for reader in readers]
     write_text(path, json.dumps({"fingerprint": fingerprint, "found": [asdict(one) for one in found]}))
     return found
 
 
-def check_conformance(reader: Reader, plan: Plan, *, allow: bool) -> Conformance:
-    """Measure on the plan's first part, print, and stop on a gross mismatch unless `allow`."""
+def _from_facts(facts: dict[str, Any]) -> Conformance:
+    loss = facts.get("loss")
+    return Conformance(**facts | {"loss": loss and LossRecovered(**loss)})
+
+
+def check_conformance(reader: Reader, plan: Plan, *, allow: bool, loss: bool = False) -> Conformance:
+    """Measure on the plan's first part, print, and stop on a gross mismatch unless `allow`. `loss`: loss recovered, too."""
     import click
 
     found = measure_conformance(reader, plan.part(0))
+    if loss and (allow or not found.problem):
+        found = replace(found, loss=measure_loss_recovered(reader, plan.part(0)))
     click.echo(f"conformance: {describe(found)}", err=True)
     if found.fvu is not None and FVU_POOR < found.fvu <= FVU_LIMIT:
         click.echo(
@@ -108,5 +124,6 @@ def check_conformance(reader: Reader, plan: Plan, *, allow: bool) -> Conformance
 def describe(found: Conformance) -> str:
     """One line for people."""
     expected = "" if found.l0_expected is None else f" (expected {found.l0_expected:.1f})"
-    fvu = "not defined for a transcoder" if found.fvu is None else f"{found.fvu:.3f}"
-    return f"L0 {found.l0:.1f}{expected}, FVU {fvu}, over {found.tokens:,} tokens"
+    fvu = "not defined here" if found.fvu is None else f"{found.fvu:.3f}"
+    recovered = "" if found.loss is None else f"; {found.loss.describe()}"
+    return f"L0 {found.l0:.1f}{expected}, FVU {fvu}, over {found.tokens:,} tokens{recovered}"

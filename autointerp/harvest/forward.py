@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from autointerp.errors import DataError
 from autointerp.harvest.sketch import BatchWindows, Firings
+from autointerp.harvest.tokens import special_ids
 from autointerp.sae import SAE
 from autointerp.subject.hookpoints import Hookpoint, capture
 from autointerp.subject.model import Subject
@@ -33,7 +34,7 @@ class Reader:
     def __init__(self, subject: Subject, sae: SAE, hookpoint: Hookpoint, *, prepend_bos: bool) -> None:
         self.subject, self.sae, self.hookpoint = subject, sae, hookpoint
         self._bos = subject.tokenizer.bos_token_id if prepend_bos else None
-        self._special = np.array(sorted(subject.tokenizer.all_special_ids), dtype=np.int64)
+        self._special = np.array(sorted(special_ids(subject.tokenizer)), dtype=np.int64)
 
     def hidden(self, windows: Windows, begin: int, end: int) -> TokenRows:
         """Hidden states at the hookpoint of windows begin … end − 1."""

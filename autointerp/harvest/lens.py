@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-_CHUNK = 1024
+_CHUNK = 512
 
 
 def output_tokens(
@@ -25,50 +25,50 @@ def output_tokens(
     if head is None or head.weight.shape[1] != directions.shape[1]:
         return None
     unembedding = head.weight.detach().float().cpu() * _final_norm_weight(model, directions.shape[1])
-    parts = []
-    for begin in range(0, len(features), _CHUNK):
-        chunk = features[begin : begin + _CHUNK]
-        logits = directions[torch.from_numpy(chunk)].float().cpu() @ unembedding.T
-        for side, sign in (("promoted", 1.0), ("suppressed", -1.0)):
-            best = torch.topk(sign * logits, min(k, logits.shape[1]), dim=1)
-            parts.append(_token_rows(chunk, side, best.indices.numpy(), (sign * best.values).numpy()))
-    return pa.concat_tables(parts).sort_by([("feature_id", "ascending"), ("side", "ascending"), ("rank", "ascending")])
+    k = min(k, len(unembedding))
+    rows = directions[torch.from_numpy(features)].float().cpu()
+    sides = [_largest(rows, sign * unembedding, k) for sign in (1.0, -1.0)]
+    token, logit = (np.stack(both, axis=1) for both in zip(*sides, strict=True))  # [features, sides, k]
+    logit[:, 1] *= -1
+    n = len(features)
+    return pa.table({
+        "feature_id": np.repeat(features, 2 * k).astype(np.uint32),
+        "side": pa.array(np.tile(np.repeat(["promoted", "suppressed"], k), n)),
+        "rank": np.tile(np.arange(1, k + 1), 2 * n).astype(np.uint8),
+        "token": token.ravel().astype(np.uint32),
+        "logit": logit.ravel(),
+    })  # fmt: skip
 
 
 def neighbours(directions: torch.Tensor, features: NDArray[np.int64], k: int = 10) -> pa.Table:
     """The k features whose decoder directions have the largest cosine, as rows of the table `neighbours`."""
     unit = torch.nn.functional.normalize(directions.float().cpu(), dim=1)[torch.from_numpy(features)]
     k = min(k, len(features) - 1)
-    parts = []
-    for begin in range(0, len(features), _CHUNK):
-        cosine = unit[begin : begin + _CHUNK] @ unit.T
-        cosine[torch.arange(len(cosine)), torch.arange(begin, begin + len(cosine))] = -2.0  # not its own neighbour
-        best = torch.topk(cosine, k, dim=1)
-        count = len(cosine)
-        parts.append(
-            pa.table(
-                {
-                    "feature_id": np.repeat(features[begin : begin + count], k).astype(np.uint32),
-                    "rank": np.tile(np.arange(1, k + 1), count).astype(np.uint8),
-                    "neighbour_id": features[best.indices.numpy().ravel()].astype(np.uint32),
-                    "cosine": best.values.numpy().ravel(),
-                }
-            )
-        )
-    return pa.concat_tables(parts)
-
-
-def _token_rows(
-    features: NDArray[np.int64], side: str, tokens: NDArray[np.int64], logits: NDArray[np.float32]
-) -> pa.Table:
-    k = tokens.shape[1]
+    nearest, cosine = _largest(unit, unit, k, but_own=True)
     return pa.table({
         "feature_id": np.repeat(features, k).astype(np.uint32),
-        "side": pa.array([side] * (len(features) * k)),
         "rank": np.tile(np.arange(1, k + 1), len(features)).astype(np.uint8),
-        "token": tokens.ravel().astype(np.uint32),
-        "logit": logits.ravel(),
+        "neighbour_id": features[nearest.ravel()].astype(np.uint32),
+        "cosine": cosine.ravel(),
     })  # fmt: skip
+
+
+def _largest(
+    rows: torch.Tensor, columns: torch.Tensor, k: int, *, but_own: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Index and value [n, k] of the largest entries of rows · columnsᵀ; `but_own` leaves the diagonal out.
+
+    Everything is written into arrays made beforehand: small results between large ones would keep the memory of these.
+    """
+    index, value = np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
+    for begin in range(0, len(rows), _CHUNK):
+        end = min(begin + _CHUNK, len(rows))
+        products = rows[begin:end] @ columns.T
+        if but_own:
+            products[torch.arange(end - begin), torch.arange(begin, end)] = -torch.inf
+        best = torch.topk(products, k, dim=1)
+        index[begin:end], value[begin:end] = best.indices.numpy(), best.values.numpy()
+    return index, value
 
 
 def _final_norm_weight(model: nn.Module, width: int) -> torch.Tensor:

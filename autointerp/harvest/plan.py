@@ -9,10 +9,10 @@ splits, and which of them make the shared random pool. A part is the unit of wor
     plan/COMPLETE.json          counts, and the fingerprint of the settings
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,16 +24,9 @@ from numpy.typing import NDArray
 from autointerp.catalog.records import SPLITS
 from autointerp.errors import DataError, UserError
 from autointerp.files import read_marker, write_atomically, write_marker
+from autointerp.harvest.tokenise import Tokenizer, tokenised
 from autointerp.subject.documents import Document
 from autointerp.subject.windows import Windows, cut_document, join, pool_keys, split_of
-
-_TOKENISE_AT_ONCE = 64
-
-
-class Tokenizer(Protocol):
-    """What the plan needs of a Hugging Face tokenizer."""
-
-    def __call__(self, text: list[str], *, add_special_tokens: bool, **options: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +90,7 @@ def make_plan(
     for stale in folder.glob("*"):
         stale.unlink()
     writer = _Writer(folder, settings)
-    for document, tokens in _limited(_tokenised(documents, tokenizer), settings.max_tokens):
+    for document, tokens in tokenised(documents, tokenizer, settings.max_tokens):
         writer.add(document, tokens)
         progress(len(tokens))
     if writer.n_tokens == 0:
@@ -130,39 +123,6 @@ def _plan(folder: Path, facts: dict[str, Any]) -> Plan:
     )
 
 
-def _tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
-    batch: list[Document] = []
-
-    def encoded() -> Iterator[tuple[Document, list[int]]]:
-        ids = tokenizer([d.text for d in batch], add_special_tokens=False, split_special_tokens=True, verbose=False)[
-            "input_ids"
-        ]
-        return zip(batch, ids, strict=True)
-
-    for document in documents:
-        batch.append(document)
-        if len(batch) == _TOKENISE_AT_ONCE:
-            yield from encoded()
-            batch = []
-    if batch:
-        yield from encoded()
-
-
-def _limited(
-    tokenised: Iterator[tuple[Document, list[int]]], max_tokens: int | None
-) -> Iterator[tuple[Document, list[int]]]:
-    """Cut the stream after `max_tokens` tokens; the last document is shortened so that the count is exact."""
-    left = max_tokens
-    for document, tokens in tokenised:
-        if left is not None:
-            tokens = tokens[:left]
-            left -= len(tokens)
-        if tokens:
-            yield document, tokens
-        if left == 0:
-            return
-
-
 class _Writer:
     """Collects windows into parts and the facts about all of them."""
 
@@ -177,7 +137,7 @@ class _Writer:
         self._window_ids: list[NDArray[np.uint64]] = []
         self._per_split = np.zeros(len(SPLITS), np.int64)
 
-    def add(self, document: Document, tokens: list[int]) -> None:
+    def add(self, document: Document, tokens: NDArray[np.uint32]) -> None:
         if document.doc_id in self._seen:
             raise DataError(f"corpus: two documents are named {document.doc_id!r}; names must be unique")
         self._seen.add(document.doc_id)

@@ -20,7 +20,12 @@ from autointerp.resources import packaged
 
 # Raised when the sampling itself changes, so that an old run folder is not taken for a new one.
 _ALGORITHM = 2
-_VOLATILE = ("batch_windows", "allow_mismatch", "checkpoint_s")  # settings that the samples do not depend on
+_VOLATILE = (
+    "batch_windows",
+    "allow_mismatch",
+    "checkpoint_s",
+    "loss_recovered",
+)  # settings that the samples do not depend on
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,8 @@ def plan_fingerprint(config: Config, *, prepend_bos: bool) -> str:
 
 def _contents(given: str) -> str:
     """Names, sizes and times of the files behind a local path; nothing for what is no local path."""
+    if given.startswith("hf:"):  # a data set may be a local folder, too
+        given = given.split(":")[1]
     path = Path(given).expanduser()
     try:
         files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []

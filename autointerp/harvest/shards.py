@@ -13,6 +13,7 @@ is bounded, so what has been harvested is always a few folders, one for each tim
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from autointerp.harvest.keep import Rows
 from autointerp.harvest.sketch import Sketch, bin_of, split_cells
 
 _SPLIT_NAMES = pa.array(SPLITS)
+_ROW_GROUP = 1 << 16  # small enough for the merge to skip those of other features
 _KINDS = ["top", "band", "random"]
 _NAME = pa.dictionary(pa.int8(), pa.string())
 _CONTEXTS = pa.schema({
@@ -60,8 +62,9 @@ def finished_shards(root: Path, fingerprint: str) -> list[Shard]:
     found = []
     for folder in root.glob("*-*"):
         facts = read_marker(folder) or {}
-        if facts.get("fingerprint") == fingerprint:
-            found.append(Shard(int(facts["begin"]), int(facts["end"]), folder, int(facts["n_tokens"])))
+        with suppress(KeyError, TypeError, ValueError):  # a damaged marker marks nothing
+            if facts["fingerprint"] == fingerprint:
+                found.append(Shard(int(facts["begin"]), int(facts["end"]), folder, int(facts["n_tokens"])))
     chosen: list[Shard] = []
     for shard in sorted(found, key=lambda shard: (shard.begin, -shard.end)):
         if not chosen or shard.begin >= chosen[-1].end:
@@ -116,7 +119,7 @@ def _write_contexts(sketch: Sketch, path: Path) -> None:
     def write(partial: Path) -> None:
         with pq.ParquetWriter(partial, _CONTEXTS, compression="zstd", compression_level=1) as writer:
             for table in _contexts(sketch):
-                writer.write_table(table)
+                writer.write_table(table, row_group_size=_ROW_GROUP)
 
     write_atomically(path, write)
 

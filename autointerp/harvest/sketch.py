@@ -37,6 +37,11 @@ def peak_key(peak: NDArray[np.float32]) -> NDArray[np.uint64]:
     return np.uint64(0xFFFFFFFF) - bits.astype(np.uint64)
 
 
+def _short(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cut to the 24 digits of a float32: numbers so short are added without rounding, so that a batch's size does not show."""
+    return (value.view(np.uint64) & np.uint64(0xFFFFFFFFE0000000)).view(np.float64)
+
+
 @dataclass(frozen=True, slots=True)
 class Firings:
     """Activations of a batch of windows, sorted by (feature, window, position): nnz entries.
@@ -153,7 +158,7 @@ class Sketch:
         value = firings.value.astype(np.float64)
         self.n_tokens[features] += np.diff(np.append(starts, len(value)))
         self.total.add(features, np.add.reduceat(value, starts))
-        self.total_squares.add(features, np.add.reduceat(value * value, starts))
+        self.total_squares.add(features, np.add.reduceat(_short(value * value), starts))
         self.maximum[features] = np.maximum(self.maximum[features], np.maximum.reduceat(firings.value, starts))
         bucket = firings.position.astype(np.int64) * POSITION_BUCKETS // self.window
         cells = firings.feature.astype(np.int64) * POSITION_BUCKETS + bucket

@@ -92,20 +92,21 @@ def open_pass(runs: Sequence[Run], out: Path) -> "tuple[Pass, list[Conformance]]
     for run, reader in zip(runs, readers, strict=True):
         parse_features(
             run.config.sample.features, reader.sae.d_sae
-        )  # before the corpus is read: ids out of range end it here
+        )  # ids out of range end it before the corpus is read
     config = runs[0].config
     fingerprint = plan_fingerprint(config, prepend_bos=bool(readers[0].shift))
     out.mkdir(parents=True, exist_ok=True)
     with hold_lock(out / ".prepare", wait=True):
         plan = _plan(config, readers[0], out, fingerprint)
         harvest = Pass(runs, readers, plan, out / "shards", fingerprint)
-        found = gate(readers, plan, harvest.shards, harvest.fingerprint, allow=config.sample.allow_mismatch)
+        found = gate(readers, plan, harvest.shards, harvest.fingerprint, allow=config.sample.allow_mismatch,
+                     loss=config.sample.loss_recovered)  # fmt: skip
     return harvest, found
 
 
 def _plan(config: Config, reader: "Reader", out: Path, fingerprint: str) -> Plan:
     corpus, sample = config.corpus, config.sample
-    limit = getattr(reader.subject.model.config, "max_position_embeddings", None)
+    limit = getattr(reader.subject.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and corpus.window > limit:
         raise UserError(f"corpus.window = {corpus.window} is longer than the model's context of {limit} tokens; "
                         f"use --set corpus.window={limit} or less")  # fmt: skip
@@ -132,23 +133,28 @@ def _check_complete(harvest: "Pass", out: Path) -> None:
 
 def _merge(harvest: "Pass", index: int, conformance: "Conformance") -> None:
     """The catalog of one run, from the finished shards."""
+    from autointerp.harvest.cofiring import cofiring
     from autointerp.harvest.lens import neighbours, output_tokens
-    from autointerp.harvest.merge import merge_shards
+    from autointerp.harvest.merge import merge_shards, pool_firings
     from autointerp.harvest.tokens import vocabulary_table
 
     run, reader, features = harvest.runs[index], harvest.readers[index], harvest.features()[index]
-    model, directions = reader.subject.model, reader.sae.W_dec
+    model = reader.subject.model
     folders = [shard.folder / str(index) for shard in finished_shards(harvest.shards, harvest.fingerprint)]
     run.out.mkdir(parents=True, exist_ok=True)
     with progress("catalog", None, "features") as advance, Catalog.open(run.catalog, write=True) as catalog:
         with catalog.transaction():
             merge_shards(catalog, harvest.plan, folders, features, run.config.sample,
                          d_sae=reader.sae.d_sae)  # fmt: skip
-            catalog.insert("vocabulary", vocabulary_table(reader.subject.tokenizer, model.config.vocab_size))
-            lens = output_tokens(model, directions, features)
-            if lens is not None:
-                catalog.insert("output_tokens", lens)
-            catalog.insert("neighbours", neighbours(directions, features))
+            catalog.insert(
+                "vocabulary", vocabulary_table(reader.subject.tokenizer, model.config.get_text_config().vocab_size)
+            )
+            if reader.sae.decoder is not None:  # neurons stand for themselves: no direction of theirs is near another's
+                lens = output_tokens(model, reader.sae.decoder, features)
+                if lens is not None:
+                    catalog.insert("output_tokens", lens)
+                catalog.insert("neighbours", neighbours(reader.sae.decoder, features))
+            catalog.insert("cofiring", cofiring(*pool_firings(catalog, harvest.plan.window), features))
             facts = _facts(harvest, index, features, conformance)
             facts["flags"] = dict(
                 catalog.rows("SELECT coalesce(flag, 'usual'), count(*) FROM features GROUP BY ALL ORDER BY ALL")

@@ -1,11 +1,13 @@
 """The bytes behind every token of a Hugging Face tokenizer, for the catalog's vocabulary.
 
 `decode` of a single token loses what cannot stand alone: leading spaces, and pieces of a multi-byte character. So the bytes
-are read from the vocabulary itself, in the two schemes that models use: byte-level BPE, where each character of a token
-stands for a byte (GPT-2's table), and SentencePiece style, where "▁" is a space and "<0xE2>" a byte.
+are read from the vocabulary itself, in the two schemes that language models use: byte-level BPE, where each character of a token
+stands for a byte (GPT-2's table), and SentencePiece style, where "▁" is a space and "<0xE2>" a byte. A WordPiece vocabulary keeps
+no spaces: one is shown before every token that does not continue a word.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -29,27 +31,41 @@ def vocabulary_table(tokenizer: Any, size: int | None = None) -> pa.Table:
     })  # fmt: skip
 
 
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of all special tokens, those included that have no role of their own (turn marks of chat templates)."""
+    declared = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return frozenset(declared | set(tokenizer.all_special_ids))
+
+
 def token_bytes(tokenizer: Any, size: int | None = None) -> tuple[list[str], list[bytes]]:
     """Text and bytes of every token id. Ids without a token get a name and no bytes."""
     known = tokenizer.get_vocab()
     count = max(size or 0, max(known.values(), default=-1) + 1)
     texts = [f"<unused {token}>" for token in range(count)]
     pieces = [b""] * count
-    special = set(tokenizer.all_special_ids) | {
-        i for i, added in tokenizer.added_tokens_decoder.items() if added.special
-    }
-    added = set(tokenizer.added_tokens_decoder)
-    to_bytes = _byte_level if _is_byte_level(tokenizer) else _sentencepiece
+    special = special_ids(tokenizer)
+    literal = set(tokenizer.added_tokens_decoder) - _also_in_the_model(tokenizer)
+    to_bytes = _scheme(tokenizer)
     for text, token in known.items():
         texts[token] = text
         if token not in special:
-            pieces[token] = text.encode() if token in added else to_bytes(text)
+            pieces[token] = text.encode() if token in literal else to_bytes(text)
     return texts, pieces
 
 
-def _is_byte_level(tokenizer: Any) -> bool:
+def _also_in_the_model(tokenizer: Any) -> set[int]:
+    """Added tokens that the model's own vocabulary has as well, in its own scheme: Gemma's runs of spaces, "▁▁"."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend is not None and "ByteLevel" in repr(backend.decoder)
+    return set() if backend is None else set(backend.get_vocab(with_added_tokens=False).values())
+
+
+def _scheme(tokenizer: Any) -> Callable[[str], bytes]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return _sentencepiece
+    if "ByteLevel" in repr(backend.decoder) or "ByteLevel" in repr(backend.pre_tokenizer):
+        return _byte_level
+    return _wordpiece if type(backend.model).__name__ == "WordPiece" else _sentencepiece
 
 
 def _byte_level(text: str) -> bytes:
@@ -61,6 +77,10 @@ def _byte_level(text: str) -> bytes:
 def _sentencepiece(text: str) -> bytes:
     match = _BYTE_PIECE.fullmatch(text)
     return bytes([int(match[1], 16)]) if match else text.replace("▁", " ").encode()
+
+
+def _wordpiece(text: str) -> bytes:
+    return text.removeprefix("##").encode() if text.startswith("##") else f" {text}".encode()
 
 
 def _byte_table() -> dict[str, int]:

@@ -128,8 +128,21 @@ def _facts(run: pages.RunFacts) -> Iterator[Fact]:
     if gate.fvu is not None:
         measured = f"measured on {gate.tokens:,} tokens" if gate.tokens is not None else ""
         yield Fact("Variance unexplained", f"{gate.fvu:.3g}", measured)
+    yield from _loss_fact(gate)
     if run.seed is not None:
         yield Fact("Seed", str(run.seed), f"autointerp {visible(run.version)}" if run.version else "")
+
+
+def _loss_fact(gate: pages.Conformance) -> Iterator[Fact]:
+    if gate.loss_recovered is not None:
+        notes = ["against zeros in the hidden state's place"]
+        if gate.loss_recovered_mean is not None:
+            notes.append(f"{gate.loss_recovered_mean:.1%} against its mean")
+        if gate.loss_plain is not None and gate.loss_sae is not None:
+            notes.append(f"{gate.loss_plain:.3f} nats a token, {gate.loss_sae:.3f} with the SAE")
+        yield Fact("Loss recovered", f"{gate.loss_recovered:.1%}", "; ".join(notes))
+    elif gate.loss_reason:
+        yield Fact("Loss recovered", "undefined", visible(gate.loss_reason))
 
 
 def _tallies(counts: pages.Counts) -> Iterator[Fact]:

@@ -80,6 +80,8 @@ class SAE:
                 raise ValueError(f"an SAE with activation {self.activation!r} needs {name}")
         if self.k is not None and not 0 < self.k <= self.d_sae:
             raise ValueError(f"k is {self.k}, expected 1 to d_sae = {self.d_sae}")
+        if self.l0_expected is not None and not self.l0_expected > 0:
+            raise ValueError(f"the expected number of active features is {self.l0_expected}, expected more than 0")
         if self.activation == "groupmax" and self.k is not None and self.d_sae % self.k:
             raise ValueError(f"groupmax needs d_sae ({self.d_sae}) to be a multiple of k ({self.k})")
 

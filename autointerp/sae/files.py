@@ -1,27 +1,27 @@
-"""Reading weights and configs that strangers wrote: nothing is executed, and every complaint names the file and the
-key.
-
-`.pt` files are read with `weights_only=True`, `.npz` files with `allow_pickle=False`: a file that needs pickle is
-refused.
+"""Reading weights that strangers wrote: every tensor that is asked for is checked before it is used, and every complaint
+names the file and the key.
 """
 
-import json
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from autointerp.errors import DataError, UserError
+from autointerp.sae.archives import read_npz, read_safetensors, read_torch, safetensors_keys
+from autointerp.sae.configs import Config, as_integer, as_number, brief, read_config, some
+
+__all__ = [
+    "Config", "Weights", "full_path", "layer_in", "listing", "peek_keys", "read_config", "read_weights", "single_file",
+    "the_file",
+]  # fmt: skip
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin")
-_TORCH_ERRORS = (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 
 class Weights:
@@ -40,7 +40,7 @@ class Weights:
     def raw(self, key: str) -> Any:
         """What the file holds under `key`: a tensor of any type, a number, a string or a mapping."""
         if key not in self._tensors:
-            raise DataError(f"{self.path}: has no key {key!r}; it has {_some(self.keys())}")
+            raise DataError(f"{self.path}: has no key {key!r}; it has {some(self.keys())}")
         return self._tensors[key]
 
     def tensor(self, key: str) -> Tensor:
@@ -48,12 +48,33 @@ class Weights:
         found = self.raw(key)
         if not isinstance(found, Tensor):
             raise DataError(f"{self.path}: {key} is a {type(found).__name__}, expected a tensor")
-        found = found.detach().to(torch.float32)
+        self._check_storage(key, found)
+        try:
+            found = found.detach().to(torch.float32)
+        except (RuntimeError, NotImplementedError) as error:
+            raise DataError(f"{self.path}: {key} has dtype {found.dtype}, which cannot be read as float32") from error
         finite = torch.isfinite(found)
         if not finite.all():
             bad = int((~finite).sum())
             raise DataError(f"{self.path}: {key} has {bad} values that are NaN or infinite, expected finite numbers")
         return found
+
+    def _check_storage(self, key: str, found: Tensor) -> None:
+        """Floating-point numbers that are all there."""
+        if found.layout != torch.strided or found.is_meta or found.is_quantized:
+            raise DataError(f"{self.path}: {key} is a sparse, quantised or empty-handed tensor, expected a plain one")
+        if not found.is_floating_point():
+            raise DataError(
+                f"{self.path}: {key} has dtype {found.dtype}, expected floating-point numbers "
+                "(weights that were quantised to integers are not read)"
+            )
+        if found.numel() == 0:
+            raise DataError(f"{self.path}: {key} has shape {list(found.shape)}: it holds no numbers")
+        declared, held = found.numel() * found.element_size(), found.untyped_storage().nbytes()
+        if declared > held:
+            raise DataError(
+                f"{self.path}: {key} declares the shape {list(found.shape)}, {declared} bytes, but holds {held}"
+            )
 
     def vector(self, key: str, length: int | None = None) -> Tensor:
         """A vector, of the given length if any."""
@@ -86,73 +107,34 @@ class Weights:
 
     def integer(self, key: str) -> int:
         """A whole number, stored as a scalar tensor or as a number."""
+        value = self._scalar(key)
+        found = as_integer(value)
+        if found is None:
+            raise DataError(f"{self.path}: {key} is {brief(value)}, expected a whole number")
+        return found
+
+    def number(self, key: str) -> float:
+        """A finite number, stored as a scalar tensor or as a number."""
+        value = self._scalar(key)
+        found = as_number(value)
+        if found is None:
+            raise DataError(f"{self.path}: {key} is {brief(value)}, expected a finite number")
+        return found
+
+    def _scalar(self, key: str) -> Any:
         found = self.raw(key)
-        value = found.item() if isinstance(found, Tensor) and found.numel() == 1 else found
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-            raise DataError(f"{self.path}: {key} is {value!r}, expected a whole number")
-        return int(value)
+        plain = isinstance(found, Tensor) and found.numel() == 1 and found.layout == torch.strided and not found.is_meta
+        return found.item() if plain else found
+
+    def section(self, key: str) -> "Weights":
+        """A nested dictionary of tensors."""
+        found = self.raw(key)
+        if not isinstance(found, Mapping):
+            raise DataError(f"{self.path}: {key} is a {type(found).__name__}, expected a dictionary")
+        return Weights(self.path, {str(name): value for name, value in found.items()})
 
     def wrong_shape(self, key: str, found: Tensor, expected: str) -> DataError:
         return DataError(f"{self.path}: {key} has shape {list(found.shape)}, expected {expected}")
-
-
-class Config:
-    """A JSON or YAML object. `get` is for what may be missing, `need` for what may not."""
-
-    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
-        self.path = path
-        self.values = values
-
-    def get(self, key: str, default: Any = None) -> Any:
-        found = self.values.get(key)
-        return default if found is None else found
-
-    def need(self, key: str) -> Any:
-        if self.values.get(key) is None:
-            raise DataError(f"{self.path}: has no key {key!r}; it has {_some(sorted(self.values))}")
-        return self.values[key]
-
-    def integer(self, key: str) -> int:
-        value = self.need(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-            raise DataError(f"{self.path}: {key} is {value!r}, expected a whole number")
-        return int(value)
-
-    def text(self, key: str) -> str | None:
-        value = self.get(key)
-        return value if isinstance(value, str) else None
-
-    def section(self, key: str) -> "Config":
-        """A nested object; an empty one where it is missing."""
-        found = self.get(key, {})
-        if not isinstance(found, Mapping):
-            raise DataError(f"{self.path}: {key} is a {type(found).__name__}, expected an object")
-        return Config(self.path, found)
-
-
-def read_config(path: Path, *, optional: bool = False) -> Config:
-    """Read a `.json`, `.yaml` or `.yml` file that holds an object. Missing and optional: an empty Config."""
-    if not path.is_file():
-        if optional:
-            return Config(path, {})
-        raise DataError(f"{path}: there is no such file, expected this format's config")
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else _parse_yaml(text)
-    except ValueError as error:
-        raise DataError(f"{path}: is not a valid {path.suffix[1:].upper()} file: {_one_line(error)}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: holds a {type(found).__name__}, expected an object")
-    return Config(path, found)
-
-
-def _parse_yaml(text: str) -> Any:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(error) from error
 
 
 def read_weights(path: Path) -> Weights:
@@ -160,9 +142,9 @@ def read_weights(path: Path) -> Weights:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file, expected this format's weights")
     if path.suffix == ".safetensors":
-        return Weights(path, _read_safetensors(path))
+        return Weights(path, read_safetensors(path))
     if path.suffix == ".npz":
-        return Weights(path, _read_npz(path))
+        return Weights(path, read_npz(path))
     if path.suffix in _TORCH_SUFFIXES:
         return Weights(path, read_torch(path))
     raise DataError(f"{path}: is a {path.suffix or 'nameless'} file, expected .safetensors, .npz, .pt or .pth")
@@ -171,57 +153,10 @@ def read_weights(path: Path) -> Weights:
 def peek_keys(path: Path) -> frozenset[str]:
     """The names of the tensors in a file, without reading them. Empty for files that are of no known kind."""
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as opened:
-                return frozenset(opened.keys())
-        except (SafetensorError, OSError) as error:
-            raise _damaged(path, error) from error
+        return safetensors_keys(path)
     if path.suffix in _TORCH_SUFFIXES:
         return frozenset(read_torch(path, mmap=zipfile.is_zipfile(path)))
     return frozenset()
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read_npz(path: Path) -> dict[str, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as opened:
-            return {key: torch.from_numpy(np.atleast_1d(opened[key])) for key in opened.files}
-    except ValueError as error:
-        raise DataError(f"{path}: holds pickled Python objects, expected plain arrays: it was not read") from error
-    except (OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def read_torch(path: Path, *, mmap: bool = False) -> dict[str, Any]:
-    """The dictionary in a `.pt` file, on the CPU. Anything but tensors and plain values is refused (DataError)."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path}: holds pickled Python objects, expected a dictionary of tensors: it was not read, because reading "
-            "it would run code. Save the state_dict alone, or convert the file to safetensors"
-        ) from error
-    except _TORCH_ERRORS as error:
-        raise _damaged(path, error) from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: holds a {type(found).__name__}, expected a dictionary of tensors")
-    return {str(key): value for key, value in found.items()}
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    kind = path.suffix[1:]
-    return DataError(f"{path}: is not a whole {kind} file ({_one_line(error)}): download or copy it again")
 
 
 def single_file(path: Path, *suffixes: str) -> Path | None:
@@ -251,20 +186,13 @@ def listing(path: Path) -> str:
     """What is in a folder, for messages."""
     if path.is_file():
         return f"the file {path.name}"
+    if not path.is_dir():
+        return f"{path.name}, which is neither a file nor a folder"
     names = sorted(child.name + ("/" if child.is_dir() else "") for child in path.iterdir())
-    return _some(names) if names else "an empty folder"
+    return some(names) if names else "an empty folder"
 
 
 def layer_in(text: str) -> int | None:
     """The layer that a name such as `layer_12`, `layers.3.mlp` or `resid_post_layer_2` speaks of."""
     found = re.search(r"layers?[._-]?(\d+)", text)
     return int(found.group(1)) if found else None
-
-
-def _some(names: list[str], most: int = 12) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown}, … ({len(names)} in all)" if len(names) > most else shown or "nothing"
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

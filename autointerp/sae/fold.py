@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from autointerp.sae.canonical import SAE
@@ -14,6 +15,7 @@ def fold_decoder_norm(sae: SAE, *, threshold_folded: bool) -> SAE:
     """
     assert sae.encoder is not None and sae.decoder is not None
     norm = sae.decoder.norm(dim=1)
+    length = torch.where(norm > 0, norm, 1.0)  # a dead feature's decoder may be zero, and stays so
     threshold = sae.threshold
     if threshold is not None and not threshold_folded:
         threshold = threshold * norm
@@ -21,7 +23,7 @@ def fold_decoder_norm(sae: SAE, *, threshold_folded: bool) -> SAE:
         sae,
         encoder=sae.encoder * norm[:, None],
         b_enc=sae.b_enc * norm,
-        decoder=sae.decoder / norm[:, None],
+        decoder=sae.decoder / length[:, None],
         threshold=threshold,
     )
 

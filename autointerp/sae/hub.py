@@ -13,7 +13,9 @@ from autointerp.errors import UserError
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 _TIMEOUT_S = 20.0
-_NOT_WEIGHTS = ("sparsity.safetensors", "optimizer", "examples.safetensors", "training_state")
+# Large, and of no use here.
+_LEFT_OUT = ("optimizer", "examples.safetensors", "training_state")
+_NOT_WEIGHTS = (*_LEFT_OUT, "sparsity.safetensors", "W_dec_")
 _HUB_ID = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<early>[^/@]+))?(?:/(?P<inside>[^@]*[^@/]))?/?(?:@(?P<late>[^@]+))?"
 )
@@ -46,10 +48,11 @@ def locate(source: str) -> Path:
     hub_id = parse_hub_id(source)
     if hub_id is None:
         raise UserError(f"{source}: no such file or folder, and not a hub id (org/repo[/folder][@revision])")
-    return _download(hub_id)
+    return download(hub_id)
 
 
-def _download(hub_id: HubId) -> Path:
+def download(hub_id: HubId) -> Path:
+    """The folder or file that a hub id means, on this machine. Raises UserError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -120,9 +123,14 @@ def choose_files(hub_id: HubId, files: list[str]) -> list[str]:
     if len(saes) > 1:
         name = f"{hub_id.repo}/{inside}".rstrip("/")
         raise UserError(f"{name}: holds {len(saes)} SAEs; add one to the id: {_examples(saes)}")
+    # A layer of a cross-layer transcoder is two files, found under the name of the first.
+    below += [two for name in below if (two := name.replace("W_enc_", "W_dec_")) in files and two not in below]
     above = {str(folder) for name in below for folder in PurePosixPath(name).parents}
     configs = [name for name in files if name.endswith(_CONFIG_SUFFIXES) and str(PurePosixPath(name).parent) in above]
-    return sorted({*below, *configs})
+    wanted = [
+        name for name in below if not (name.endswith(WEIGHT_SUFFIXES) and any(part in name for part in _LEFT_OUT))
+    ]
+    return sorted({*wanted, *configs})
 
 
 def _saes(files: list[str]) -> list[str]:

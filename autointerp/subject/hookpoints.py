@@ -207,7 +207,7 @@ def capture(
         if hookpoint in found:
             return
         # A later module may write into the tensor; the last one that is needed has no later module.
-        tensor = _as_tokens(hookpoint, value, input_ids)
+        tensor = as_tokens(hookpoint, value, *input_ids.shape)
         found[hookpoint] = tensor if len(found) + 1 == len(wanted) else tensor.clone()
         if len(found) == len(wanted):
             raise _Captured
@@ -241,10 +241,8 @@ def _hooks(model: nn.Module, hookpoints: Iterable[Hookpoint], keep: Any) -> Iter
 
 def _input_hook(hookpoint: Hookpoint, keep: Any) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        value = kwargs.get("hidden_states")
-        if value is None:
-            value = next((one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
-        keep(hookpoint, value)
+        place = input_place(args, kwargs)
+        keep(hookpoint, None if place is None else args[place] if isinstance(place, int) else kwargs[place])
 
     return hook
 
@@ -257,9 +255,16 @@ def _output_hook(hookpoint: Hookpoint, keep: Any) -> Any:
     return hook
 
 
-def _as_tokens(hookpoint: Hookpoint, value: Any, input_ids: Tensor) -> Tensor:
-    """[B, T, d] of what a module was given or gave."""
-    batch, length = input_ids.shape
+def input_place(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | str | None:
+    """Which of a module's arguments holds the activations: a position or a name; None if no tensor is there."""
+    if kwargs.get("hidden_states") is not None:
+        return "hidden_states"
+    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    return next((place for place, one in places if isinstance(one, Tensor)), None)
+
+
+def as_tokens(hookpoint: Hookpoint, value: Any, batch: int, length: int) -> Tensor:
+    """[B, T, d] of what a module was given or gave; a view where the layout allows one. Raises UserError."""
     if isinstance(value, Tensor) and value.is_floating_point():
         if value.shape[:2] == (batch, length):
             return value.flatten(2)

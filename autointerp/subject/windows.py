@@ -51,7 +51,7 @@ def window_ids(doc_id: str, starts: NDArray[np.uint32]) -> NDArray[np.uint64]:
     return mix(starts.astype(np.uint64) ^ mix(np.asarray(stable_hash("window", doc_id), dtype=np.uint64)))
 
 
-def cut_document(doc: int, doc_id: str, tokens: Sequence[int], length: int, seed: int) -> Windows:
+def cut_document(doc: int, doc_id: str, tokens: Sequence[int] | NDArray[np.uint32], length: int, seed: int) -> Windows:
     """Cut one document's tokens into windows of `length` tokens; the last keeps what remains."""
     starts = np.arange(0, len(tokens), length, dtype=np.uint32)
     offsets = np.append(starts.astype(np.int64), len(tokens))

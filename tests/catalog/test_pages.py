@@ -114,6 +114,23 @@ def test_facts_of_the_wrong_type_count_as_absent(empty: duckdb.DuckDBPyConnectio
     assert pages.run_facts(empty) == pages.RunFacts(documents=12, version="0.1.0")
 
 
+def test_the_loss_recovered_is_read_from_the_facts(empty: duckdb.DuckDBPyConnection) -> None:
+    loss = {
+        "recovered": 0.9,
+        "recovered_mean": None,
+        "plain": 2.0,
+        "sae": 2.1,
+        "zero": 3.0,
+        "reason": "so",
+        "tokens": 5,
+    }
+    stage = {"stage": "sample", "fingerprint": "f", "config": "{}", "version": "0.1.0",
+             "facts": json.dumps({"conformance": {"l0": 3.0, "loss": loss}})}  # fmt: skip
+    insert(empty, "stages", [stage])
+    expected = pages.Conformance(l0=3.0, loss_recovered=0.9, loss_plain=2.0, loss_sae=2.1, loss_reason="so")
+    assert pages.run_facts(empty).conformance == expected
+
+
 def test_facts_overlay_the_configuration(empty: duckdb.DuckDBPyConnection) -> None:
     stage = {"stage": "sample", "fingerprint": "f", "version": "0.1.0",
              "config": '{"seed": 3, "window": 128}', "facts": '{"window": 64}'}  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from autointerp.catalog.pages import BIN_WIDTH, Conformance, Counts, FailureRow, RunFacts, ScoreBin, ScoreFacts
 from autointerp.report.distribution import UPPER, WIDTH, draw
-from autointerp.report.summary import _warnings, read_metric, signed, summarise
+from autointerp.report.summary import _facts, _warnings, read_metric, signed, summarise
 
 COUNTS = Counts(
     n_features=100, n_labelled=99, n_scored=98, n_undefined=1, n_score_failed=0, n_dead=1, n_rare=0, n_dense=0,
@@ -63,6 +63,23 @@ def test_labels_no_better_than_the_lexicon_are_counted() -> None:
 )
 def test_a_poor_fit_of_the_sae_is_warned_of(gate: Conformance, word: str) -> None:
     assert word in _say(RunFacts(conformance=gate))
+
+
+def test_the_loss_recovered_is_a_fact_where_it_was_measured() -> None:
+    def fact(**loss: object) -> list[tuple[str, str]]:
+        run = RunFacts(conformance=Conformance(31.0, 32.0, 0.2, 20000, **loss))
+        return [(f.value, f.note) for f in _facts(run) if f.name == "Loss recovered"]
+
+    assert fact() == []
+    measured = {"loss_recovered": 0.984, "loss_recovered_mean": 0.97, "loss_plain": 3.053, "loss_sae": 3.13}
+    assert fact(**measured) == [
+        (
+            "98.4%",
+            "against zeros in the hidden state's place; 97.0% against its mean; 3.053 nats a token, 3.130 with the SAE",
+        )
+    ]
+    assert fact(loss_recovered=0.5) == [("50.0%", "against zeros in the hidden state's place")]
+    assert fact(loss_reason="no hook\x1b") == [("undefined", "no hook⟨U+001B⟩")]
 
 
 def test_failures_are_counted_in_one_sentence() -> None:

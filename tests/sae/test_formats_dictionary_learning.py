@@ -134,6 +134,14 @@ def test_a_threshold_that_was_never_set_is_plain_relu(write: Write, draw: Draw) 
     assert torch.allclose(sae.encode(x), p.relu(), atol=1e-5)
 
 
+def test_an_interrupted_run_may_have_set_no_threshold_and_no_norm(write: Write, draw: Draw) -> None:
+    w, _ = case("MatryoshkaBatchTopKSAE", draw)
+    w["threshold"] = torch.tensor(-1.0)
+    write("sae/config.json", config("MatryoshkaBatchTopKSAE"))
+    sae, x = load_sae(write("sae/ae.pt", {"step": 1, "ae": w, "norm_factor": None}).parent), draw(9, D)
+    assert torch.allclose(sae.encode(x), ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("trainer", "io", "hook"),
     [

@@ -64,8 +64,20 @@ def test_sparsify_groupmax_and_signed(write: Write, draw: Draw) -> None:
     write("embed_tokens/cfg.json", {"d_in": D, "k": 4, "num_latents": F, "signed": True})
     assert load_sae(sae.source).activation == "abstopk"
     write("embed_tokens/cfg.json", {"d_in": D, "k": 4, "num_latents": F, "activation": "softmax"})
-    with pytest.raises(DataError, match="activation is 'softmax', expected topk or groupmax"):
+    with pytest.raises(DataError, match="activation is 'softmax', expected one of topk, groupmax"):
         load_sae(sae.source)
+
+
+def test_sparsify_skip_connection_that_is_not_there(write: Write, draw: Draw) -> None:
+    write("layers.5.mlp/cfg.json", {"d_in": D, "k": 4, "num_latents": F, "transcode": True, "skip_connection": True})
+    with pytest.raises(DataError, match=r"no key 'W_skip', but cfg\.json says skip_connection"):
+        load_sae(write("layers.5.mlp/sae.safetensors", sparsify(draw)).parent)
+
+
+def test_an_expected_l0_of_nothing_is_refused(write: Write, draw: Draw) -> None:
+    write("a/config.json", {"architecture": "jump_relu", "l0": 0})
+    with pytest.raises(DataError, match=r"not a sound gemma_scope_2 SAE: the expected number of active features is 0"):
+        load_sae(write("a/params.safetensors", gemma_2(draw)).parent)
 
 
 def test_sparsify_in_a_folder_of_another_name_knows_no_hook(write: Write, draw: Draw) -> None:
@@ -146,8 +158,16 @@ def test_gemma_scope_2_transcoder(write: Write, draw: Draw) -> None:
     ("folder", "hook_in", "hook_out"),
     [
         ("resid_post/layer_3_width_16k_l0_small", "model.layers.3.output", "model.layers.3.output"),
-        ("mlp_out_all/layer_3_width_16k_l0_small", "blocks.3.hook_mlp_out", "blocks.3.hook_mlp_out"),
-        ("attn_out_all/layer_3_width_16k_l0_small", "blocks.3.hook_attn_out", "blocks.3.hook_attn_out"),
+        (
+            "mlp_out_all/layer_3_width_16k_l0_small",
+            "model.layers.3.post_feedforward_layernorm.output",
+            "model.layers.3.post_feedforward_layernorm.output",
+        ),
+        (
+            "attn_out_all/layer_3_width_16k_l0_small",
+            "model.layers.3.self_attn.o_proj.input",
+            "model.layers.3.self_attn.o_proj.input",
+        ),
         (
             "transcoder/layer_3_width_16k_l0_small",
             "model.layers.3.pre_feedforward_layernorm.output",
@@ -165,6 +185,56 @@ def test_gemma_scope_2_of_another_architecture(write: Write, draw: Draw) -> None
     write("a/config.json", {"architecture": "relu"})
     with pytest.raises(DataError, match="architecture is 'relu', expected jump_relu"):
         load_sae(write("a/params.safetensors", gemma_2(draw)).parent)
+
+
+@pytest.mark.parametrize(
+    ("folder", "config", "hook", "transcoder"),
+    [
+        # A config that names no output module is an SAE's, whatever the folder would have said.
+        ("attn_out/layer_3_width_16k", {"hf_hook_point_in": "model.layers.3.self_attn.o_proj.input"}, None, False),
+        ("somewhere/sae", {"hf_hook_point_in": "model.layers.3.output", "hf_hook_point_out": None}, None, False),
+        ("somewhere/sae", {"hf_hook_point_in": "a.output", "type": "transcoder"}, None, True),
+        ("somewhere/sae", {"hf_hook_point_in": "a.output", "hf_hook_point_out": "b.output"}, "b.output", True),
+    ],
+)
+def test_gemma_scope_2_configs_that_say_half(
+    folder: str, config: dict[str, Any], hook: str | None, transcoder: bool, write: Write, draw: Draw
+) -> None:
+    write(f"{folder}/config.json", config | {"architecture": "jump_relu"})
+    sae = load_sae(write(f"{folder}/params.safetensors", gemma_2(draw)).parent)
+    expected_out = hook or (None if transcoder else config["hf_hook_point_in"])
+    assert (sae.hook_in, sae.hook_out, sae.transcoder) == (config["hf_hook_point_in"], expected_out, transcoder)
+
+
+@pytest.mark.parametrize(
+    ("repository", "model"),
+    [
+        ("models--google--gemma-scope-2-4b-it", "google/gemma-3-4b-it"),
+        ("gemma-scope-2-270m-pt", "google/gemma-3-270m"),
+        ("another", None),
+    ],
+)
+def test_gemma_scope_2_names_its_model(repository: str, model: str | None, write: Write, draw: Draw) -> None:
+    folder = write(f"{repository}/resid_post/layer_3_width_16k_l0_small/params.safetensors", gemma_2(draw)).parent
+    assert load_sae(folder).model_name == model
+
+
+def test_gemma_scope_2_affine_skip_that_is_not_there(write: Write, draw: Draw) -> None:
+    write("a/config.json", {"architecture": "jump_relu", "affine_connection": True})
+    with pytest.raises(DataError, match=r"no key 'affine_skip_connection', but config\.json says affine_connection"):
+        load_sae(write("a/params.safetensors", gemma_2(draw)).parent)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "shape"),
+    [("crosscoder/layer_3/params", "w_enc", (3, D, F)), ("clt/width_262k/params_layer_1", "w_dec", (F, 4, D))],
+)
+def test_gemma_scope_2_crosscoders_are_refused(
+    file: str, key: str, shape: tuple[int, ...], write: Write, draw: Draw
+) -> None:
+    path = write(f"{file}.safetensors", gemma_2(draw) | {key: draw(*shape)})
+    with pytest.raises(DataError, match=f"{key} has a matrix for every layer: a crosscoder or a cross-layer transc"):
+        load_sae(path)
 
 
 # --- Llama Scope ---------------------------------------------------------------------------------------------------
@@ -225,6 +295,28 @@ def test_llama_scope_variants_are_refused(option: dict[str, Any], write: Write, 
 
 def openai(draw: Draw) -> dict[str, Any]:
     return {"pre_bias": draw(D), "latent_bias": draw(F), "encoder.weight": draw(F, D), "decoder.weight": draw(D, F)}
+
+
+def test_openai_topk_normalises_its_input(write: Write, draw: Draw) -> None:
+    w, x = openai(draw), 3 * draw(9, D) + 1
+    state = {"activation": "TopK", "activation_state_dict": {"k": 4, "postact_fn": "ReLU"}}
+    sae = load_sae(write("resid_post_attn_v5_32k/autoencoders/6.pt", w | state))
+    u = (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5)
+    f = topk((u - w["pre_bias"]) @ w["encoder.weight"].T + w["latent_bias"], 4)
+    assert torch.allclose(sae.encode(x), f, atol=1e-4)
+    out = (f @ w["decoder.weight"].T + w["pre_bias"]) * x.std(1, keepdim=True) + x.mean(1, keepdim=True)
+    assert torch.allclose(sae.decode(f, x), out, atol=1e-3)
+    assert (sae.hook_in, sae.l0_expected) == ("blocks.6.hook_resid_mid", 4)
+
+
+def test_a_folder_of_files_names_them(write: Write, draw: Draw) -> None:
+    for layer in (0, 1):
+        folder = write(f"qwen/layer{layer}.sae.pt", qwen(draw)).parent
+        write(f"saes/resid_post_mlp/{layer}.pt", openai(draw))
+    with pytest.raises(UserError, match=r"holds some: give one of \S*/layer0\.sae\.pt, \S*/layer1\.sae\.pt$"):
+        load_sae(folder)
+    with pytest.raises(UserError, match=r"holds some: give one of \S*/resid_post_mlp/0\.pt, \S*/resid_post_mlp/1\.pt$"):
+        load_sae(folder.parent / "saes")
 
 
 def test_openai_relu_has_no_input_norm(write: Write, draw: Draw) -> None:
@@ -325,10 +417,24 @@ def test_neurons(draw: Draw) -> None:
     assert (sae.hook_in, sae.d_in, sae.d_sae) == ("model.layers.2.mlp.down_proj:in", 6, 6)
 
 
-@pytest.mark.parametrize("text", ["neurons:6", "neurons:a:b", "neurons:a:0", "neurons:"])
+@pytest.mark.parametrize(
+    "text", ["neurons:6", "neurons:a:b", "neurons:a:0", "neurons:", "neurons:a:²", "neurons:a:99999999999"]
+)
 def test_neurons_that_are_not_described(text: str) -> None:
     with pytest.raises(UserError, match="expected neurons:HOOKPOINT:WIDTH"):
         load_sae(text)
+
+
+def test_random_directions_as_dense_as_a_dictionary(draw: Draw) -> None:
+    sae, x = load_sae("random:d_in=32,d_sae=500,k=7,seed=1"), draw(9, 32)
+    f = sae.encode(x)
+    assert torch.equal((f != 0).sum(1), torch.full((9,), 7))
+    assert torch.allclose(f, topk(x @ sae.W_dec.T, 7), atol=1e-5)
+    assert (sae.l0_expected, sae.k) == (7.0, 7)
+
+
+def test_the_controls_have_no_reconstruction_to_judge() -> None:
+    assert load_sae("neurons:a:6").transcoder and load_sae("random:d_in=4,d_sae=4,k=1").transcoder
 
 
 def test_random_directions_are_the_same_everywhere(draw: Draw) -> None:
@@ -351,6 +457,9 @@ def test_random_directions_are_the_same_everywhere(draw: Draw) -> None:
     [
         "random:128", "random:d_in=128", "random:d_in=128,d_sae=8", "random:d_in=a,d_sae=8,threshold=1",
         "random:d_in=0,d_sae=8,threshold=1", "random:d_in=8,d_sae=8,threshold=-1", "random:d_in=8,d_sae=8,width=1",
+        "random:d_in=8,d_sae=8,k=2,threshold=1", "random:d_in=8,d_sae=8,k=0", "random:d_in=8,d_sae=8,k=9",
+        "random:d_in=8,d_sae=8,k=2,k=3", "random:d_in=99999999,d_sae=99999999,k=2", "random:d_in=-1,d_sae=-1,threshold=1",
+        "random:d_in=8,d_sae=8,threshold=nan", "random:d_in=8,d_sae=8,k=1,seed=-1",
     ],
 )  # fmt: skip
 def test_random_directions_that_are_not_described(text: str) -> None:

@@ -145,6 +145,73 @@ def test_run_time_norms(folder: Callable[..., Path], draw: Draw, norm: str) -> N
     assert sae.input_norm == norm
 
 
+def test_the_input_scale_leaves_a_threshold_as_it_is(folder: Callable[..., Path], draw: Draw) -> None:
+    """The threshold is in the units of the scaled inputs, as the activations are."""
+    w, x, s = tensors(draw) | {"threshold": draw(F).abs()}, draw(9, D), 2.5
+    cfg = nested("jumprelu", normalize_activations="expected_average_only_in")
+    p = pre(x * s, w)
+    sae = load_sae(folder(cfg, w, activation_scaler={"scaling_factor": s, "has_whitening": False}))
+    assert torch.allclose(sae.encode(x), p.relu() * (p > w["threshold"]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scaler", "message"),
+    [
+        ({"scaling_factor": 2.0, "has_whitening": True}, "has_whitening is true: whitened inputs are not supported"),
+        ({"scaling_factor": -2.0}, "scaling_factor is -2.0, expected a positive number"),
+        ({"scaling_factor": "2"}, "scaling_factor is '2', expected a finite number"),
+        ({"scaling_factor": None}, r"no file gives the scale: write \{\"scaling_factor\": s\} to activation_scaler"),
+    ],
+)
+def test_scalers_that_cannot_be_applied(
+    scaler: dict[str, Any], message: str, folder: Callable[..., Path], draw: Draw
+) -> None:
+    cfg = nested("standard", normalize_activations="expected_average_only_in")
+    with pytest.raises(DataError, match=message):
+        load_sae(folder(cfg, tensors(draw), activation_scaler=scaler))
+
+
+def test_a_decoder_of_zeros_is_not_divided_by(folder: Callable[..., Path], draw: Draw) -> None:
+    w, x = tensors(draw), draw(9, D)
+    w["W_dec"][5] = 0
+    sae = load_sae(folder(nested("topk", k=3, rescale_acts_by_decoder_norm=True), w))
+    values, index = (pre(x, w) * w["W_dec"].norm(dim=1)).topk(3)
+    f = torch.zeros(9, F).scatter(1, index, values.relu())
+    assert torch.allclose(sae.encode(x), f, atol=1e-4)
+    unit = torch.nn.functional.normalize(w["W_dec"], dim=1)
+    assert torch.allclose(sae.decode(f), f @ unit + w["b_dec"], atol=1e-4)
+
+
+def test_an_ordinary_threshold_is_scaled_by_the_decoders_norms(folder: Callable[..., Path], draw: Draw) -> None:
+    w, x = tensors(draw) | {"threshold": draw(F).abs()}, draw(9, D)
+    p, n = pre(x, w), w["W_dec"].norm(dim=1)
+    sae = load_sae(folder(nested("jumprelu", rescale_acts_by_decoder_norm=True), w))
+    assert torch.allclose(sae.encode(x), (p * n).relu() * (p > w["threshold"]), atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["hook_head_index", "hook_point_head_index", "metadata"])
+def test_an_sae_on_one_head_is_refused(where: str, folder: Callable[..., Path], draw: Draw) -> None:
+    cfg = nested("standard", metadata={"hook_head_index": 0}) if where == "metadata" else flat() | {where: 0}
+    with pytest.raises(DataError, match="hook_head_index is 0: the SAE reads one attention head"):
+        load_sae(folder(cfg, tensors(draw)))
+
+
+def test_a_skip_connection_that_is_not_there(folder: Callable[..., Path], draw: Draw) -> None:
+    with pytest.raises(DataError, match="no key 'W_skip', expected with architecture 'skip_transcoder'"):
+        load_sae(folder(nested("skip_transcoder", d_out=D), tensors(draw)))
+
+
+def test_a_transcoder_is_found_by_hugging_face_names(folder: Callable[..., Path], draw: Draw) -> None:
+    names = {"hf_hook_name": "model.layers.1.mlp.input", "hf_hook_name_out": "model.layers.1.mlp.output"}
+    sae = load_sae(folder(nested("transcoder", d_out=D, metadata=names | {"hook_name_out": "b"}), tensors(draw)))
+    assert (sae.hook_in, sae.hook_out) == tuple(names.values())
+
+
+def test_gated_with_decoder_norms_is_refused(folder: Callable[..., Path], draw: Draw) -> None:
+    with pytest.raises(DataError, match="rescale_acts_by_decoder_norm is True, expected false with architecture gated"):
+        load_sae(folder(nested("gated", rescale_acts_by_decoder_norm=True), tensors(draw)))
+
+
 def test_jumprelu_and_log_threshold(folder: Callable[..., Path], draw: Draw) -> None:
     w, x, threshold = tensors(draw), draw(9, D), draw(F).abs()
     p = pre(x, w)

@@ -51,6 +51,11 @@ LLAMA = [f"L{i}R-8x/{name}" for i in (1, 2) for name in ("hyperparams.json", "ch
         ("run/trainer_0", LEARNING, ["run/trainer_0/ae.pt", "run/trainer_0/config.json"]),
         ("L2R-8x", LLAMA, ["L2R-8x/checkpoints/final.safetensors", "L2R-8x/hyperparams.json"]),
         ("layer_7/width_16k/average_l0_80", GEMMA, ["layer_7/width_16k/average_l0_80/params.npz"]),
+        (
+            "g",
+            ["g/params.safetensors", "g/examples.safetensors", "g/config.json"],
+            ["g/config.json", "g/params.safetensors"],
+        ),
         ("", ["a.pth", "README.md"], ["README.md", "a.pth"]),
         (
             "",

@@ -38,7 +38,7 @@ def _load(path: Path) -> SAE:
         transcoder=True,
         hook_in=_hook(file, config.text("feature_input_hook")),
         hook_out=_hook(file, config.text("feature_output_hook")),
-        model_name=config.text("model_name"),
+        model_name=config.note("model_name"),
         **_activation(weights, config, d_sae),
     )
 

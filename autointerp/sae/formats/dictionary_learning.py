@@ -11,6 +11,7 @@ from typing import Any
 from autointerp.errors import DataError
 from autointerp.sae import SAEFormat, sae_formats
 from autointerp.sae.canonical import SAE, Activation
+from autointerp.sae.configs import some
 from autointerp.sae.files import Config, Weights, peek_keys, read_config, read_weights, single_file, the_file
 
 _LINEAR = {"encoder.weight", "decoder.weight"}
@@ -30,7 +31,7 @@ _SITES = {
 
 
 def _detect(path: Path) -> bool:
-    if (path / "ae.pt").is_file() or path.name == "ae.pt":
+    if (path / "ae.pt").is_file() or (path.name == "ae.pt" and path.is_file()):
         return True
     found = single_file(path, ".pt")
     if found is None:
@@ -45,7 +46,7 @@ def _load(path: Path) -> SAE:
     norm_factor = 1.0
     if "ae" in weights:
         norm_factor = _norm_factor(weights)
-        weights = Weights(file, weights.raw("ae"))
+        weights = weights.section("ae")
     config = _config(file.parent)
     name = config.section("trainer").text("dict_class") or _class_by_keys(weights)
     if name not in _READERS:
@@ -62,8 +63,12 @@ def _config(folder: Path) -> Config:
 
 
 def _norm_factor(weights: Weights) -> float:
-    found = weights.raw("norm_factor")
-    return 1.0 if found is None else float(found)
+    if "norm_factor" not in weights or weights.raw("norm_factor") is None:
+        return 1.0  # the run did not normalise its inputs
+    factor = weights.number("norm_factor")
+    if factor <= 0:
+        raise DataError(f"{weights.path}: norm_factor is {factor}, expected a positive number")
+    return factor
 
 
 def _class_by_keys(weights: Weights) -> str:
@@ -72,27 +77,28 @@ def _class_by_keys(weights: Weights) -> str:
         if keys >= needed:
             return name
     raise DataError(
-        f"{weights.path}: there is no config.json, and the tensors ({', '.join(weights.keys())}) do not tell the class "
-        "(AutoEncoderTopK and BatchTopKSAE have the same): put the run's config.json beside the file"
+        f"{weights.path}: no config.json beside it names the dict_class of its trainer, and the tensors "
+        f"({some(weights.keys())}) do not tell the class (AutoEncoderTopK and BatchTopKSAE have the same): put the run's "
+        "config.json beside the file"
     )
 
 
 def _origin(config: Config) -> dict[str, Any]:
     """Where the SAE reads and what it was trained on."""
     trainer, buffer = config.section("trainer"), config.section("buffer")
-    hook = _hook(trainer, buffer.get("io", "out"))
+    hook = _hook(trainer, buffer.text("io") or "out")
     return {
-        "l0_expected": trainer.get("k") or trainer.get("target_l0"),
+        "l0_expected": trainer.optional_number("k") or trainer.optional_number("target_l0"),
         "hook_in": hook,
         "hook_out": hook,
-        "context_size": buffer.get("ctx_len"),
-        "model_name": trainer.text("lm_name"),
+        "context_size": buffer.optional_integer("ctx_len"),
+        "model_name": trainer.note("lm_name"),
     }
 
 
 def _hook(trainer: Config, io: str) -> str | None:
     """`submodule_name` is a site and a layer ("resid_post_layer_2") or the path of a module."""
-    name, layer = trainer.text("submodule_name"), trainer.get("layer")
+    name, layer = trainer.text("submodule_name"), trainer.optional_integer("layer")
     if name is None:
         return None
     site = name.removesuffix(f"_layer_{layer}")

@@ -14,6 +14,7 @@ from autointerp.sae import SAEFormat, sae_formats
 from autointerp.sae.canonical import SAE
 
 _SYNTAX = "neurons:HOOKPOINT:WIDTH"
+_MOST = 1 << 24  # far beyond any layer: a slip of the keyboard must not fill the memory
 
 
 def _detect(path: Path) -> bool:
@@ -22,7 +23,7 @@ def _detect(path: Path) -> bool:
 
 def _load(path: Path) -> SAE:
     hook, _, width = str(path).removeprefix("neurons:").rpartition(":")
-    if not hook or not width.isdigit() or int(width) == 0:
+    if not hook or not width.isdecimal() or not 1 <= int(width) <= _MOST:
         raise UserError(f"{path}: expected {_SYNTAX}, for example neurons:model.layers.2.mlp.down_proj:in:352")
     size = int(width)
     return SAE(
@@ -31,6 +32,7 @@ def _load(path: Path) -> SAE:
         b_enc=torch.zeros(size),
         decoder=None,
         b_dec=torch.zeros(size),
+        transcoder=True,  # the negative side is not there to be reconstructed: no reconstruction is to be judged
         hook_in=hook,
         hook_out=hook,
     )

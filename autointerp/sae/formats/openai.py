@@ -10,6 +10,7 @@ from typing import Any
 from autointerp.errors import DataError
 from autointerp.sae import SAEFormat, sae_formats
 from autointerp.sae.canonical import SAE
+from autointerp.sae.configs import brief
 from autointerp.sae.files import Weights, full_path, peek_keys, read_weights, single_file, the_file
 
 _HOOKS = {
@@ -42,15 +43,15 @@ def _load(path: Path) -> SAE:
 
 
 def _activation(weights: Weights) -> dict[str, Any]:
-    name = weights.raw("activation") if "activation" in weights else "ReLU"
-    if name == "ReLU":
+    name = weights.raw("activation") if "activation" in weights else "ReLU"  # the library's own default
+    if isinstance(name, str) and name == "ReLU":
         return {"activation": "relu"}
-    if name != "TopK":
-        raise DataError(f"{weights.path}: activation is {name!r}, expected ReLU or TopK")
-    state = Weights(weights.path, weights.raw("activation_state_dict"))
+    if not isinstance(name, str) or name != "TopK":
+        raise DataError(f"{weights.path}: activation is {brief(name)}, expected ReLU or TopK")
+    state = weights.section("activation_state_dict")
     after = state.raw("postact_fn") if "postact_fn" in state else "ReLU"
-    if after != "ReLU":
-        raise DataError(f"{weights.path}: activation_state_dict.postact_fn is {after!r}, expected ReLU")
+    if not isinstance(after, str) or after != "ReLU":
+        raise DataError(f"{weights.path}: activation_state_dict.postact_fn is {brief(after)}, expected ReLU")
     k = state.integer("k")
     return {"activation": "topk", "k": k, "l0_expected": k, "input_norm": "layer_norm"}
 

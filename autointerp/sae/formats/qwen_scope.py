@@ -35,13 +35,13 @@ def _load(path: Path) -> SAE:
         l0_expected=k,
         hook_in=hook,
         hook_out=hook,
-        model_name=config.text("base_model"),
+        model_name=config.note("base_model"),
     )
 
 
 def _k(file: Path, config: Config) -> int:
     """From the config, or from the repository's name (…-L0_100)."""
-    if config.get("k") is not None:
+    if config.has("k"):
         return config.integer("k")
     found = re.search(r"L0_(\d+)", str(full_path(file).parent))
     if found is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from autointerp.errors import DataError
 from autointerp.sae import SAEFormat, sae_formats
 from autointerp.sae.canonical import SAE, Activation
-from autointerp.sae.files import full_path, read_config, read_weights
+from autointerp.sae.files import Config, full_path, read_config, read_weights
 
 _MODULE = re.compile(r"(embed_tokens|embed_in|wte|[A-Za-z_]\w*(\.\w+)+)")
 
@@ -23,12 +23,14 @@ def _load(path: Path) -> SAE:
     run = read_config(path.parent / "config.json", optional=True)
     d_in = cfg.integer("d_in")
     # 0 and absent both mean: by the expansion factor.
-    d_sae = int(cfg.get("num_latents", 0)) or d_in * cfg.integer("expansion_factor")
-    transcode = bool(cfg.get("transcode", False))
+    d_sae = cfg.optional_integer("num_latents") or d_in * cfg.integer("expansion_factor")
+    transcode = cfg.flag("transcode")
+    if cfg.flag("skip_connection") and "W_skip" not in weights:
+        raise DataError(f"{weights.path}: has no key 'W_skip', but {cfg.path.name} says skip_connection")
     name = full_path(path).name
     module = name if _MODULE.fullmatch(name) else None
     return SAE(
-        activation=_activation(cfg.get("activation", "topk"), bool(cfg.get("signed", False)), cfg.path),
+        activation=_activation(cfg),
         encoder=weights.matrix("encoder.weight", d_sae, d_in),
         b_enc=weights.vector("encoder.bias", d_sae),
         decoder=weights.matrix("W_dec", d_sae, d_in),
@@ -40,18 +42,16 @@ def _load(path: Path) -> SAE:
         l0_expected=cfg.integer("k"),
         hook_in=f"{module}:in" if module and transcode else module,
         hook_out=module,
-        context_size=run.get("ctx_len"),
-        dataset=run.text("dataset"),
-        model_name=run.text("model"),
+        context_size=run.optional_integer("ctx_len"),
+        dataset=run.note("dataset"),
+        model_name=run.note("model"),
     )
 
 
-def _activation(name: str, signed: bool, path: Path) -> Activation:
-    if name == "groupmax":
+def _activation(cfg: Config) -> Activation:
+    if cfg.choice("activation", "topk", ("topk", "groupmax")) == "groupmax":
         return "groupmax"
-    if name != "topk":
-        raise DataError(f"{path}: activation is {name!r}, expected topk or groupmax")
-    return "abstopk" if signed else "topk"
+    return "abstopk" if cfg.flag("signed") else "topk"
 
 
 sae_formats.register("sparsify")(SAEFormat("a folder with cfg.json and sae.safetensors", _detect, _load))
