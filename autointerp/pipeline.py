@@ -3,6 +3,7 @@
 RUN_DIR/config.json       the resolved configuration, taken up by later commands on the same folder
 RUN_DIR/plan/             the corpus, tokenised and cut into windows
 RUN_DIR/shards/           parts of the harvest, until they are in the catalog
+RUN_DIR/workers/          what the workers of an engine report, while they are at work or after one has failed
 RUN_DIR/journal/          every answer of a language model
 RUN_DIR/catalog.duckdb    the catalog
 RUN_DIR/report.html       the report

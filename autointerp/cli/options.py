@@ -72,10 +72,25 @@ sample_options = _stack(
     machine_options,
 )  # fmt: skip
 
+
+def _parse_engine_options(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Values are read as those of --set are, but dates and times stay text: `slurm_time=04:00:00`."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, plain = text.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{text!r}: expected KEY=VALUE, such as slurm_partition=gpu")
+        value = parse_setting(text)[1]
+        found[key.strip()] = value if isinstance(value, bool | int | float | str | list | dict) else plain.strip()
+    return found
+
+
 engine_options = _stack(
     click.option("--engine", default="here", metavar="NAME",
                  help="Where the harvest is done: here, processes, slurm or ray. [default: here]"),
     click.option("--workers", type=click.IntRange(1), help="Workers of the engine. [default: the engine's choice]"),
+    click.option("--engine-option", "engine_options", multiple=True, metavar="KEY=VALUE", callback=_parse_engine_options,
+                 help="An option of the engine, such as slurm_partition=gpu or address=auto; see docs/scaling.md."),
 )  # fmt: skip
 
 model_options = _stack(

@@ -32,7 +32,7 @@ def _parse_shard(context: click.Context, option: click.Parameter, text: str | No
 @engine_options
 @model_options
 @score_options
-def run(engine: str, workers: int | None, **options: Any) -> None:
+def run(engine: str, workers: int | None, engine_options: dict[str, Any], **options: Any) -> None:
     """Sample, explain, score, rank and report: the whole job, in one folder.
 
     Without options it labels the embedded demo SAE. A stage that is complete is left alone, so the same command goes on
@@ -43,7 +43,7 @@ def run(engine: str, workers: int | None, **options: Any) -> None:
 
     config, out = configure(**options)
     with run_folder(out):
-        reports = run_all(config, out, engine=engine, workers=workers)
+        reports = run_all(config, out, engine=engine, workers=workers, engine_options=engine_options)
     for one, path in zip(runs_of(config, out), reports, strict=True):
         _print_ranking(one.out)
         click.echo(
@@ -58,7 +58,9 @@ def run(engine: str, workers: int | None, **options: Any) -> None:
 @click.option("--shard", metavar="I/N", callback=_parse_shard,
               help="Harvest only the I-th of N shares, beside other processes that share the folder; when all are done, the "
                    "same command without --shard merges them.")  # fmt: skip
-def sample(engine: str, workers: int | None, shard: tuple[int, int] | None, **options: Any) -> None:
+def sample(
+    engine: str, workers: int | None, engine_options: dict[str, Any], shard: tuple[int, int] | None, **options: Any
+) -> None:
     """Run the model over the corpus and keep, for every feature, exact counts and its top, banded and random contexts.
 
     Several --sae are read in one pass; each gets a run folder of its own below --out.
@@ -72,13 +74,15 @@ def sample(engine: str, workers: int | None, shard: tuple[int, int] | None, **op
 
     config, out = configure(**options)
     if shard is not None:
+        if engine != "here" or workers or engine_options:
+            raise UserError("--shard harvests in this process; leave out --engine, --workers and --engine-option")
         from autointerp.harvest.stage import sample_shard
 
         with run_folder(out, shared=True):
             click.echo(sample_shard(config, out, *shard))
         return
     with run_folder(out):
-        found = sample_stage(config, out, engine=engine, workers=workers)
+        found = sample_stage(config, out, engine=engine, workers=workers, engine_options=engine_options)
     for facts in found:
         flags = ", ".join(f"{count:,} {flag}" for flag, count in facts["flags"].items())
         click.echo(f"{facts['sae']} at {facts['hookpoint']}: {facts['features']:,} features over {facts['tokens']:,} tokens "

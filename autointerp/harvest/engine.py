@@ -4,12 +4,13 @@ A worker is given the configuration, the folder and a share of the parts; it wri
 engine only starts workers and waits: it needs no protocol, no state and no cluster of its own.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from autointerp.config import Config
+from autointerp.errors import UserError
 from autointerp.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,12 +21,16 @@ Advance = Callable[[int, str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done: all parts of `harvest` that are missing, by `workers` processes (None: the engine's choice)."""
+    """What is to be done: all parts of `harvest` that are missing, by `workers` processes (None: the engine's choice).
+
+    `options`: those of --engine-option, which the engine has checked.
+    """
 
     config: Config
     out: Path
     harvest: "Pass"
     workers: int | None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -33,8 +38,24 @@ class Engine(Protocol):
 
     help: str  # one sentence for --help
 
+    def check(self, workers: int | None, options: Mapping[str, Any]) -> None:
+        """Before anything is loaded. Raises UserError for options that it does not have, or a package that is missing."""
+
     def run(self, job: Job, advance: Advance) -> None:
         """Return when every worker has ended. `advance(tokens, note)` shows progress. Raises UserError when workers failed."""
+
+
+def check_options(engine: str, options: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    """Raise UserError for options that are not `known` (name → "text", "count" ≥ 1, or "amount" ≥ 0)."""
+    for name, value in options.items():
+        if name not in known:
+            there = f"there are: {', '.join(known)}" if known else "it has none"
+            raise UserError(f"--engine {engine} has no option {name!r}; {there}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if known[name] == "count" and not (isinstance(value, int) and number and value >= 1):
+            raise UserError(f"--engine-option {name}={value}: expected a whole number from 1, such as {name}=4")
+        if known[name] == "amount" and not (number and value >= 0):
+            raise UserError(f"--engine-option {name}={value}: expected a number from 0, such as {name}=1")
 
 
 engines: Registry[Engine] = Registry("engine", "autointerp.harvest.engines")

@@ -5,7 +5,7 @@ so does a worker of a cluster: all of them run the missing parts.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     from autointerp.harvest.passes import Pass
 
 
-def sample(config: Config, out: Path, *, engine: str = "here", workers: int | None = None) -> list[dict[str, Any]]:
+def sample(
+    config: Config, out: Path, *, engine: str = "here", workers: int | None = None,
+    engine_options: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Run the stage in the folder `out`; returns each run's facts. Nothing is done, and nothing imported, if it is complete.
 
-    `engine` says where the work is done, `workers` by how many processes. Raises UserError for settings that do not fit
-    each other or the folder, when the conformance gate fails, and when workers have failed.
+    `engine` says where the work is done, `workers` by how many processes; `engine_options` are the engine's own.
+    Raises UserError for settings that do not fit each other or the folder, when the conformance gate fails, and when workers
+    have failed.
     """
     runs = runs_of(config, out)
     facts = [run.facts() for run in runs]
@@ -42,13 +46,14 @@ def sample(config: Config, out: Path, *, engine: str = "here", workers: int | No
         return done
     from autointerp.harvest.engine import Job, engines
 
-    chosen = engines.get(engine)
+    chosen, options = engines.get(engine), engine_options or {}
+    chosen.check(workers, options)
     harvest, conformance = open_pass(runs, out)
     shards = finished_shards(harvest.shards, harvest.fingerprint)
     if missing_parts(harvest.plan.n_parts, shards):
         before = sum(shard.n_tokens for shard in shards)
         with progress("harvest", harvest.plan.n_tokens, "tokens", done=before) as advance:
-            chosen.run(Job(config, out, harvest, workers), advance)
+            chosen.run(Job(config, out, harvest, workers, options), advance)
     _check_complete(harvest, out)
     for index, known in enumerate(facts):
         if known is None:

@@ -1,7 +1,10 @@
 """The harvest in this very process."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from autointerp.errors import UserError
-from autointerp.harvest.engine import Advance, Job, engines
+from autointerp.harvest.engine import Advance, Job, check_options, engines
 from autointerp.harvest.shards import finished_shards, missing_parts
 
 
@@ -10,11 +13,12 @@ class Here:
 
     help = "in this process"
 
+    def check(self, workers: int | None, options: Mapping[str, Any]) -> None:
+        check_options("here", options, {})
+        if workers not in (None, 1):
+            raise UserError(f"--workers {workers}: one process has one worker; add --engine processes, slurm or ray")
+
     def run(self, job: Job, advance: Advance) -> None:
-        if job.workers not in (None, 1):
-            raise UserError(
-                f"--workers {job.workers}: one process has one worker; add --engine processes, slurm or ray"
-            )
         harvest = job.harvest
         harvest.harvest(
             missing_parts(harvest.plan.n_parts, finished_shards(harvest.shards, harvest.fingerprint)), advance
