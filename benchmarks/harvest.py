@@ -7,7 +7,7 @@
     python benchmarks/harvest.py --memory                          peak memory at 200,000 and 1,000,000 tokens
     python benchmarks/harvest.py --scaling                         tokens × features × shards
 
-On the same windows, in turn, CPU seconds of the process, medians of the repeats after one round to warm up:
+On the same windows, in turn, CPU seconds of the process, medians of the repeats, after a small round to warm up:
 - *full*: forward pass through the whole model without its unembedding, then the encoder, ReLU and top-k as a dense loop does it;
 - *bare*: the same with the forward pass stopped at the hookpoint: the least that any harvest must do;
 - *harvest*: from the plan's tokens to the finished catalog: sketches, shard on disk, merge, descriptors; and apart from it
@@ -127,14 +127,11 @@ def compare(folder: Path, latents: int | None, tokens: int, repeats: int) -> Non
     config = configured(folder, latents)
     [reader] = open_readers([Run(config, folder)])
     plan = make_window_plan(config, reader, folder, tokens)
+    one_round(config, folder, reader, make_window_plan(config, reader, folder, 20_000))  # to warm up
     seconds: dict[str, list[float]] = {}
-    for index in range(repeats + 1):  # the first round warms up
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            times = {"full": cpu(lambda: loop(reader, plan, whole_model=True)),
-                     "bare": cpu(lambda: loop(reader, plan, whole_model=False)),
-                     **harvest(Run(config, Path(scratch) / "run"), reader, plan)}  # fmt: skip
-        for name, value in times.items():
-            seconds.setdefault(name, []).extend([value] if index else [])
+    for _ in range(repeats):
+        for name, value in one_round(config, folder, reader, plan).items():
+            seconds.setdefault(name, []).append(value)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = statistics.median(h / b for h, b in zip(seconds["harvest"], seconds["bare"], strict=True))
     to_full = statistics.median(h / f for h, f in zip(seconds["harvest"], seconds["full"], strict=True))
@@ -148,6 +145,13 @@ def compare(folder: Path, latents: int | None, tokens: int, repeats: int) -> Non
         print(f"| {name} | {value:.2f} | {tokens / value:,.0f} | {value / medians['bare']:.2f} |")
     print(f"\nharvest / bare {ratio:.2f}, harvest / full {to_full:.2f} (medians of the ratios within a round); "
           f"catalog {medians['bytes'] / 1000:.1f} KB a feature", flush=True)  # fmt: skip
+
+
+def one_round(config: Config, folder: Path, reader: Reader, plan: Plan) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        full = cpu(lambda: loop(reader, plan, whole_model=True))
+        bare = cpu(lambda: loop(reader, plan, whole_model=False))
+        return {"full": full, "bare": bare, **harvest(Run(config, Path(scratch) / "run"), reader, plan)}
 
 
 def cpu(work: Callable[[], None]) -> float:
