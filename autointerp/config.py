@@ -87,6 +87,8 @@ class SampleConfig(_Section):
     """Uniformly drawn windows kept for each band, shared out over the splits in the same way."""
     pool: int = Field(default=512, ge=8, le=65535)
     """Windows of the shared uniform random pool; silent contexts come from it."""
+    max_norm: float | None = Field(default=None, gt=0)
+    """Leave out tokens whose hidden state is longer than this: attention sinks. doctor shows how long they are."""
     batch_windows: int = Field(default=32, ge=1)
     """Windows a forward pass; more need more memory, the result is the same."""
     part_windows: int = Field(default=512, ge=1)

@@ -24,6 +24,7 @@ from autointerp.subject.windows import Windows
 
 L0_RANGE = (0.5, 1.5)  # × the expected L0 (sae-formats.md, Rules)
 FVU_LIMIT = 1.0  # worse than predicting the mean: certainly wrong
+SINK = 10.0  # × the median length of a hidden state: far out of what SAEs are trained on
 FVU_POOR = 0.5  # published SAEs leave 0.05 to 0.4 unexplained: worth a warning
 
 
@@ -31,7 +32,7 @@ FVU_POOR = 0.5  # published SAEs leave 0.05 to 0.4 unexplained: worth a warning
 class Conformance:
     """Measured figures. `problem` says in one sentence what is grossly wrong, or is None. `fvu` None for transcoders.
 
-    `loss` is None where it was not asked for.
+    `loss` is None where it was not asked for. `norm_median` and `norm_max` are of the hidden states' lengths.
     """
 
     l0: float
@@ -40,6 +41,8 @@ class Conformance:
     tokens: int
     problem: str | None
     loss: LossRecovered | None = None
+    norm_median: float | None = None
+    norm_max: float | None = None
 
 
 def measure_conformance(
@@ -51,6 +54,7 @@ def measure_conformance(
     residual = 0.0
     total = torch.zeros(sae.d_in, dtype=torch.float64)
     squares = torch.zeros(sae.d_in, dtype=torch.float64)
+    norms = []
     is_transcoder = sae.transcoder
     for begin in range(0, len(windows), batch_windows):
         hidden = reader.hidden(windows, begin, min(begin + batch_windows, len(windows))).hidden
@@ -59,6 +63,7 @@ def measure_conformance(
         x = hidden.double().cpu()
         total += x.sum(0)
         squares += x.square().sum(0)
+        norms.append(x.norm(dim=1))
         if not is_transcoder:
             residual += float((x - sae.decode_sparse(found, len(hidden), hidden).double().cpu()).square().sum())
         seen += len(hidden)
@@ -69,7 +74,9 @@ def measure_conformance(
     l0 = active / seen
     fvu = None if is_transcoder or variance <= 0 else residual / variance
     expected = None if sae.l0_expected is None else float(sae.l0_expected)
-    return Conformance(l0, expected, fvu, seen, _problem(l0, expected, fvu))
+    lengths = torch.cat(norms) if norms else torch.zeros(1)
+    median, longest = (float(lengths.median()), float(lengths.max())) if len(lengths) else (None, None)
+    return Conformance(l0, expected, fvu, seen, _problem(l0, expected, fvu), norm_median=median, norm_max=longest)
 
 
 def _problem(l0: float, expected: float | None, fvu: float | None) -> str | None:
@@ -115,6 +122,10 @@ def check_conformance(reader: Reader, plan: Plan, *, allow: bool, loss: bool = F
         click.echo(
             "warning: most of the variance is unexplained; is this the right hookpoint and model for the SAE?", err=True
         )
+    if found.norm_median and found.norm_max and found.norm_max > SINK * found.norm_median:
+        click.echo(f"note: some hidden states are far longer than most (up to {found.norm_max:.3g}, the median is "
+                   f"{found.norm_median:.3g}): attention sinks; to leave them out: --set sample.max_norm="
+                   f"{SINK * found.norm_median:.2g}", err=True)  # fmt: skip
     if found.problem and not allow:
         raise UserError(f"the SAE does not seem to fit {reader.subject.name} at {reader.hookpoint}: {found.problem}; check "
                         "--hookpoint, --sae and --model, or go on with --set sample.allow_mismatch=true")  # fmt: skip

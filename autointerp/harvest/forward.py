@@ -29,10 +29,15 @@ class TokenRows:
 
 
 class Reader:
-    """Runs batches of windows through the subject, as far as the hookpoint, and through the SAE's encoder."""
+    """Runs batches of windows through the subject, as far as the hookpoint, and through the SAE's encoder.
 
-    def __init__(self, subject: Subject, sae: SAE, hookpoint: Hookpoint, *, prepend_bos: bool) -> None:
-        self.subject, self.sae, self.hookpoint = subject, sae, hookpoint
+    Tokens whose hidden state is longer than `max_norm`, attention sinks for the most part, are left out.
+    """
+
+    def __init__(
+        self, subject: Subject, sae: SAE, hookpoint: Hookpoint, *, prepend_bos: bool, max_norm: float | None = None
+    ) -> None:
+        self.subject, self.sae, self.hookpoint, self.max_norm = subject, sae, hookpoint, max_norm
         self._bos = subject.tokenizer.bos_token_id if prepend_bos else None
         self._special = np.array(sorted(special_ids(subject.tokenizer)), dtype=np.int64)
 
@@ -85,7 +90,7 @@ def hidden_states(readers: Sequence[Reader], windows: Windows, begin: int, end: 
     mask = torch.from_numpy(valid).to(input_ids.device)
     row, column = np.nonzero(valid)
     rows, positions = row.astype(np.int32), (column - first.shift).astype(np.uint16)
-    chosen: dict[Hookpoint, torch.Tensor] = {}
+    chosen: dict[Hookpoint, TokenRows] = {}
     for reader in readers:
         if reader.hookpoint not in chosen:
             hidden = states.pop(reader.hookpoint)[mask]
@@ -95,8 +100,17 @@ def hidden_states(readers: Sequence[Reader], windows: Windows, begin: int, end: 
                     f"the subject's hidden state at {reader.hookpoint} is NaN or infinite in window {bad}; "
                     "if the model runs in float16, use --dtype float32 or bfloat16"
                 )
-            chosen[reader.hookpoint] = hidden
-        yield TokenRows(chosen[reader.hookpoint], rows, positions)
+            chosen[reader.hookpoint] = _short(TokenRows(hidden, rows, positions), reader.max_norm)
+        yield chosen[reader.hookpoint]
+
+
+def _short(tokens: TokenRows, max_norm: float | None) -> TokenRows:
+    """The tokens whose hidden state is no longer than `max_norm`."""
+    if max_norm is None:
+        return tokens
+    keep = tokens.hidden.float().norm(dim=-1) <= max_norm
+    kept = keep.cpu().numpy()
+    return TokenRows(tokens.hidden[keep], tokens.row[kept], tokens.position[kept])
 
 
 def batches(

@@ -151,3 +151,30 @@ def test_several_dictionaries_in_one_pass(
         together = dump(tmp_path / "both" / folder / "catalog.duckdb")
         assert together == dump(tmp_path / name / "catalog.duckdb"), name
     assert sample(configured(tiny_settings, also=[second]), tmp_path / "both") == found
+
+
+def test_attention_sinks_can_be_left_out(
+    tiny_settings: dict[str, object], tiny_model: Path, tmp_path: Path, capsys
+) -> None:  # type: ignore[no-untyped-def]
+    """One token's embedding is made a thousand times as long: with max_norm no context has a value on it."""
+    from transformers import AutoTokenizer
+
+    name = "model.embed_tokens.weight"
+    weight = load_file(tiny_model / "model.safetensors")[name]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    sink = tokenizer("cat the", add_special_tokens=False)["input_ids"][-1]
+    weight[sink] *= 1000
+    model = changed_weights(tiny_model, "model.safetensors", tmp_path / "model", **{name: weight})
+    plain = configured(tiny_settings, subject__model=str(model))
+    [facts] = sample(plain, tmp_path / "plain")
+    assert "attention sinks; to leave them out: --set sample.max_norm=" in capsys.readouterr().err
+    limit = 10 * facts["conformance"]["norm_median"]
+    assert facts["conformance"]["norm_max"] > limit
+    query = ("SELECT count(*), count(*) FILTER (tokens[p + 1] = $sink) FROM "
+             "(SELECT tokens, unnest(positions) AS p FROM contexts JOIN windows USING (window_id))")  # fmt: skip
+    with Catalog.open(tmp_path / "plain" / "catalog.duckdb") as catalog:
+        assert catalog.rows(query, {"sink": sink})[0][1] > 0
+    sample(configured(tiny_settings, subject__model=str(model), sample__max_norm=limit), tmp_path / "short")
+    with Catalog.open(tmp_path / "short" / "catalog.duckdb") as catalog:
+        n, on_sink = catalog.rows(query, {"sink": sink})[0]
+        assert n > 100 and on_sink == 0

@@ -114,3 +114,24 @@ def test_bottom_k_samples_are_uniform() -> None:
         drawn[np.argsort(sample_key(seed, seed % 7, ids))[:3]] += 1
     assert drawn.sum() == 12_000
     assert chisquare(drawn).pvalue > 0.001
+
+
+@given(st.integers(0, 10_000), st.integers(2, 40), st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_documents_does_not_show(seed: int, n: int, random) -> None:  # type: ignore[no-untyped-def]
+    values, windows = dense_windows(seed, n, 3)
+    documents = [np.flatnonzero(windows.doc == doc) for doc in np.unique(windows.doc)]
+    random.shuffle(documents)
+    order = np.concatenate(documents)
+    moved = BatchWindows(*(getattr(windows, name)[order] for name in ("window_id", "doc", "split", "in_pool")))
+    one, other = sketch_in_batches(values, windows, 4), sketch_in_batches(values[order], moved, 7)
+    for name in ("n_tokens", "n_windows", "n_documents", "maximum", "positions"):
+        assert (getattr(one, name) == getattr(other, name)).all()
+    for name in ("total", "total_squares"):
+        assert (getattr(one, name).high == getattr(other, name).high).all()
+    assert all((a == b).all() for a, b in zip(one.histogram(), other.histogram(), strict=True))
+    for kept, again in ((one.top.rows(), other.top.rows()), (one.sample.rows(), other.sample.rows())):
+        for name in ("cell", "key", "window", "peak", "peak_position", "offsets", "positions", "values"):
+            assert (getattr(kept, name) == getattr(again, name)).all()
+    pools = [rows.take(np.lexsort((rows.window, rows.cell))) for rows in (one.pool(), other.pool())]
+    assert (pools[0].window == pools[1].window).all() and (pools[0].values == pools[1].values).all()
