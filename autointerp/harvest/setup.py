@@ -26,7 +26,8 @@ def open_readers(runs: Sequence[Run]) -> "list[Reader]":
         raise UserError("of the SAEs given together some were trained with BOS before each window and some without, and one "
                         "pass can do only one of them; set corpus.prepend_bos, or harvest them apart")  # fmt: skip
     return [
-        Reader(subject, sae, hookpoint, prepend_bos=wishes[0]) for sae, hookpoint in zip(saes, hookpoints, strict=True)
+        Reader(subject, sae, hookpoint, prepend_bos=wishes[0], max_norm=runs[0].config.sample.max_norm)
+        for sae, hookpoint in zip(saes, hookpoints, strict=True)
     ]
 
 
