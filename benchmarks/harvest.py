@@ -161,10 +161,12 @@ def cpu(work: Callable[[], None]) -> float:
 
 
 def one_run(folder: Path, latents: int, tokens: int, shards: int) -> None:
-    """A whole harvest in this process, cut into shards; prints its figures as JSON. For --memory and --scaling."""
+    """A whole harvest in this process, cut into shards; prints its figures as JSON. With no shards, only the plan is made."""
     config = configured(folder, latents)
     [reader] = open_readers([Run(config, folder)])
     plan = make_window_plan(config, reader, folder, tokens)
+    if not shards:
+        return
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         run = Run(config, Path(scratch) / "run")
@@ -193,8 +195,9 @@ def one_run(folder: Path, latents: int, tokens: int, shards: int) -> None:
 
 
 def in_process_of_its_own(folder: Path, latents: int, tokens: int, shards: int = 1) -> dict[str, float]:
-    command = [sys.executable, __file__, "--folder", str(folder), "--one", f"{latents},{tokens},{shards}"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    for count in (0, shards):  # the plan is made apart, so that its memory does not count
+        command = [sys.executable, __file__, "--folder", str(folder), "--one", f"{latents},{tokens},{count}"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
