@@ -24,9 +24,11 @@ def output_tokens(
     head = model.get_output_embeddings()  # type: ignore[operator]
     if head is None or head.weight.shape[1] != directions.shape[1]:
         return None
-    unembedding = head.weight.detach().float().cpu() * _final_norm_weight(model, directions.shape[1])
+    unembedding = (head.weight.detach().float().cpu() * _final_norm_weight(model, directions.shape[1])).to(
+        directions.device
+    )
     k = min(k, len(unembedding))
-    rows = directions[torch.from_numpy(features)].float().cpu()
+    rows = _chosen(directions, features)
     sides = [_largest(rows, sign * unembedding, k) for sign in (1.0, -1.0)]
     token, logit = (np.stack(both, axis=1) for both in zip(*sides, strict=True))  # [features, sides, k]
     logit[:, 1] *= -1
@@ -42,7 +44,7 @@ def output_tokens(
 
 def neighbours(directions: torch.Tensor, features: NDArray[np.int64], k: int = 10) -> pa.Table:
     """The k features whose decoder directions have the largest cosine, as rows of the table `neighbours`."""
-    unit = torch.nn.functional.normalize(directions.float().cpu(), dim=1)[torch.from_numpy(features)]
+    unit = torch.nn.functional.normalize(_chosen(directions, features), dim=1)
     k = min(k, len(features) - 1)
     nearest, cosine = _largest(unit, unit, k, but_own=True)
     return pa.table({
@@ -51,6 +53,10 @@ def neighbours(directions: torch.Tensor, features: NDArray[np.int64], k: int = 1
         "neighbour_id": features[nearest.ravel()].astype(np.uint32),
         "cosine": cosine.ravel(),
     })  # fmt: skip
+
+
+def _chosen(directions: torch.Tensor, features: NDArray[np.int64]) -> torch.Tensor:
+    return directions[torch.from_numpy(features).to(directions.device)].float()
 
 
 def _largest(
@@ -67,7 +73,7 @@ def _largest(
         if but_own:
             products[torch.arange(end - begin), torch.arange(begin, end)] = -torch.inf
         best = torch.topk(products, k, dim=1)
-        index[begin:end], value[begin:end] = best.indices.numpy(), best.values.numpy()
+        index[begin:end], value[begin:end] = best.indices.cpu().numpy(), best.values.cpu().numpy()
     return index, value
 
 
