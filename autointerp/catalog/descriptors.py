@@ -77,14 +77,16 @@ def measured(connection: "duckdb.DuckDBPyConnection") -> bool:
 
 def descriptors(connection: "duckdb.DuckDBPyConnection", ids: Sequence[int]) -> list[Descriptors]:
     """One row a feature, by number."""
-    return select(connection, Descriptors, f"FROM features WHERE {_OF_FEATURES} ORDER BY feature_id", [ids])
+    return select(connection, Descriptors, f"FROM features WHERE {_OF_FEATURES} ORDER BY feature_id", [list(ids)])
 
 
 def cofiring(connection: "duckdb.DuckDBPyConnection", ids: Sequence[int]) -> list[CofiringNeighbour]:
     """By feature, the largest Jaccard index first. Rare features have none."""
-    return select(connection, CofiringNeighbour, f"FROM cofiring WHERE {_OF_FEATURES} ORDER BY feature_id, rank", [ids])
+    return select(
+        connection, CofiringNeighbour, f"FROM cofiring WHERE {_OF_FEATURES} ORDER BY feature_id, rank", [list(ids)]
+    )
 
 
 def hard_negatives(connection: "duckdb.DuckDBPyConnection", ids: Sequence[int], each: int) -> list[HardNegative]:
     """At most `each` of either kind a feature, near ones first. None where the stage `negatives` was not run."""
-    return select(connection, HardNegative, _NEGATIVES, [ids, each])
+    return select(connection, HardNegative, _NEGATIVES, [list(ids), each])
