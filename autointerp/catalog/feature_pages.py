@@ -5,10 +5,19 @@ pure functions of a connection, rows ordered completely, nothing of HTML.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from autointerp.catalog.descriptors import (
+    CofiringNeighbour,
+    Descriptors,
+    HardNegative,
+    cofiring,
+    descriptors,
+    hard_negatives,
+    measured,
+)
 from autointerp.catalog.pages import FeatureRow, select
 
 if TYPE_CHECKING:
@@ -17,12 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ContextQuota:
-    """How many contexts a page shows: the strongest, of each band, random ones, and simulated silent windows."""
+    """How many contexts a page shows: the strongest, of each band, random ones, simulated silent windows, and hard negatives
+    of each kind.
+    """
 
     top: int = 8
     band: int = 2
     random: int = 4
     silent: int = 2
+    negatives: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +127,10 @@ class LabelRow:
 
 @dataclass(frozen=True, slots=True)
 class FeaturePage:
-    """All that the page of one feature shows beside its row of the catalog."""
+    """All that the page of one feature shows beside its row of the catalog.
+
+    `descriptors` is None, and the two last are empty, in a catalog that has no room for them (see `descriptors.measured`).
+    """
 
     feature_id: int
     contexts: Sequence[ContextRow]
@@ -124,6 +139,14 @@ class FeaturePage:
     neighbours: Sequence[Neighbour]
     labels: Sequence[LabelRow]
     scores: Sequence[ScoreRow]
+    descriptors: Descriptors | None
+    cofiring: Sequence[CofiringNeighbour]
+    negatives: Sequence[HardNegative]
+
+    def window_ids(self) -> Iterator[int]:
+        """The windows that the page shows; some occur more than once."""
+        yield from (context.window_id for context in self.contexts)
+        yield from (negative.window_id for negative in self.negatives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +243,25 @@ def feature_pages(
     near = _grouped(select(connection, Neighbour, _NEIGHBOURS, [ids]))
     labels = _grouped(select(connection, LabelRow, _LABELS, [ids]))
     scores = _grouped(select(connection, ScoreRow, _SCORES, [ids, shown]))
-    return [FeaturePage(i, drawn[i] + silent[i], histogram[i], tokens[i], near[i], labels[i], scores[i]) for i in ids]
+    known = measured(connection)
+    described = {row.feature_id: row for row in descriptors(connection, ids)} if known else {}
+    together = _grouped(cofiring(connection, ids) if known else [])
+    negatives = _grouped(hard_negatives(connection, ids, quota.negatives) if known else [])
+    return [
+        FeaturePage(
+            i,
+            drawn[i] + silent[i],
+            histogram[i],
+            tokens[i],
+            near[i],
+            labels[i],
+            scores[i],
+            described.get(i),
+            together[i],
+            negatives[i],
+        )
+        for i in ids
+    ]
 
 
 def windows(connection: "duckdb.DuckDBPyConnection", window_ids: Iterable[int]) -> dict[int, Window]:

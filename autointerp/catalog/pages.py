@@ -1,15 +1,13 @@
-"""The queries behind a page about a whole catalog: what was run, the ranked rows, the scores at a glance, what failed.
+"""The queries behind a page about a whole catalog: the ranked rows, the scores at a glance, what failed, what it took.
 
 Pure functions of a connection (a cursor of it is used for each query and closed). The static report and the local
-browser read the catalog through these and through `feature_pages`; nothing here knows of HTML. Every query orders its
+browser read the catalog through these, `run_facts` and `feature_pages`; nothing here knows of HTML. Every query orders its
 rows completely, so the same catalog gives the same pages.
 """
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import duckdb
@@ -112,59 +110,6 @@ class Counts:
     n_above_lexicon: int
 
 
-@dataclass(frozen=True, slots=True)
-class Conformance:
-    """How the SAE behaved before the harvest: mean active features a token, the share of variance unexplained.
-
-    `problem` says what the conformance gate found grossly wrong, if it did. The loss recovered is there where it was asked
-    for: relative to zero- and to mean-ablation, with the cross-entropies it is made from, or with why it has no value.
-    """
-
-    l0: float | None = None
-    l0_expected: float | None = None
-    fvu: float | None = None
-    tokens: int | None = None
-    problem: str | None = None
-    loss_recovered: float | None = None
-    loss_recovered_mean: float | None = None
-    loss_plain: float | None = None
-    loss_sae: float | None = None
-    loss_reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What was sampled, as the stage `sample` recorded it. Any fact may be absent."""
-
-    subject: str | None = None
-    sae: str | None = None
-    sae_format: str | None = None
-    hookpoint: str | None = None
-    corpus: str | None = None
-    tokens: int | None = None
-    windows: int | None = None
-    documents: int | None = None
-    features: int | None = None
-    window: int | None = None
-    seed: int | None = None
-    version: str | None = None
-    conformance: Conformance = Conformance()
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreFacts:
-    """Medians over the scored features with their 95 % intervals, as the stage `score` recorded them."""
-
-    metric: str | None = None
-    n_scored: int | None = None
-    median: float | None = None
-    median_lo: float | None = None
-    median_hi: float | None = None
-    shuffled_median: float | None = None
-    shuffled_median_lo: float | None = None
-    shuffled_median_hi: float | None = None
-
-
 Row = TypeVar("Row")
 
 
@@ -245,81 +190,3 @@ def failures(connection: "duckdb.DuckDBPyConnection") -> list[FailureRow]:
         WHERE status <> 'ok' GROUP BY ALL
     ) ORDER BY n DESC, what, status, reason"""
     return select(connection, FailureRow, source)
-
-
-def run_facts(connection: "duckdb.DuckDBPyConnection") -> RunFacts:
-    """What the stage `sample` says of model, SAE and corpus. A fact of the wrong type counts as absent."""
-    known, version = _stage(connection, "sample")
-    conformance = known.get("conformance")
-    gate = conformance if isinstance(conformance, dict) else {}
-    texts = {name: _text(known.get(name)) for name in ("subject", "sae", "sae_format", "hookpoint", "corpus")}
-    counted = ("tokens", "windows", "documents", "features", "window", "seed")
-    numbers = {name: _whole(known.get(name)) for name in counted}
-    measured: dict[str, Any] = {name: _number(gate.get(name)) for name in ("l0", "l0_expected", "fvu")}
-    fitted = Conformance(
-        **measured, tokens=_whole(gate.get("tokens")), problem=_text(gate.get("problem")), **_loss_facts(gate)
-    )
-    return replace(RunFacts(version=version, conformance=fitted, **texts), **numbers)  # type: ignore[arg-type]
-
-
-def _loss_facts(gate: dict[str, Any]) -> dict[str, Any]:
-    known = gate.get("loss")
-    loss = known if isinstance(known, dict) else {}
-    names = {
-        "loss_recovered": "recovered",
-        "loss_recovered_mean": "recovered_mean",
-        "loss_plain": "plain",
-        "loss_sae": "sae",
-    }
-    return {ours: _number(loss.get(theirs)) for ours, theirs in names.items()} | {
-        "loss_reason": _text(loss.get("reason"))
-    }
-
-
-def score_facts(connection: "duckdb.DuckDBPyConnection") -> ScoreFacts:
-    """What the stage `score` says of the whole; the metric falls back to the one that most of the catalog uses."""
-    known, _ = _stage(connection, "score")
-    names = [item.name for item in fields(ScoreFacts) if item.name not in ("metric", "n_scored")]
-    return ScoreFacts(
-        metric=_text(known.get("metric")) or _commonest_metric(connection),
-        n_scored=_whole(known.get("n_scored")),
-        **{name: _number(known.get(name)) for name in names},
-    )
-
-
-def _stage(connection: "duckdb.DuckDBPyConnection", stage: str) -> tuple[dict[str, Any], str | None]:
-    """The stage's configuration overlaid by its facts, and the version that wrote them; the last row written wins."""
-    query = "SELECT config, facts, version FROM stages WHERE stage = ? ORDER BY rowid DESC LIMIT 1"
-    with connection.cursor() as cursor:
-        row = cursor.execute(query, [stage]).fetchone()
-    if row is None:
-        return {}, None
-    return _object(row[0]) | _object(row[1]), row[2]
-
-
-def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    return value if isinstance(value, dict) else {}
-
-
-def _commonest_metric(connection: "duckdb.DuckDBPyConnection") -> str | None:
-    query = "SELECT metric FROM catalog WHERE metric IS NOT NULL GROUP BY metric ORDER BY count(*) DESC, metric LIMIT 1"
-    with connection.cursor() as cursor:
-        row = cursor.execute(query).fetchone()
-    return row[0] if row else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _number(value: object) -> float | None:
-    """A finite number or None; JSON's true and false are not numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _whole(value: object) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)

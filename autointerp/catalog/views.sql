@@ -13,7 +13,8 @@ SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.explainer, e.mode
        m.status AS score_status, m.reason AS score_reason,
        c.value AS shuffled,
        g.value AS lexical_gain, g.lo AS lexical_gain_lo, g.hi AS lexical_gain_hi,
-       f.density, f.n_tokens, f.n_windows, f.n_documents, f.max_activation, f.mean_activation, f.flag
+       f.density, f.n_tokens, f.n_windows, f.n_documents, f.max_activation, f.mean_activation, f.flag,
+       t.text AS top_token, f.top_token_share, f.token_entropy, f.position_dependence, f.peak_p50, f.peak_p90, f.peak_p99
 FROM features f
 LEFT JOIN shown e ON e.feature_id = f.feature_id
 LEFT JOIN scored m ON m.feature_id = f.feature_id AND m.explanation_id = e.explanation_id AND m.main AND m.control = ''
@@ -21,7 +22,20 @@ LEFT JOIN scored c ON c.feature_id = f.feature_id AND c.main AND c.control = 'sh
 LEFT JOIN scored g ON g.feature_id = f.feature_id AND g.explanation_id = e.explanation_id
                   AND g.metric = 'lexical_gain_' || split_part(m.metric, '_', 2) AND g.control = ''
 LEFT JOIN ranks k ON k.feature_id = f.feature_id
+LEFT JOIN vocabulary t ON t.token = f.top_token
 ORDER BY k.rank NULLS LAST, f.feature_id;
+
+-- The features near each feature, by either measure, with their labels: SELECT * FROM neighbourhood WHERE feature_id = 7.
+CREATE OR REPLACE VIEW neighbourhood AS
+WITH near AS (
+    SELECT feature_id, 'decoder' AS kind, rank, neighbour_id, cosine AS value FROM neighbours
+    UNION ALL
+    SELECT feature_id, 'cofiring' AS kind, rank, neighbour_id, jaccard AS value FROM cofiring
+)
+SELECT n.feature_id, n.kind, n.rank, n.neighbour_id, n.value, e.title
+FROM near n LEFT JOIN (SELECT feature_id, title FROM explanations JOIN ranking USING (explainer_key)) e
+    ON e.feature_id = n.neighbour_id
+ORDER BY n.feature_id, n.kind DESC, n.rank;
 
 -- One row a token of a context, for people who query: SELECT * FROM examples WHERE feature_id = 7 AND kind = 'top'.
 CREATE OR REPLACE VIEW examples AS

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from autointerp.catalog.descriptors import Descriptors, HardNegative
 from autointerp.catalog.feature_pages import ContextRow, FeaturePage, LabelRow, ScoreRow, Token, Window
 from autointerp.catalog.pages import FeatureRow
 from autointerp.report.text import visible, visible_token
@@ -168,6 +169,7 @@ def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[s
         "firingWindows": row.n_windows,
         "firingDocuments": row.n_documents,
         "mean": figure(row.mean_activation),
+        "descriptors": _descriptors(page.descriptors, dictionary) if page.descriptors else None,
         "contexts": [
             _context(context, row.max_activation, dictionary)
             for context in page.contexts
@@ -177,12 +179,35 @@ def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[s
         "promoted": outputs("promoted"),
         "suppressed": outputs("suppressed"),
         "neighbours": [[n.neighbour_id, figure(n.cosine)] for n in page.neighbours],
+        "cofiring": [[n.neighbour_id, n.n_both, figure(n.jaccard)] for n in page.cofiring],
+        "negatives": [_negative(n, dictionary) for n in page.negatives if n.window_id in dictionary.windows],
         "note": shown(row.score_reason) if row.score is not None else None,
         "scores": [_score(score, names.get(score.explanation_id)) for score in sorted(page.scores, key=place)],
         "labels": sorted(
             (_label(label, label.explanation_id == row.explanation_id) for label in page.labels),
             key=lambda label: not label["shown"],
         ),
+    }
+
+
+def _descriptors(known: Descriptors, dictionary: Dictionary) -> dict[str, Any]:
+    return {
+        "top": None if known.top_token is None else dictionary.token(known.top_token),
+        "share": figure(known.top_token_share, 3),
+        "entropy": figure(known.token_entropy, 3),
+        "position": figure(known.position_dependence, 3),
+        "peaks": [figure(peak, 3) for peak in (known.peak_p50, known.peak_p90, known.peak_p99)],
+    }
+
+
+def _negative(negative: HardNegative, dictionary: Dictionary) -> dict[str, Any]:
+    """`cause` is a feature's id (near) or a number of the dictionary (token); `at` is its place in the window."""
+    return {
+        "kind": negative.kind,
+        "split": negative.split,
+        "window": dictionary.windows[negative.window_id],
+        "cause": dictionary.token(negative.cause) if negative.kind == "token" else negative.cause,
+        "at": negative.cause_position,
     }
 
 

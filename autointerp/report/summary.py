@@ -6,6 +6,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from autointerp.catalog import pages
+from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts, run_facts, score_facts
 from autointerp.report.distribution import Distribution, draw
 from autointerp.report.text import visible
 
@@ -63,7 +64,7 @@ class Summary:
 
 def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
     """Read the head of the report. `shown` is the number of features that the report lists."""
-    run, scored, counts = pages.run_facts(connection), pages.score_facts(connection), pages.counts(connection)
+    run, scored, counts = run_facts(connection), score_facts(connection), pages.counts(connection)
     metric = read_metric(scored.metric) if scored.metric and counts.n_scored else None
     median = scored.median if scored.median is not None else counts.median
     shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
@@ -96,7 +97,7 @@ def read_metric(name: str) -> Metric:
     return Metric(name, "the score that this run ranked by", 0.0)
 
 
-def _lead(run: pages.RunFacts, counts: pages.Counts, shown: int) -> str:
+def _lead(run: RunFacts, counts: pages.Counts, shown: int) -> str:
     what = _name(run.sae) if run.sae else "a sparse autoencoder"
     where = f" on {_name(run.subject)}" if run.subject else ""
     if counts.n_features == 0:
@@ -112,7 +113,7 @@ def _name(text: str) -> str:
     return visible(PureWindowsPath(text).name if local else text)
 
 
-def _facts(run: pages.RunFacts) -> Iterator[Fact]:
+def _facts(run: RunFacts) -> Iterator[Fact]:
     gate = run.conformance
     texts = (("Model", run.subject, ""), ("SAE", run.sae, run.sae_format), ("Hookpoint", run.hookpoint, ""))
     for name, text, note in texts:
@@ -133,7 +134,7 @@ def _facts(run: pages.RunFacts) -> Iterator[Fact]:
         yield Fact("Seed", str(run.seed), f"autointerp {visible(run.version)}" if run.version else "")
 
 
-def _loss_fact(gate: pages.Conformance) -> Iterator[Fact]:
+def _loss_fact(gate: Conformance) -> Iterator[Fact]:
     if gate.loss_recovered is not None:
         notes = ["against zeros in the hidden state's place"]
         if gate.loss_recovered_mean is not None:
@@ -172,7 +173,7 @@ def signed(value: float) -> str:
 
 
 def _warnings(
-    run: pages.RunFacts, scored: pages.ScoreFacts, counts: pages.Counts, failed: Sequence[pages.FailureRow]
+    run: RunFacts, scored: ScoreFacts, counts: pages.Counts, failed: Sequence[pages.FailureRow]
 ) -> Iterator[str]:
     yield from _conformance_warnings(run.conformance)
     if counts.n_scored:
@@ -194,7 +195,7 @@ def _plural(word: str, n: int) -> str:
     return word if n == 1 else f"{word}s"
 
 
-def _conformance_warnings(gate: pages.Conformance) -> Iterator[str]:
+def _conformance_warnings(gate: Conformance) -> Iterator[str]:
     if gate.problem:
         yield f"The conformance gate found: {visible(gate.problem)}."
         return
@@ -207,7 +208,7 @@ def _conformance_warnings(gate: pages.Conformance) -> Iterator[str]:
         yield f"The SAE leaves {gate.fvu:.0%} of the variance unexplained: its features miss much of the model's state."
 
 
-def _score_warnings(scored: pages.ScoreFacts, counts: pages.Counts) -> Iterator[str]:
+def _score_warnings(scored: ScoreFacts, counts: pages.Counts) -> Iterator[str]:
     shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
     median_lo = scored.median_lo if scored.median_lo is not None else counts.median
     shuffled_hi = scored.shuffled_median_hi if scored.shuffled_median_hi is not None else shuffled

@@ -97,10 +97,9 @@ def _collect(
     for start in range(0, len(ordered), _READ_AT_ONCE):
         some = ordered[start : start + _READ_AT_ONCE]
         read = feature_pages(connection, some, quota)
-        texts = windows(connection, (context.window_id for page in read for context in page.contexts))
-        dictionary.add_windows(
-            texts[context.window_id] for page in read for context in page.contexts if context.window_id in texts
-        )
+        wanted = [window_id for page in read for window_id in page.window_ids()]
+        texts = windows(connection, wanted)
+        dictionary.add_windows(texts[window_id] for window_id in wanted if window_id in texts)
         details = [payload.detail(row, page, dictionary) for row, page in zip(some, read, strict=True)]
         for first in range(0, len(details), payload.DETAIL_BLOCK):
             number = (start + first) // payload.DETAIL_BLOCK

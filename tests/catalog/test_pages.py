@@ -10,6 +10,7 @@ import pytest
 
 from autointerp.catalog import pages
 from autointerp.catalog.feature_pages import ContextQuota, ContextRow, FeaturePage, feature_pages, vocabulary, windows
+from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts, run_facts, score_facts
 from tests.report.synthetic import build_catalog, empty_catalog, insert
 
 N = 16
@@ -90,16 +91,16 @@ def test_failures_are_counted_by_kind(catalog: duckdb.DuckDBPyConnection) -> Non
 
 
 def test_run_and_score_facts_are_read_from_the_stages(catalog: duckdb.DuckDBPyConnection) -> None:
-    run, score = pages.run_facts(catalog), pages.score_facts(catalog)
+    run, score = run_facts(catalog), score_facts(catalog)
     assert (run.subject, run.sae, run.hookpoint) == ("demo/python-lm", "demo/sae", "layers.2")
     assert (run.window, run.seed) == (64, 0)
-    assert run.conformance == pages.Conformance(31.6, 32.0, 0.21, 20000)
+    assert run.conformance == Conformance(31.6, 32.0, 0.21, 20000)
     assert (score.metric, score.median, score.shuffled_median_hi) == ("r_balanced", 0.57, 0.03)
 
 
 def test_every_fact_may_be_absent(empty: duckdb.DuckDBPyConnection) -> None:
-    assert pages.run_facts(empty) == pages.RunFacts()
-    assert pages.score_facts(empty) == pages.ScoreFacts()
+    assert run_facts(empty) == RunFacts()
+    assert score_facts(empty) == ScoreFacts()
     assert pages.feature_rows(empty) == []
     assert pages.score_distribution(empty) == []
     assert pages.counts(empty).n_features == 0
@@ -111,7 +112,7 @@ def test_facts_of_the_wrong_type_count_as_absent(empty: duckdb.DuckDBPyConnectio
     facts = {"subject": 7, "tokens": "many", "windows": True, "conformance": [1], "corpus": "", "documents": 12}
     stage = {"stage": "sample", "fingerprint": "f", "config": "[]", "version": "0.1.0", "facts": json.dumps(facts)}
     insert(empty, "stages", [stage])
-    assert pages.run_facts(empty) == pages.RunFacts(documents=12, version="0.1.0")
+    assert run_facts(empty) == RunFacts(documents=12, version="0.1.0")
 
 
 def test_the_loss_recovered_is_read_from_the_facts(empty: duckdb.DuckDBPyConnection) -> None:
@@ -127,15 +128,15 @@ def test_the_loss_recovered_is_read_from_the_facts(empty: duckdb.DuckDBPyConnect
     stage = {"stage": "sample", "fingerprint": "f", "config": "{}", "version": "0.1.0",
              "facts": json.dumps({"conformance": {"l0": 3.0, "loss": loss}})}  # fmt: skip
     insert(empty, "stages", [stage])
-    expected = pages.Conformance(l0=3.0, loss_recovered=0.9, loss_plain=2.0, loss_sae=2.1, loss_reason="so")
-    assert pages.run_facts(empty).conformance == expected
+    expected = Conformance(l0=3.0, loss_recovered=0.9, loss_plain=2.0, loss_sae=2.1, loss_reason="so")
+    assert run_facts(empty).conformance == expected
 
 
 def test_facts_overlay_the_configuration(empty: duckdb.DuckDBPyConnection) -> None:
     stage = {"stage": "sample", "fingerprint": "f", "version": "0.1.0",
              "config": '{"seed": 3, "window": 128}', "facts": '{"window": 64}'}  # fmt: skip
     insert(empty, "stages", [stage])
-    assert (pages.run_facts(empty).seed, pages.run_facts(empty).window) == (3, 64)
+    assert (run_facts(empty).seed, run_facts(empty).window) == (3, 64)
 
 
 def test_top_contexts_are_the_strongest_of_all_splits(catalog: duckdb.DuckDBPyConnection) -> None:

@@ -35,17 +35,19 @@ def test_the_configuration_page_is_true(monkeypatch: pytest.MonkeyPatch) -> None
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == tables()
 
 
-def test_the_catalog_page_names_every_table_and_column_of_the_main_view(tmp_path: Path) -> None:
+def test_the_catalog_page_names_every_table_view_and_column(tmp_path: Path) -> None:
     from autointerp.catalog.store import Catalog
 
     text = (ROOT / "docs" / "catalog.md").read_text(encoding="utf-8")
     with Catalog.open(tmp_path / "c.duckdb", write=True) as catalog:
         tables = [name for (name,) in catalog.rows("SELECT table_name FROM duckdb_tables()")]
+        views = [name for (name,) in catalog.rows("SELECT view_name FROM duckdb_views() WHERE NOT internal")]
         columns = [
-            name for (name,) in catalog.rows("SELECT column_name FROM duckdb_columns() WHERE table_name = 'catalog'")
+            name for (name,) in catalog.rows("SELECT DISTINCT column_name FROM duckdb_columns() WHERE NOT internal")
         ]
-    assert len(columns) > 20
-    for name in [*tables, *columns]:
+    assert {"catalog", "examples", "neighbourhood"} <= set(views)
+    assert len(columns) > 80
+    for name in [*tables, *views, *columns]:
         assert re.search(rf"\b{name}\b", text), name
 
 

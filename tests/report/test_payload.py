@@ -76,4 +76,4 @@ def test_a_missing_score_is_explained_in_words(small_catalog: duckdb.DuckDBPyCon
 
 
 def test_the_default_quota_is_what_people_read() -> None:
-    assert ContextQuota() == ContextQuota(top=8, band=2, random=4, silent=2)
+    assert ContextQuota() == ContextQuota(top=8, band=2, random=4, silent=2, negatives=2)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import duckdb
 import pytest
 
-from autointerp.catalog.pages import BIN_WIDTH, Conformance, Counts, FailureRow, RunFacts, ScoreBin, ScoreFacts
+from autointerp.catalog.pages import BIN_WIDTH, Counts, FailureRow, ScoreBin
+from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts
 from autointerp.report.distribution import UPPER, WIDTH, draw
 from autointerp.report.summary import _facts, _warnings, read_metric, signed, summarise
 

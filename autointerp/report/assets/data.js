@@ -46,7 +46,7 @@ async function inflate(name) {
 async function loadFeature(feature) {
   const [details, dictionary] = await Promise.all([block(`detail-${feature.detail}`), block("dictionary")]);
   const detail = details.find((one) => one.id === feature.id);
-  const numbers = new Set(detail.contexts.map((context) => Math.floor(context.window / WINDOW_BLOCK)));
+  const numbers = new Set([...detail.contexts, ...detail.negatives].map((context) => Math.floor(context.window / WINDOW_BLOCK)));
   const held = new Map();
   await Promise.all([...numbers].map(async (number) => held.set(number, await block(`windows-${number}`))));
   const windowOf = (number) => {

@@ -25,7 +25,7 @@ async function showFeature(feature) {
   root.replaceChildren(
     navigation(feature),
     heading(feature, loaded.detail),
-    overviewCards(feature, loaded.detail),
+    overviewCards(feature, loaded),
     el("div", { class: "detail-grid" }, contexts(feature, loaded), sidebar(feature, loaded)),
     el("p", { class: "keys" }, ...keys()),
   );
@@ -71,8 +71,8 @@ function heading(feature, detail = null) {
   );
 }
 
-function overviewCards(feature, detail) {
-  return el("div", { class: "cards" }, scoreCard(feature, detail), firingCard(feature, detail));
+function overviewCards(feature, loaded) {
+  return el("div", { class: "cards" }, scoreCard(feature, loaded.detail), firingCard(feature, loaded));
 }
 
 function scoreCard(feature, detail) {
@@ -100,7 +100,7 @@ function scoreCard(feature, detail) {
   return el("section", { class: "card split" }, drawn, facts);
 }
 
-function firingCard(feature, detail) {
+function firingCard(feature, { detail, dictionary }) {
   const drawn = el("div", {}, el("h2", {}, "Firing"), bigNumber(percent(feature.density), "of tokens"));
   if (detail.histogram.length) {
     drawn.append(histogram(detail.histogram, 300, 120), el("p", { class: "note" }, "Windows by peak; both scales are logarithmic. Each tint is a band."));
@@ -112,13 +112,28 @@ function firingCard(feature, detail) {
     ["largest", short(feature.max)],
     ["mean where it fires", short(detail.mean)],
     ["flag", feature.flag ?? "–"],
+    ...descriptorPairs(detail.descriptors, dictionary),
   ]);
   return el("section", { class: "card split" }, drawn, facts);
 }
 
+/** What the harvest measured beyond counts; nothing where the catalog is older than that, or the feature never fires. */
+function descriptorPairs(known, dictionary) {
+  if (known === null) return [];
+  const { top, share, entropy, position, peaks } = known;
+  const topToken = top === null ? "–" : el("span", {}, tokenChip(dictionary.tokens[top]), ` ${percent(share)}`);
+  const spread = entropy === null ? "" : `as spread as ${short(2 ** entropy)} equally frequent tokens`;
+  return [
+    ["top token", topToken, "the token on which it fires most, and its share of the tokens on which it fires"],
+    ["token entropy", entropy === null ? "–" : `${fixed(entropy, 1)} bits`, `of the tokens on which it fires: ${spread}`],
+    ["position dependence", fixed(position), "0: it fires anywhere in a window; towards 1: in one place only"],
+    ...["p50", "p90", "p99"].map((name, n) => [`peak ${name}`, short(peaks[n]), "a quantile of the peaks of the windows in which it fires"]),
+  ];
+}
+
 const bigNumber = (value, note) => el("p", { class: "big" }, el("strong", {}, value), " ", el("span", {}, note));
 const interval = (lo, hi) => (lo === null || hi === null ? "" : `${fixed(lo)} to ${fixed(hi)}`);
-const pairs = (rows) => el("dl", { class: "pairs" }, ...rows.filter(([, value]) => value !== "–").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+const pairs = (rows) => el("dl", { class: "pairs" }, ...rows.filter(([, value]) => value !== "–").map(([name, value, title]) => el("div", { title }, el("dt", {}, name), el("dd", {}, value))));
 
 function contexts(feature, loaded) {
   const root = el("section", { class: "contexts", "aria-label": "Contexts" });
@@ -144,7 +159,23 @@ function contexts(feature, loaded) {
       root.append(contextCard(feature, context, loaded, { whole: page.whole, simulated }));
     }
   }
+  root.append(...negatives(feature, loaded));
   return root;
+}
+
+/** Hard negatives: silent windows with a cause to expect otherwise, whose place is marked. */
+function negatives(feature, loaded) {
+  const cards = loaded.detail.negatives.map((negative) => {
+    const context = { ...negative, peak: 0, positions: [], percent: [], simulated: null, failed: null, evidence: false, duplicate: false };
+    const words =
+      negative.kind === "token"
+        ? ["although ", tokenChip(loaded.dictionary.tokens[negative.cause]), " is there, the token on which it fires most"]
+        : ["although its neighbour ", featureLink(negative.cause), " fires there"];
+    return contextCard(feature, context, loaded, { whole: page.whole, simulated: false, cause: el("span", { class: "why" }, ...words) });
+  });
+  if (!cards.length) return [];
+  const note = "hard negatives: it fires nowhere in these windows; the token that gives cause to expect it is marked";
+  return [el("h2", {}, "Silent where it could be expected to fire", " ", el("small", {}, note)), ...cards];
 }
 
 function bandWords(bins, band) {
@@ -183,26 +214,38 @@ function sidebar(feature, loaded) {
   };
   outputs("Promotes", detail.promoted);
   outputs("Suppresses", detail.suppressed);
-  if (detail.neighbours.length) side.append(el("section", { class: "card" }, el("h2", {}, "Nearest features"), nearest(detail.neighbours)));
+  if (detail.neighbours.length) side.append(el("section", { class: "card" }, el("h2", {}, "Nearest features", el("small", {}, "by decoder cosine")), nearest(detail.neighbours)));
+  if (detail.cofiring.length) side.append(el("section", { class: "card" }, el("h2", {}, "Fires together with", el("small", {}, "Jaccard index, tokens in common")), together(detail.cofiring)));
   if (detail.labels.length) side.append(el("section", { class: "card" }, el("h2", {}, "Labels"), labels(detail.labels)));
   if (detail.scores.length) side.append(el("section", { class: "card" }, el("h2", {}, "All scores"), scores(detail.scores)));
   return side;
 }
 
 function nearest(neighbours) {
-  const item = ([id, cosine]) => {
-    const other = featureById.get(id);
-    const text = [el("span", { class: "id" }, String(id)), " ", ...nameOf(other)];
-    return el("li", {}, other === undefined ? el("span", {}, ...text) : el("a", { href: `#feature-${id}` }, ...text), el("span", { class: "number", title: "cosine of the decoder directions" }, fixed(cosine)));
+  const item = ([id, cosine]) => el("li", {}, featureLink(id), el("span", { class: "number", title: "cosine of the decoder directions" }, fixed(cosine)));
+  return el("ol", { class: "outputs" }, ...neighbours.map(item));
+}
+
+function together(neighbours) {
+  const item = ([id, both, jaccard]) => {
+    const title = `both fire on ${count(both)} tokens of the random pool, ${percent(jaccard)} of those on which at least one does`;
+    return el("li", {}, featureLink(id), el("span", { class: "number", title }, fixed(jaccard, 3), " ", el("small", {}, count(both))));
   };
   return el("ol", { class: "outputs" }, ...neighbours.map(item));
+}
+
+/** A feature by number and name, linked if this report has it. */
+function featureLink(id) {
+  const other = featureById.get(id);
+  const text = [el("span", { class: "id" }, String(id)), " ", ...nameOf(other)];
+  return other === undefined ? el("span", {}, ...text) : el("a", { href: `#feature-${id}` }, ...text);
 }
 
 /** What to call a feature in a list: its label, else the tokens that it fires on most. */
 function nameOf(feature) {
   if (feature === undefined) return ["not in this report"];
   if (feature.title !== null) return [bdi(feature.title)];
-  return feature.tokens.length ? feature.tokens.slice(0, 3).flatMap((token) => [tokenChip(token), " "]) : ["no label"];
+  return feature.tokens.length ? feature.tokens.slice(0, 3).flatMap((token, n) => (n ? [" ", tokenChip(token)] : [tokenChip(token)])) : ["no label"];
 }
 
 function labels(rows) {

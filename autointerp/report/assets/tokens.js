@@ -24,8 +24,11 @@ function appendToken(node, display, breaks) {
 /** A single token outside of running text: nothing breaks, leading and trailing spaces stay visible. */
 const tokenChip = (display, attributes = {}) => appendToken(el("code", { class: "chip", ...attributes }), display, false);
 
-/** One context as a card. `whole` is the page's choice, which the card's button overrides; `simulated`: some contexts are. */
-function contextCard(feature, context, loaded, { whole, simulated }) {
+/**
+ * One context as a card. `whole` is the page's choice, which the card's button overrides; `simulated`: some contexts are;
+ * `cause`: why a hard negative is there, as nodes.
+ */
+function contextCard(feature, context, loaded, { whole, simulated, cause = null }) {
   const window = loaded.windowOf(context.window);
   const card = el("article", { class: "context" });
   const values = new Map(context.positions.map((position, n) => [position, context.percent[n]]));
@@ -35,7 +38,7 @@ function contextCard(feature, context, loaded, { whole, simulated }) {
   const shortened = cut.to - cut.from < window.tokens.length;
   const toggle = shortened ? el("button", { type: "button", class: "quiet", "aria-pressed": String(whole) }, "whole window") : null;
   const body = el("div", { class: "tokens", role: "group" });
-  body.setAttribute("aria-label", `${context.kind} context, peak ${short(context.peak)}, from ${window.document}. Arrow keys walk its tokens.`);
+  body.setAttribute("aria-label", `${silent(context) ? "silent context" : `${context.kind} context, peak ${short(context.peak)}`}, from ${window.document}. Arrow keys walk its tokens.`);
 
   const draw = (all) => {
     const { from, to } = all ? { from: 0, to: window.tokens.length } : cut;
@@ -50,7 +53,7 @@ function contextCard(feature, context, loaded, { whole, simulated }) {
   toggle?.addEventListener("click", () => draw(toggle.getAttribute("aria-pressed") !== "true"));
   card.showWhole = draw;
   draw(whole);
-  card.append(contextHead(context, window, simulated, toggle), body);
+  card.append(contextHead(context, window, simulated, cause, toggle), body);
   return card;
 }
 
@@ -69,13 +72,16 @@ function walk(window, dictionary, start, step, limit) {
 }
 
 function peakPosition(context) {
+  if (context.at !== undefined) return context.at;
   const values = context.positions.length ? context.percent : context.simulated ?? [];
   const best = values.indexOf(Math.max(...values));
   if (best < 0) return 0;
   return context.positions.length ? context.positions[best] : best;
 }
 
-function contextHead(context, window, simulated, toggle) {
+const silent = (context) => context.positions.length === 0;
+
+function contextHead(context, window, simulated, cause, toggle) {
   const badges = [];
   if (context.split === "test") badges.push(badge("test", "held out: the explainer never saw its document; scores are computed on it", "held"));
   else badges.push(badge(context.split, `from the ${context.split} split`));
@@ -86,7 +92,8 @@ function contextHead(context, window, simulated, toggle) {
   return el(
     "header",
     {},
-    el("span", { class: "peak", title: "largest activation in this context" }, context.kind === "silent" ? "silent" : short(context.peak)),
+    el("span", { class: "peak", title: "largest activation in this context" }, silent(context) ? "silent" : short(context.peak)),
+    cause,
     ...badges,
     el("span", { class: "source" }, bdi(window.document), ` · ${count(window.start)}`),
     toggle,
@@ -99,7 +106,7 @@ function tokenSpan(feature, context, loaded, window, values, position, isPeak) {
   const token = window.tokens[position];
   const truth = values.get(position) ?? 0;
   const simulated = context.simulated === null ? null : context.simulated[position] ?? null;
-  const span = el("span", { class: `t${truth ? " on" : ""}${simulated ? " sim" : ""}${isPeak ? " peak" : ""}`, tabindex: isPeak ? 0 : -1 });
+  const span = el("span", { class: `t${truth ? " on" : ""}${simulated ? " sim" : ""}${isPeak ? " peak" : ""}${isPeak && context.at !== undefined ? " cause" : ""}`, tabindex: isPeak ? 0 : -1 });
   if (truth) span.style.setProperty("--a", truth);
   if (simulated) span.style.setProperty("--s", simulated);
   appendToken(span, loaded.dictionary.tokens[token], true);
