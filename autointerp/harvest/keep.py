@@ -106,10 +106,14 @@ class Keep:
         if self._buffered >= max(_BUFFER_ROWS, self._n_kept // 4):
             self._merge()
 
-    def rows(self) -> Rows:
-        """All kept rows, sorted by (cell, key, window)."""
+    def blocks(self) -> list[Rows]:
+        """All kept rows, sorted by (cell, key, window), in pieces."""
         self._merge()
-        return concatenate(self._kept)
+        return self._kept
+
+    def rows(self) -> Rows:
+        """All kept rows in one piece."""
+        return concatenate(self.blocks())
 
     def _merge(self) -> None:
         if not self._buffer:

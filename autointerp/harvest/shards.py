@@ -114,10 +114,11 @@ def _features(sketch: Sketch) -> pa.Table:
 
 
 def _write_contexts(sketch: Sketch, path: Path) -> None:
-    """Kind after kind, so that no more than one is copied at a time."""
+    """Piece after piece: a copy of everything would be as large as the sketch."""
 
     def write(partial: Path) -> None:
-        with pq.ParquetWriter(partial, _CONTEXTS, compression="zstd", compression_level=1) as writer:
+        options = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["feature", "kind", "split", "bin"]}
+        with pq.ParquetWriter(partial, _CONTEXTS, **options) as writer:
             for table in _contexts(sketch):
                 writer.write_table(table, row_group_size=_ROW_GROUP)
 
@@ -125,13 +126,13 @@ def _write_contexts(sketch: Sketch, path: Path) -> None:
 
 
 def _contexts(sketch: Sketch) -> Iterator[pa.Table]:
-    top = sketch.top.rows()
-    feature, split = np.divmod(top.cell, 3)
-    yield _table("top", top, feature, split, bin_of(top.peak))
-    del top
-    for kind, rows in (("band", sketch.sample.rows), ("random", sketch.pool)):
-        kept = rows()
-        yield _table(kind, kept, *split_cells(kept.cell))
+    for rows in sketch.top.blocks():
+        feature, split = np.divmod(rows.cell, 3)
+        yield _table("top", rows, feature, split, bin_of(rows.peak))
+    for rows in sketch.sample.blocks():
+        yield _table("band", rows, *split_cells(rows.cell))
+    for rows in sketch.pool_blocks():
+        yield _table("random", rows, *split_cells(rows.cell))
 
 
 def _table(

@@ -148,6 +148,10 @@ class Sketch:
         self._fold_histogram()
         return self._histogram
 
+    def pool_blocks(self) -> list[Rows]:
+        """Every activation of the pool's windows, in pieces."""
+        return self._pool
+
     def pool(self) -> Rows:
         """Every activation of the pool's windows."""
         return concatenate(self._pool) if self._pool else no_rows()
