@@ -104,9 +104,9 @@ class SampleConfig(_Section):
 class NegativesConfig(_Section):
     """Hard negatives: windows in which a feature could be expected to fire and does not."""
 
-    per_kind: int = Field(default=0, ge=0, le=10_000)
+    per_kind: int = Field(default=0, ge=0, le=1000)
     """Hard negatives kept of each kind for each feature, shared out over the splits like the samples; 0: none are looked for."""
-    tries: int = Field(default=2, ge=1, le=100)
+    tries: int = Field(default=2, ge=1, le=20)
     """Windows that are read for each negative wanted: in some of them the feature turns out to fire."""
 
 

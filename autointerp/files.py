@@ -42,7 +42,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     """The facts of a complete folder, or None."""
     try:
         return dict(json.loads((folder / "COMPLETE.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):  # a damaged marker marks nothing
+    except (OSError, ValueError, TypeError, RecursionError):  # a damaged marker marks nothing
         return None
 
 

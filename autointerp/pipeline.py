@@ -34,8 +34,9 @@ def catalog_path(out: Path) -> Path:
 @contextmanager
 def run_folder(out: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the folder against other processes for the time of a command; `shared`: against all but other shards."""
-    if any(char in str(out) for char in "*?["):
-        raise UserError(f"--out {str(out)!r}: a run's folder cannot have *, ? or [ in its name; choose another")
+    if not str(out).isprintable() or any(char in str(out.resolve()) for char in "*?["):
+        raise UserError(f"--out {str(out.resolve())!r}: the path of a run's folder cannot have *, ?, [ or control characters in "
+                        "it; choose another")  # fmt: skip
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names the run's folder")
     is_new = not out.exists()
@@ -91,8 +92,8 @@ def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
     """The facts of every run."""
     from autointerp.harvest.stage import sample
 
-    facts = sample(config, out, **how)
     runs = runs_of(config, out)
+    facts = sample(config, out, on_ready=lambda: save_configs(config, out), **how)
     if config.sample.loss_recovered:
         from autointerp.harvest.afterwards import add_loss_recovered
 
@@ -100,9 +101,7 @@ def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
             known if known["conformance"].get("loss") else add_loss_recovered(run)
             for run, known in zip(runs, facts, strict=True)
         ]
-    save_config(config, out)
-    for run in runs:
-        save_config(run.config, run.out)
+    save_configs(config, out)
     return facts
 
 
@@ -111,10 +110,22 @@ def negatives_stage(config: Config, out: Path) -> list[dict[str, Any]]:
     from autointerp.harvest.negatives import negatives
 
     facts = negatives(config, out)
+    save_configs(config, out)
+    return facts
+
+
+def sample_shard_stage(config: Config, out: Path, index: int, count: int) -> str:
+    """One share of the sampling; returns what is to be said of it."""
+    from autointerp.harvest.stage import sample_shard
+
+    return sample_shard(config, out, index, count, on_ready=lambda: save_configs(config, out))
+
+
+def save_configs(config: Config, out: Path) -> None:
+    """Of the folder, and of the run of each dictionary below it."""
     save_config(config, out)
     for run in runs_of(config, out):
         save_config(run.config, run.out)
-    return facts
 
 
 def explain_stage(config: Config, out: Path) -> dict[str, Any]:
@@ -188,6 +199,7 @@ def _sampled(config: Config, out: Path) -> Iterator[Catalog]:
 def save_config(config: Config, out: Path) -> None:
     text = json.dumps(config.model_dump(), indent=1, sort_keys=True) + "\n"
     path = out / "config.json"
+    out.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
@@ -198,7 +210,7 @@ def saved_config(out: Path) -> dict[str, Any]:
         return dict(json.loads((out / "config.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{out / 'config.json'}: not valid JSON ({error}); delete it and name the options again"
         ) from None

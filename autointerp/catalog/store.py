@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class _EmptyFile(DataError):
+    """A database without a table: what is left of a process that was killed as it made the file."""
+
+
 class Catalog:
     """A catalog file, open for reading or for writing. A context manager: connections left open are reported at exit."""
 
@@ -35,6 +39,9 @@ class Catalog:
         Raises UserError when the file is missing, is held by another process or is not a catalog.
         """
         if not write and not path.exists():
+            below = sorted(str(found.parent) for found in path.parent.glob("*/catalog.duckdb"))
+            if below:
+                raise UserError(f"{path.parent}: holds several runs; give one of them: {', '.join(below)}")
             raise UserError(f"{path}: no catalog here; make one with: autointerp sample --out {path.parent}")
         try:
             connection = duckdb.connect(str(path), read_only=not write)
@@ -50,11 +57,21 @@ class Catalog:
             if write:
                 catalog._migrate()
             elif not catalog._version():
-                raise DataError(f"{path}: a DuckDB file, but not a catalog of autointerp (no table catalog_version)")
+                kind = DataError if catalog.value("SELECT count(*) FROM duckdb_tables()") else _EmptyFile
+                raise kind(f"{path}: a DuckDB file, but not a catalog of autointerp (no table catalog_version)")
         except BaseException:
             connection.close()
             raise
         return catalog
+
+    @classmethod
+    def is_empty(cls, path: Path) -> bool:
+        """Whether the file is a database without any table. Raises as `open` does."""
+        try:
+            cls.open(path).close()
+        except _EmptyFile:
+            return True
+        return False
 
     def __enter__(self) -> "Catalog":
         return self

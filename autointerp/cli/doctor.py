@@ -93,29 +93,30 @@ def _keys(config: "Config") -> Iterator[str]:
 
 
 def _fit(config: "Config") -> Iterator[str]:
-    """Loads both, then measures L0 and FVU on the first 20 thousand tokens of the corpus."""
+    """Loads the model and every SAE, then measures L0 and FVU on the first 20 thousand tokens of the corpus."""
     import tempfile
     from pathlib import Path
 
     from autointerp.harvest.conformance import check_conformance
     from autointerp.harvest.features import parse_features
-    from autointerp.harvest.forward import Reader
     from autointerp.harvest.plan import PlanSettings, make_plan
-    from autointerp.harvest.setup import load_subject_and_sae, resolve_hook, wants_bos
+    from autointerp.harvest.runs import runs_of
+    from autointerp.harvest.setup import open_readers
     from autointerp.subject.corpora import open_corpus
 
-    subject, sae = load_subject_and_sae(config)
-    yield f"{subject.name}; {sae.format} SAE, {sae.d_in} → {sae.d_sae} features"
-    parse_features(config.sample.features, sae.d_sae)
-    hookpoint = resolve_hook(config, subject, sae)
-    bos = wants_bos(config, subject, sae)
-    yield f"hookpoint {hookpoint}, windows {'begin with BOS' if bos else 'without BOS'}"
+    readers = open_readers(runs_of(config, Path()))
+    for reader in readers:
+        parse_features(config.sample.features, reader.sae.d_sae)
+        yield f"{reader.subject.name}; {reader.sae.format} SAE, {reader.sae.d_in} → {reader.sae.d_sae} features"
+    shift = readers[0].shift
+    hookpoints = ", ".join(str(reader.hookpoint) for reader in readers)
+    yield f"hookpoint {hookpoints}, windows {'begin with BOS' if shift else 'without BOS'}"
     with tempfile.TemporaryDirectory() as folder:
-        settings = PlanSettings(config.corpus.window - bos, 22_000, 8, config.seed, 1024)
+        settings = PlanSettings(config.corpus.window - shift, 22_000, 8, config.seed, 1024)
         documents = open_corpus(config.corpus.source, config.corpus.text_field)
-        plan = make_plan(documents, subject.tokenizer, Path(folder), settings, "doctor")
-        reader = Reader(subject, sae, hookpoint, prepend_bos=bos)
-        yield _described(check_conformance(reader, plan, allow=False, loss=config.sample.loss_recovered))
+        plan = make_plan(documents, readers[0].subject.tokenizer, Path(folder), settings, "doctor")
+        for reader in readers:
+            yield _described(check_conformance(reader, plan, allow=False, loss=config.sample.loss_recovered))
 
 
 def _described(found: Any) -> str:

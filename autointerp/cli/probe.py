@@ -1,6 +1,5 @@
 """The command `probe`: which features fire on a text, token by token."""
 
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,9 +93,9 @@ def _text(text: str | None, source: str | None) -> str:
         raise UserError('probe takes one text: --text "…", or --file PATH (- for standard input)')
     try:
         if source == "-":
-            text = io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read()), encoding="utf-8").read()
+            text = sys.stdin.buffer.read().decode("utf-8-sig")  # as a corpus is read: line ends as they are, no BOM
         elif source is not None:
-            text = Path(source).read_text(encoding="utf-8")
+            text = Path(source).read_bytes().decode("utf-8-sig")
         assert text is not None
         text.encode("utf-8")
     except (UnicodeDecodeError, UnicodeEncodeError):
@@ -109,12 +108,19 @@ def _text(text: str | None, source: str | None) -> str:
 def _config(out: Path | None, settings: tuple[str, ...], given: Mapping[str, Any]) -> "tuple[Config, Path | None]":
     """The run's configuration under the options; and the run's folder, or None where none is meant."""
     from autointerp.config import load_config
+    from autointerp.harvest.runs import runs_below
     from autointerp.pipeline import saved_config
 
     named = given["model"] is not None or bool(given["sae"])
+    if len(given["sae"]) > 1:
+        raise UserError("probe reads one SAE at a time; give one --sae")
     if out is None and named:
         return load_config(None, overrides(settings, given)), None
     folder = out or DEMO_FOLDER
+    if not (folder / "catalog.duckdb").exists() and (below := runs_below(folder)):
+        raise UserError(
+            f"{folder}: holds several runs; give one of them: {', '.join(str(folder / name) for name in below)}"
+        )
     if out is not None and not named and saved_config(folder) == {}:
         raise UserError(f"{out}: no run here; name one with --out, or a model and an SAE with --model and --sae")
     return configure(None, folder, settings, **given)
@@ -132,7 +138,7 @@ def _read(config: "Config", text: str, which: str) -> "tuple[list[TokenFirings],
     subject, sae = load_subject_and_sae(config)
     features = None if which == "all" else parse_features(which, sae.d_sae)
     bos = wants_bos(config, subject, sae)
-    reader = Reader(subject, sae, resolve_hook(config, subject, sae), prepend_bos=bos)
+    reader = Reader(subject, sae, resolve_hook(config, subject, sae), prepend_bos=bos, max_norm=config.sample.max_norm)
     sizes = subject.model.config.get_text_config()
     limit = getattr(sizes, "max_position_embeddings", None) or config.corpus.window
     window = min(config.corpus.window, limit) - bos

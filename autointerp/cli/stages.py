@@ -21,7 +21,11 @@ def _parse_shard(context: click.Context, option: click.Parameter, text: str | No
     if text is None:
         return None
     index, slash, count = text.partition("/")
-    if not slash or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count):
+    if (
+        not slash
+        or not (text.isascii() and index.isdecimal() and count.isdecimal())
+        or not 1 <= int(index) <= int(count)
+    ):
         raise click.BadParameter(f"{text!r} is not a share: expected I/N with 1 ≤ I ≤ N, such as 3/8")
     return int(index), int(count)
 
@@ -70,23 +74,23 @@ def sample(
         autointerp sample … --out RUN_DIR --shard 1/8      (2/8, … 8/8)
         autointerp sample … --out RUN_DIR
     """
-    from autointerp.pipeline import run_folder, sample_stage
+    from autointerp.harvest.runs import runs_of
+    from autointerp.pipeline import run_folder, sample_shard_stage, sample_stage
 
     config, out = configure(**options)
     if shard is not None:
         if engine != "here" or workers or engine_options:
             raise UserError("--shard harvests in this process; leave out --engine, --workers and --engine-option")
-        from autointerp.harvest.stage import sample_shard
-
         with run_folder(out, shared=True):
-            click.echo(sample_shard(config, out, *shard))
+            click.echo(sample_shard_stage(config, out, *shard))
         return
     with run_folder(out):
         found = sample_stage(config, out, engine=engine, workers=workers, engine_options=engine_options)
-    for facts in found:
+    for one, facts in zip(runs_of(config, out), found, strict=True):
         flags = ", ".join(f"{count:,} {flag}" for flag, count in facts["flags"].items())
-        click.echo(f"{facts['sae']} at {facts['hookpoint']}: {facts['features']:,} features over {facts['tokens']:,} tokens "
-                   f"of {facts['documents']:,} documents: {flags}")  # fmt: skip
+        where = f"{one.out.name}: " if len(found) > 1 else ""
+        click.echo(f"{where}{facts['sae']} at {facts['hookpoint']}: {facts['features']:,} features over {facts['tokens']:,} "
+                   f"tokens of {facts['documents']:,} documents: {flags}")  # fmt: skip
 
 
 @click.command()

@@ -8,6 +8,7 @@ import click
 
 from autointerp.catalog.store import Catalog
 from autointerp.errors import UserError
+from autointerp.harvest.conformance import first_windows
 from autointerp.harvest.loss import measure_loss_recovered
 from autointerp.harvest.plan import finished_plan
 from autointerp.harvest.runs import Run, plan_fingerprint
@@ -28,7 +29,7 @@ def add_loss_recovered(run: Run) -> dict[str, Any]:
         raise UserError(f"{run.out}: the sampling is complete without the loss recovered, and its windows ({run.out / 'plan'}) "
                         "are gone, so that it cannot be measured now; leave --loss-recovered out "
                         "(--set sample.loss_recovered=false)")  # fmt: skip
-    found = measure_loss_recovered(reader, plan.part(0))
+    found = measure_loss_recovered(reader, first_windows(plan))
     click.echo(f"conformance: {found.describe()}", err=True)
     with Catalog.open(run.catalog, write=True) as catalog:
         facts = catalog.stage_facts("sample")

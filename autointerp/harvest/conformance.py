@@ -20,10 +20,11 @@ from autointerp.files import write_text
 from autointerp.harvest.forward import Reader
 from autointerp.harvest.loss import LossRecovered, measure_loss_recovered
 from autointerp.harvest.plan import Plan
-from autointerp.subject.windows import Windows
+from autointerp.subject.windows import Windows, join
 
 L0_RANGE = (0.5, 1.5)  # × the expected L0 (sae-formats.md, Rules)
 FVU_LIMIT = 1.0  # worse than predicting the mean: certainly wrong
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, RecursionError)  # what reading a file may end in that is not ours
 SINK = 10.0  # × the median length of a hidden state: far out of what SAEs are trained on
 FVU_POOR = 0.5  # published SAEs leave 0.05 to 0.4 unexplained: worth a warning
 
@@ -79,12 +80,20 @@ def measure_conformance(
     return Conformance(l0, expected, fvu, seen, _problem(l0, expected, fvu), norm_median=median, norm_max=longest)
 
 
+def first_windows(plan: Plan, tokens: int = 22_000) -> Windows:
+    """The first windows of the corpus: of as many parts as it takes."""
+    parts: list[Windows] = []
+    while len(parts) < plan.n_parts and sum(len(part.tokens) for part in parts) < tokens:
+        parts.append(plan.part(len(parts)))
+    return join(parts)
+
+
 def _problem(l0: float, expected: float | None, fvu: float | None) -> str | None:
     if l0 == 0:
-        return "no feature fires on any of the tokens"
+        return "no feature fires on any of the tokens that were read"
     if expected is not None and not L0_RANGE[0] <= l0 / expected <= L0_RANGE[1]:
         return f"{l0:.1f} features fire per token, but the SAE's own configuration says {expected:.1f}"
-    if fvu is not None and fvu > FVU_LIMIT:
+    if fvu is not None and not fvu <= FVU_LIMIT:  # NaN, too
         return f"the reconstruction leaves {fvu:.2f} of the variance unexplained: worse than the mean alone"
     return None
 
@@ -94,15 +103,36 @@ def gate(
 ) -> list[Conformance]:
     """`check_conformance` for every reader; what was measured is kept in `folder`, so that it is done once for a harvest."""
     path = folder / "conformance.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):  # none, or a damaged one: measured anew
+    with suppress(*_DAMAGED):  # none, or a damaged one: measured anew
         saved = json.loads(path.read_text(encoding="utf-8"))
         if saved["fingerprint"] == fingerprint:
+            check_type(readers[0], folder)
             kept = [_from_facts(facts) for facts in saved["found"]]
             if allow or not any(one.problem for one in kept):
                 return kept
     found = [check_conformance(reader, plan, allow=allow, loss=loss) for reader in readers]
-    write_text(path, json.dumps({"fingerprint": fingerprint, "found": [asdict(one) for one in found]}))
+    facts = {"fingerprint": fingerprint, "dtype": readers[0].subject.dtype, "found": [asdict(one) for one in found]}
+    write_text(path, json.dumps(facts))
     return found
+
+
+def gate_fingerprint(folder: Path) -> str | None:
+    """Of the harvest whose gate was passed last, or None."""
+    try:
+        return str(json.loads((folder / "conformance.json").read_text(encoding="utf-8"))["fingerprint"])
+    except _DAMAGED:
+        return None
+
+
+def check_type(reader: Reader, folder: Path) -> None:
+    """The model must run in one type in all processes of a harvest: with "auto" it depends on the machine. Raises UserError."""
+    try:
+        first = str(json.loads((folder / "conformance.json").read_text(encoding="utf-8"))["dtype"])
+    except _DAMAGED:  # none, or a damaged one: the gate makes it anew
+        return
+    if first != reader.subject.dtype:
+        raise UserError(f"this harvest was begun with the model in {first}, and here it would run in {reader.subject.dtype}; "
+                        f"give --dtype {first}")  # fmt: skip
 
 
 def _from_facts(facts: dict[str, Any]) -> Conformance:
@@ -114,9 +144,9 @@ def check_conformance(reader: Reader, plan: Plan, *, allow: bool, loss: bool = F
     """Measure on the plan's first part, print, and stop on a gross mismatch unless `allow`. `loss`: loss recovered, too."""
     import click
 
-    found = measure_conformance(reader, plan.part(0))
+    found = measure_conformance(reader, first_windows(plan))
     if loss and (allow or not found.problem):
-        found = replace(found, loss=measure_loss_recovered(reader, plan.part(0)))
+        found = replace(found, loss=measure_loss_recovered(reader, first_windows(plan)))
     click.echo(f"conformance: {describe(found)}", err=True)
     if found.fvu is not None and FVU_POOR < found.fvu <= FVU_LIMIT:
         click.echo(
@@ -137,4 +167,9 @@ def describe(found: Conformance) -> str:
     expected = "" if found.l0_expected is None else f" (expected {found.l0_expected:.1f})"
     fvu = "not defined here" if found.fvu is None else f"{found.fvu:.3f}"
     recovered = "" if found.loss is None else f"; {found.loss.describe()}"
-    return f"L0 {found.l0:.1f}{expected}, FVU {fvu}, over {found.tokens:,} tokens{recovered}"
+    norms = (
+        ""
+        if found.norm_median is None
+        else f", hidden states {found.norm_median:.3g} long (at most {found.norm_max:.3g})"
+    )
+    return f"L0 {found.l0:.1f}{expected}, FVU {fvu}{norms}, over {found.tokens:,} tokens{recovered}"

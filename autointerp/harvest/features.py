@@ -31,7 +31,7 @@ def parse_features(text: str, width: int) -> NDArray[np.int64]:
 
 def _range(piece: str, text: str, width: int) -> NDArray[np.int64]:
     first, dash, last = piece.partition("-")
-    if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
+    if len(piece) > 40 or not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
         raise UserError(
             f"--features {text!r}: {piece!r} is neither an id nor a range, and no file has that name; "
             "expected all, ids and ranges such as 0-999,2048, or a file with one a line"

@@ -52,11 +52,18 @@ class Reader:
     def encode(self, tokens: TokenRows, features: NDArray[np.int64] | None) -> Firings:
         """Activations of the given hidden states, sorted by (feature, window)."""
         sparse = self.sae.encode_sparse(tokens.hidden, features)
-        found = Firings(sparse.feature, tokens.row[sparse.row], tokens.position[sparse.row], sparse.value)
-        if (positive := sparse.value > 0).all():
+        value = sparse.value
+        if not np.isfinite(value).all():
+            raise DataError(
+                f"the activation of feature {sparse.feature[~np.isfinite(value)][0]} is not finite, though the hidden states at "
+                f"{self.hookpoint} are; check the SAE's weights ({self.sae.source})"
+            )
+        found = Firings(sparse.feature, tokens.row[sparse.row], tokens.position[sparse.row], value, tokens.position)
+        if (positive := value > 0).all():
             return found
         # An abstopk SAE keeps signs. An activation is a value ≥ 0 here (scoring.md, Words); the negative side is left out.
-        return Firings(found.feature[positive], found.row[positive], found.position[positive], found.value[positive])
+        kept = (found.feature[positive], found.row[positive], found.position[positive], found.value[positive])
+        return Firings(*kept, tokens.position)
 
     @property
     def shift(self) -> int:
@@ -100,11 +107,11 @@ def hidden_states(readers: Sequence[Reader], windows: Windows, begin: int, end: 
                     f"the subject's hidden state at {reader.hookpoint} is NaN or infinite in window {bad}; "
                     "if the model runs in float16, use --dtype float32 or bfloat16"
                 )
-            chosen[reader.hookpoint] = _short(TokenRows(hidden, rows, positions), reader.max_norm)
+            chosen[reader.hookpoint] = _not_too_long(TokenRows(hidden, rows, positions), reader.max_norm)
         yield chosen[reader.hookpoint]
 
 
-def _short(tokens: TokenRows, max_norm: float | None) -> TokenRows:
+def _not_too_long(tokens: TokenRows, max_norm: float | None) -> TokenRows:
     """The tokens whose hidden state is no longer than `max_norm`."""
     if max_norm is None:
         return tokens

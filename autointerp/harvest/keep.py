@@ -7,7 +7,7 @@ buffer that is merged when it is full.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,11 @@ class Rows:
         entries = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
         plain = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in _RAGGED}
         return Rows(**plain, offsets=offsets, positions=self.positions[entries], values=self.values[entries])
+
+    def peaks(self) -> "Rows":
+        """The same rows with the peak for all payload."""
+        offsets = np.arange(len(self) + 1, dtype=np.int64)
+        return replace(self, offsets=offsets, positions=self.peak_position, values=self.peak)
 
 
 _RAGGED = ("offsets", "positions", "values")

@@ -65,7 +65,8 @@ def _percent(share: float | None) -> str:
 def measure_loss_recovered(reader: Reader, windows: Windows, *, max_tokens: int = 20_000) -> LossRecovered:
     """Over the first windows with `max_tokens` predicted tokens in all. BOS, padding and special tokens are neither
     replaced nor predicted. A transcoder reads at the reader's hookpoint and replaces what its own output site holds.
-    What cannot be measured is None with its reason; nothing is raised for it.
+    What cannot be measured is None with its reason; nothing is raised for it. Every token's state is replaced, also where
+    the harvest leaves it out for its length (`max_norm`).
     """
     try:
         return _measure(reader, windows, _site(reader), max_tokens)

@@ -39,23 +39,20 @@ def merge_shards(
     """
     names: dict[str, object] = {
         "histograms": _files(shards, "histograms"), "contexts": _files(shards, "contexts"), "plan": _quoted(plan.folder),
-        "n_bands": sample.bands,
+        "n_bands": sample.bands, "window": plan.window,
     }  # fmt: skip
     splits = pa.table({
         "split": list(SPLITS), "n_windows": pa.array(plan.windows_per_split, pa.uint64()), "top": per_split(sample.top),
         "per_band": per_split(sample.per_band),
     })  # fmt: skip
-    with _readable(shards):
-        sums = moments(
-            (pq.read_table(folder / "features.parquet") for folder in shards), features, d_sae=d_sae,
-            n_tokens=plan.n_tokens, window_lengths=plan.window_lengths(), window=plan.window,
-        )  # fmt: skip
+    with _readable(shards, plan):
+        sums = moments((pq.read_table(folder / "features.parquet") for folder in shards), features, d_sae=d_sae)
         n_rows = sum(pq.read_metadata(folder / "contexts.parquet").num_rows for folder in shards)
     connection = catalog.connection
     connection.register("moments", sums)
     connection.register("splits", splits)
     try:
-        with _readable(shards):
+        with _readable(shards, plan):
             connection.execute(_script("merge_strata", names))
             for chunk in np.array_split(features, max(1, min(-(-n_rows // _ROWS_AT_ONCE), len(features)))):
                 connection.execute(_script("merge_contexts", names | {"first": chunk[0], "last": chunk[-1]}))
@@ -67,18 +64,22 @@ def merge_shards(
 
 
 @contextmanager
-def _readable(shards: Sequence[Path]) -> Iterator[None]:
+def _readable(shards: Sequence[Path], plan: Plan) -> Iterator[None]:
     """Reading errors of Arrow and DuckDB as one that says what to do. A full disk or too little memory is another matter."""
     try:
         yield
-    except (pa.ArrowInvalid, OSError, duckdb.Error) as error:
+    except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):  # our own SQL
+        raise
+    except (pa.ArrowInvalid, OSError, KeyError, duckdb.Error) as error:
         text = " ".join(str(error).split())
         if any(sign in text for sign in ("No space left", "Out of Memory", "Could not write")):
             raise
-        where = shards[0].parents[1]
+        known = [*(folder.parent for folder in shards), plan.folder]
+        where = next(
+            (folder for folder in known if str(folder) in text), shards[0].parents[1] if shards else plan.folder
+        )
         raise DataError(
-            f"{where}: a part of the harvest cannot be read ({text[:300]}); delete the folder that is named, or all of "
-            f"{where}, and run the same command again: what was in it is harvested anew"
+            f"{where} cannot be read ({text[:300]}); delete it and run the same command again: only what was in it is done anew"
         ) from error
 
 

@@ -25,21 +25,24 @@ JOIN read_parquet($contexts, filename = true, file_row_number = true) c USING (f
 WHERE r.rank <= CASE r.kind WHEN 'top' THEN s.top WHEN 'band' THEN s.per_band ELSE 65535 END
   AND c.feature BETWEEN $first AND $last;
 
--- Near-duplicates across splits: the same tokens around the peak (six before, six after) as in an explain-split context.
+-- Near-duplicates across splits: the same tokens of the document around the peak (six before, six after, where there are so many)
+-- as in a context of an earlier split, in the order explain, rerank, test.
 CREATE TEMP TABLE grams AS
-WITH places AS (SELECT DISTINCT window_id, peak_position FROM kept)
-SELECT window_id, peak_position, hash(list_slice(w.tokens, greatest(peak_position::INTEGER - 5, 1), peak_position::INTEGER + 7)) AS gram
-FROM places JOIN needed w USING (window_id);
+WITH places AS (SELECT DISTINCT window_id, peak_position::INTEGER AS peak_position FROM kept),
+     texts AS (SELECT p.*, len(w.before) AS n, w.before || w.tokens || w.after AS tokens FROM places p JOIN needed w USING (window_id))
+SELECT window_id, peak_position, hash(list_slice(tokens, greatest(peak_position + n - 5, 1), peak_position + n + 7)) AS gram
+FROM texts;
 
 CREATE TEMP TABLE shown AS
-SELECT DISTINCT k.feature_id, g.gram FROM kept k JOIN grams g USING (window_id, peak_position) WHERE k.split = 'explain';
+SELECT k.feature_id, g.gram, min(list_position(['explain', 'rerank', 'test'], k.split)) AS first_split
+FROM kept k JOIN grams g USING (window_id, peak_position) GROUP BY ALL;
 
 INSERT INTO contexts BY NAME
 SELECT k.feature_id, k.kind, k.split, k.band, k.rank, k.window_id, k.peak, k.positions, k.activations,
-       k.split <> 'explain' AND e.gram IS NOT NULL AS duplicate
+       list_position(['explain', 'rerank', 'test'], k.split) > e.first_split AS duplicate
 FROM kept k
 JOIN grams g USING (window_id, peak_position)
-LEFT JOIN shown e ON e.feature_id = k.feature_id AND e.gram = g.gram
+JOIN shown e ON e.feature_id = k.feature_id AND e.gram = g.gram
 ORDER BY k.feature_id, k.kind, k.split, CASE WHEN k.kind = 'band' THEN k.band END, k.rank;
 
 -- On which tokens a feature fires: estimated from the band samples, each context weighing what its stratum holds for one drawn.

@@ -1,5 +1,5 @@
 -- From shards to the catalog, first part: histograms, bands, strata, documents. Parameters are replaced by the caller: $histograms,
--- $contexts (lists of Parquet files), $plan (folder), $n_bands. Registered by the caller: `moments`, one row for each feature
+-- $contexts (lists of Parquet files), $plan (folder), $n_bands, $window (tokens of a full one). Registered by the caller: `moments`, one row for each feature
 -- asked for, summed over the shards; `splits(split, n_windows, top, per_band)`: the exact sizes of the splits, and how many
 -- contexts of each are kept.
 
@@ -33,12 +33,15 @@ ORDER BY feature_id, split, band;
 
 INSERT INTO documents BY NAME SELECT * FROM read_parquet('$plan/documents.parquet') ORDER BY doc;
 
--- Windows that contexts may need: all that any shard has kept. Their place in the pool, if they are of it.
+-- Windows that contexts may need: all that any shard has kept. Their place in the pool, if they are of it, and the document's
+-- six tokens before and after.
 CREATE TEMP TABLE needed AS
 WITH pool AS (SELECT window_id, row_number() OVER () AS place FROM read_parquet('$plan/pool.parquet')),
      named AS (SELECT DISTINCT window_id FROM read_parquet($contexts) UNION SELECT window_id FROM pool)
-SELECT w.window_id, w.doc, w.start, d.split, p.place, w.tokens
+SELECT w.window_id, w.doc, w.start, d.split, p.place, w.tokens, coalesce(b.tokens[-6:], []) AS before, coalesce(a.tokens[:6], []) AS after
 FROM read_parquet('$plan/windows-*.parquet') w JOIN named USING (window_id) JOIN documents d ON d.doc = w.doc
+LEFT JOIN read_parquet('$plan/windows-*.parquet') b ON b.doc = w.doc AND b.start + $window = w.start
+LEFT JOIN read_parquet('$plan/windows-*.parquet') a ON a.doc = w.doc AND a.start = w.start + $window
 LEFT JOIN pool p ON p.window_id = w.window_id;
 
 CREATE TEMP TABLE token_facts (feature_id UINTEGER, top_token UINTEGER, top_token_share FLOAT, token_entropy FLOAT);

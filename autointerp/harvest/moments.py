@@ -1,5 +1,6 @@
 """Sums over shards: what each feature did on the whole corpus. Pure numpy on Arrow tables."""
 
+import json
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,19 +13,15 @@ RARE_DOCUMENTS = 20  # fires in fewer documents than this: insufficient evidence
 DENSE_SHARE = 0.10  # fires on more than this share of the tokens
 
 
-def moments(
-    shards: Iterable[pa.Table], features: NDArray[np.int64], *, d_sae: int, n_tokens: int, window_lengths: NDArray[np.int64],
-    window: int,
-) -> pa.Table:  # fmt: skip
-    """One row for each of `features`: columns of the catalog's table `features` that are sums or follow from sums.
-
-    `window_lengths` [n_windows]: tokens of every window of the corpus; `window`: tokens of a full one.
-    """
+def moments(shards: Iterable[pa.Table], features: NDArray[np.int64], *, d_sae: int) -> pa.Table:
+    """One row for each of `features`: columns of the catalog's table `features` that are sums or follow from sums."""
     count = {name: np.zeros(d_sae, np.int64) for name in ("n_tokens", "n_windows", "n_documents")}
     sums = {"total": ExactSum(d_sae), "total_squares": ExactSum(d_sae)}
     maximum = np.zeros(d_sae, np.float32)
     positions = np.zeros((d_sae, POSITION_BUCKETS), np.int64)
+    read = np.zeros(POSITION_BUCKETS, np.int64)
     for table in shards:
+        read += json.loads(table.schema.metadata[b"tokens_read"])
         row = table["feature"].to_numpy().astype(np.int64)
         for name, array in count.items():
             array[row] += table[name].to_numpy().astype(np.int64)
@@ -33,11 +30,11 @@ def moments(
             both.add(row, table[f"{name}_low"].to_numpy())
         maximum[row] = np.maximum(maximum[row], table["maximum"].to_numpy())
         positions[row] += table["positions"].combine_chunks().flatten().to_numpy().reshape(-1, POSITION_BUCKETS)
-    fires = count["n_tokens"][features]
+    fires, n_tokens = count["n_tokens"][features], int(read.sum())
     n = np.maximum(fires, 1)
     mean = (sums["total"].high + sums["total"].low)[features] / n
     square = (sums["total_squares"].high + sums["total_squares"].low)[features] / n
-    dependence = position_dependence(positions[features], tokens_per_bucket(window_lengths, window))
+    dependence = position_dependence(positions[features], read)
     return pa.table({
         "feature_id": features.astype(np.uint32),
         **{name: array[features].astype(np.uint64) for name, array in count.items()},
@@ -48,15 +45,6 @@ def moments(
         "position_dependence": pa.array(dependence, mask=fires == 0),
         "flag": _flags(fires, count["n_documents"][features], n_tokens),
     })  # fmt: skip
-
-
-def tokens_per_bucket(window_lengths: NDArray[np.int64], window: int) -> NDArray[np.int64]:
-    """How many tokens of the corpus lie in each of the equal parts of a window."""
-    of_length = np.bincount(window_lengths, minlength=window + 1)
-    reached = np.cumsum(of_length[::-1])[::-1][1:]  # windows that have a token at position p
-    buckets = np.zeros(POSITION_BUCKETS, np.int64)
-    np.add.at(buckets, np.arange(len(reached)) * POSITION_BUCKETS // window, reached)
-    return buckets
 
 
 def position_dependence(fired: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:

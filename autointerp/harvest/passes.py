@@ -27,6 +27,11 @@ _LOST_SHARE = 0.1
 Report = Callable[[int, str], None]
 
 
+def pass_fingerprint(runs: Sequence[Run], plan_fingerprint: str) -> str:
+    """Hash of what the shards of these runs depend on."""
+    return hex_hash(plan_fingerprint, *(run.fingerprint for run in runs))
+
+
 @dataclass(frozen=True)
 class Pass:
     """Runs whose SAEs are read together, and where their shards are."""
@@ -40,7 +45,7 @@ class Pass:
     @property
     def fingerprint(self) -> str:
         """Of the shards: what the plan and every run depend on."""
-        return hex_hash(self.plan_fingerprint, *(run.fingerprint for run in self.runs))
+        return pass_fingerprint(self.runs, self.plan_fingerprint)
 
     def features(self) -> list[NDArray[np.int64]]:
         """Ids of the features of each run."""
@@ -92,7 +97,7 @@ class Pass:
         sample, config = run.config.sample, run.config
         return Sketch(
             reader.sae.d_sae, top=per_split(sample.top), per_band=per_split(sample.per_band), seed=config.seed,
-            window=config.corpus.window - reader.shift,
+            window=config.corpus.window - reader.shift, whole_pool=reader.sae.encoder is not None,
         )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.lib
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -60,11 +59,6 @@ class Plan:
         """Tokens of the given parts."""
         return sum(self.tokens_per_part[part] for part in parts)
 
-    def window_lengths(self) -> NDArray[np.int64]:
-        """Tokens of every window of the corpus, in its order."""
-        columns = [_read(self._part_path(index), ["tokens"])["tokens"] for index in range(self.n_parts)]
-        return np.concatenate([pc.list_value_length(column).to_numpy() for column in columns]).astype(np.int64)
-
     def _part_path(self, index: int) -> Path:
         return self.folder / f"windows-{index:05d}.parquet"
 
@@ -87,8 +81,8 @@ def make_plan(
     done = finished_plan(folder, fingerprint)
     if done is not None:
         return done
-    for stale in folder.glob("*"):
-        stale.unlink()
+    for stale in (folder / "COMPLETE.json", *folder.glob("*")):  # the marker first
+        stale.unlink(missing_ok=True)
     writer = _Writer(folder, settings)
     for document, tokens in tokenised(documents, tokenizer, settings.max_tokens):
         writer.add(document, tokens)
@@ -106,9 +100,16 @@ def finished_plan(folder: Path, fingerprint: str) -> Plan | None:
     if facts is None or facts.get("fingerprint") != fingerprint:
         return None
     try:
-        return _plan(folder, facts)
+        plan = _plan(folder, facts)
+        sound = (
+            sum(plan.tokens_per_part) == plan.n_tokens > 0
+            and len(plan.windows_per_split) == len(SPLITS)
+            and sum(plan.windows_per_split) == plan.n_windows
+            and all(plan._part_path(index).exists() for index in range(plan.n_parts))
+        )
     except (KeyError, TypeError):  # a damaged marker marks nothing
         return None
+    return plan if sound else None
 
 
 def _plan(folder: Path, facts: dict[str, Any]) -> Plan:
@@ -195,11 +196,11 @@ def read_windows(path: Path) -> Windows:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+    write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd", write_page_checksum=True))
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _read(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns)
+        return pq.read_table(path, page_checksum_verification=True)
     except (pyarrow.lib.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}); delete its folder and run again") from error

@@ -55,9 +55,10 @@ class Run:
 
     def facts(self) -> dict[str, Any] | None:
         """What the finished sampling found, or None if it is not finished. Raises UserError if it had other settings."""
-        if not self.catalog.exists():
+        # A run killed as it made the file has left it empty.
+        if not self.catalog.exists() or not self.catalog.stat().st_size or Catalog.is_empty(self.catalog):
             return None
-        with Catalog.open(self.catalog, write=True) as catalog:  # a run killed as it made the file has left it empty
+        with Catalog.open(self.catalog) as catalog:
             found = catalog.stage_fingerprint("sample")
             if found == self.fingerprint:
                 return catalog.stage_facts("sample")
@@ -81,14 +82,40 @@ def runs_of(config: Config, out: Path) -> list[Run]:
     ]
 
 
+def check_folder(runs: Sequence[Run], out: Path) -> None:
+    """A folder holds one run, or folders of several. Raises UserError where it holds what these are not."""
+    below = runs_below(out)
+    if len(runs) > 1 and (out / "catalog.duckdb").exists():
+        raise UserError(f"{out} holds the run of one SAE; several of one pass need another --out")
+    if len(runs) == 1 and runs[0].out == out and below and not (out / "catalog.duckdb").exists():
+        raise UserError(
+            f"{out} holds the runs of several SAEs ({', '.join(below)}); give one of those folders, or another --out"
+        )
+
+
+def runs_below(out: Path) -> list[str]:
+    """Names of the folders below `out` that hold a catalog."""
+    return sorted(path.parent.name for path in out.glob("*/catalog.duckdb"))
+
+
 def _distinct(paths: Sequence[str]) -> list[str]:
-    """Folder names for SAEs: the last parts of their paths, as many as tell them apart."""
-    parts = [[re.sub(r"[^\w.=-]+", "_", part) for part in re.split(r"[/:]", path.strip("/"))] for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["-".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{name}-{index}" for index, name in enumerate(names, start=1)]  # the same SAE twice, at two hookpoints
+    """Folder names for SAEs: the last parts of their paths, as many as tell them apart; numbered where a path comes again."""
+    parts = {path: [_as_name(part) for part in re.split(r"[/:]", path.strip("/"))] for path in paths}
+    names = dict(zip(parts, map("-".join, parts.values()), strict=True))
+    for depth in range(1, max(map(len, parts.values())) + 1):
+        short = {path: "-".join(part[-depth:]) for path, part in parts.items()}
+        if len(set(short.values())) == len(short):
+            names = short
+            break
+    seen = [list(paths[: index + 1]).count(path) for index, path in enumerate(paths)]
+    return [
+        f"{names[path]}-{nth}" if paths.count(path) > 1 else names[path] for path, nth in zip(paths, seen, strict=True)
+    ]
+
+
+def _as_name(part: str) -> str:
+    """A part of a path as the name of a folder, which never leads out of the one above."""
+    return re.sub(r"[^\w.=-]+", "_", part).strip(".") or "sae"
 
 
 def sample_settings(config: Config) -> dict[str, Any]:
@@ -109,6 +136,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
             was = old.get(field) if isinstance(old, dict) else old
             if was != new:
                 changed.append(f"{section}{'.' + field if field else ''} was {was!r}, now {new!r}")
+    if not changed and before.keys() | before.get("sample", {}).keys() != now.keys() | now.get("sample", {}).keys():
+        return "it was made by another version of autointerp"
     return "; ".join(changed) or "files of the model, the SAE or the corpus have changed since"
 
 

@@ -2,7 +2,8 @@
 
 shards/00003-00008/COMPLETE.json              parts 3 to 7 are in it
 shards/00003-00008/0/features.parquet         feature, n_tokens, n_windows, n_documents, maximum, positions; sums as pairs of
-                                              float64 (total, total_low; total_squares, total_squares_low)
+                                              float64 (total, total_low; total_squares, total_squares_low); its metadata
+                                              counts the tokens that were read, by position
 shards/00003-00008/0/histograms.parquet       feature, split, bin, n_windows
 shards/00003-00008/0/contexts.parquet         feature, kind, split, bin, key, window_id, peak, peak_position, positions,
                                               activations
@@ -11,6 +12,7 @@ A process that goes on harvesting writes its sketch anew now and then, under a l
 is bounded, so what has been harvested is always a few folders, one for each time that the work was begun.
 """
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -50,11 +52,27 @@ class Shard:
 
 def write_shard(sketches: Sequence[Sketch], root: Path, begin: int, end: int, fingerprint: str, n_tokens: int) -> Path:
     """Write the sketches of parts begin … end − 1, one for each dictionary, and mark them complete."""
-    folder = root / f"{begin:05d}-{end:05d}"
+    folder = root / _name(begin, end)
+    (folder / "COMPLETE.json").unlink(
+        missing_ok=True
+    )  # of a run with other settings: it does not speak for these files
     for index, sketch in enumerate(sketches):
         write_sketch(sketch, folder / str(index))
     write_marker(folder, {"fingerprint": fingerprint, "begin": begin, "end": end, "n_tokens": n_tokens})
     return folder
+
+
+def _name(begin: int, end: int) -> str:
+    return f"{begin:05d}-{end:05d}"
+
+
+def foreign_shards(root: Path, fingerprint: str) -> list[Path]:
+    """Complete shards of a harvest with other settings."""
+    return [
+        folder
+        for folder in root.glob("*-*")
+        if (read_marker(folder) or {}).get("fingerprint") not in (None, fingerprint)
+    ]
 
 
 def finished_shards(root: Path, fingerprint: str) -> list[Shard]:
@@ -62,9 +80,10 @@ def finished_shards(root: Path, fingerprint: str) -> list[Shard]:
     found = []
     for folder in root.glob("*-*"):
         facts = read_marker(folder) or {}
-        with suppress(KeyError, TypeError, ValueError):  # a damaged marker marks nothing
-            if facts["fingerprint"] == fingerprint:
-                found.append(Shard(int(facts["begin"]), int(facts["end"]), folder, int(facts["n_tokens"])))
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged marker marks nothing
+            shard = Shard(int(facts["begin"]), int(facts["end"]), folder, int(facts["n_tokens"]))
+            if facts["fingerprint"] == fingerprint and folder.name == _name(shard.begin, shard.end):
+                found.append(shard)
     chosen: list[Shard] = []
     for shard in sorted(found, key=lambda shard: (shard.begin, -shard.end)):
         if not chosen or shard.begin >= chosen[-1].end:
@@ -74,7 +93,7 @@ def finished_shards(root: Path, fingerprint: str) -> list[Shard]:
 
 def missing_parts(n_parts: int, shards: Sequence[Shard]) -> list[int]:
     """Parts of the plan that no shard holds."""
-    done = {part for shard in shards for part in range(shard.begin, shard.end)}
+    done = {part for shard in shards for part in range(shard.begin, min(shard.end, n_parts))}
     return [part for part in range(n_parts) if part not in done]
 
 
@@ -110,7 +129,7 @@ def _features(sketch: Sketch) -> pa.Table:
         "total_squares": sketch.total_squares.high[alive], "total_squares_low": sketch.total_squares.low[alive],
         "maximum": sketch.maximum[alive],
         "positions": pa.FixedSizeListArray.from_arrays(positions.ravel(), positions.shape[1]),
-    })  # fmt: skip
+    }).replace_schema_metadata({"tokens_read": json.dumps(sketch.tokens_read.tolist())})  # fmt: skip
 
 
 def _write_contexts(sketch: Sketch, path: Path) -> None:

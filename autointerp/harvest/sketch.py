@@ -37,8 +37,8 @@ def peak_key(peak: NDArray[np.float32]) -> NDArray[np.uint64]:
     return np.uint64(0xFFFFFFFF) - bits.astype(np.uint64)
 
 
-def _short(value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cut to the 24 digits of a float32: numbers so short are added without rounding, so that a batch's size does not show."""
+def _upper_half(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The first 24 binary digits of each value."""
     return (value.view(np.uint64) & np.uint64(0xFFFFFFFFE0000000)).view(np.float64)
 
 
@@ -46,13 +46,15 @@ def _short(value: NDArray[np.float64]) -> NDArray[np.float64]:
 class Firings:
     """Activations of a batch of windows, sorted by (feature, window, position): nnz entries.
 
-    `feature` int32; `row` int32, index of the window within the batch; `position` uint16; `value` float32 > 0.
+    `feature` int32; `row` int32, index of the window within the batch; `position` uint16; `value` float32 > 0. `read` uint16
+    [n]: the position of every token that was read, whether anything fires on it or not.
     """
 
     feature: NDArray[np.int32]
     row: NDArray[np.int32]
     position: NDArray[np.uint16]
     value: NDArray[np.float32]
+    read: NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class BatchWindows:
 
 class ExactSum:
     """Sums whose rounding does not show, whatever the order of the addends: a second float64 holds what the first loses.
+
+    What is added should be exact: sums of a batch's values are, as long as these lie within a factor of some ten thousand.
 
     Knuth's TwoSum (The Art of Computer Programming, vol. 2, 4.2.2). `high` and `low`: float64 [n]; the sum is high + low.
     """
@@ -91,10 +95,14 @@ class Sketch:
     """Streaming summary of `n_features` features. Documents must arrive one after the other, never interleaved.
 
     `top` and `per_band` are numbers of windows for each split, in the order of SPLITS; `window` is the tokens of a full one.
+    Without `whole_pool` only the peak of each of the pool's windows is kept: neurons fire on half of all tokens.
     """
 
-    def __init__(self, n_features: int, *, top: Sequence[int], per_band: Sequence[int], seed: int, window: int) -> None:
-        self.n_features, self.seed, self.window = n_features, seed, window
+    def __init__(
+        self, n_features: int, *, top: Sequence[int], per_band: Sequence[int], seed: int, window: int,
+        whole_pool: bool = True,
+    ) -> None:  # fmt: skip
+        self.n_features, self.seed, self.window, self.whole_pool = n_features, seed, window, whole_pool
         self.n_tokens = np.zeros(n_features, np.int64)
         self.n_windows = np.zeros(n_features, np.int64)
         self.n_documents = np.zeros(n_features, np.int64)
@@ -102,6 +110,7 @@ class Sketch:
         self.total_squares = ExactSum(n_features)
         self.maximum = np.zeros(n_features, np.float32)
         self.positions = np.zeros((n_features, POSITION_BUCKETS), np.int64)
+        self.tokens_read = np.zeros(POSITION_BUCKETS, np.int64)
         self.top = Keep(top, span=1, n_cells=3 * n_features)
         self.sample = Keep(per_band, span=_BIN_SPAN, n_cells=3 * n_features * _BIN_SPAN)
         self._pool: list[Rows] = []
@@ -121,6 +130,7 @@ class Sketch:
 
     def update(self, firings: Firings, windows: BatchWindows) -> None:
         """Add a batch of windows."""
+        self.tokens_read += np.bincount(self._bucket(firings.read), minlength=POSITION_BUCKETS)
         if len(firings.feature) == 0:
             return
         self._add_moments(firings)
@@ -141,7 +151,8 @@ class Sketch:
 
         pooled = np.flatnonzero(windows.in_pool[pairs.row])
         if len(pooled):
-            self._pool.append(_rows(firings, pairs, windows, pooled, bin_cell, key))
+            rows = _rows(firings, pairs, windows, pooled, bin_cell, key)
+            self._pool.append(rows if self.whole_pool else rows.peaks())
 
     def histogram(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Occupied cells (see `split_cells`) and the number of windows in each."""
@@ -162,11 +173,17 @@ class Sketch:
         value = firings.value.astype(np.float64)
         self.n_tokens[features] += np.diff(np.append(starts, len(value)))
         self.total.add(features, np.add.reduceat(value, starts))
-        self.total_squares.add(features, np.add.reduceat(_short(value * value), starts))
+        squares = value * value
+        upper = _upper_half(squares)  # short numbers are added without rounding, so that a batch's size does not show
+        self.total_squares.add(features, np.add.reduceat(upper, starts))
+        self.total_squares.add(features, np.add.reduceat(squares - upper, starts))
         self.maximum[features] = np.maximum(self.maximum[features], np.maximum.reduceat(firings.value, starts))
-        bucket = firings.position.astype(np.int64) * POSITION_BUCKETS // self.window
-        cells = firings.feature.astype(np.int64) * POSITION_BUCKETS + bucket
+        cells = firings.feature.astype(np.int64) * POSITION_BUCKETS + self._bucket(firings.position)
         self.positions += np.bincount(cells, minlength=self.positions.size).reshape(self.positions.shape)
+
+    def _bucket(self, position: NDArray[np.uint16]) -> NDArray[np.int64]:
+        """Which of the equal parts of a window a position is in."""
+        return position.astype(np.int64) * POSITION_BUCKETS // self.window
 
     def _add_windows(self, pairs: "_Pairs") -> None:
         starts = np.flatnonzero(np.diff(pairs.cell, prepend=-1))

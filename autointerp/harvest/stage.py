@@ -5,7 +5,7 @@ so does a worker of a cluster: all of them run the missing parts.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.files import hold_lock
 from autointerp.harvest.plan import Plan, PlanSettings, finished_plan, make_plan
-from autointerp.harvest.runs import Run, plan_fingerprint, runs_of, sample_settings, short_name
-from autointerp.harvest.shards import finished_shards, missing_parts, share
+from autointerp.harvest.runs import Run, check_folder, plan_fingerprint, runs_of, sample_settings, short_name
+from autointerp.harvest.shards import finished_shards, foreign_shards, missing_parts, share
 from autointerp.progress import progress
 from autointerp.subject.corpora import open_corpus
 
@@ -31,24 +31,27 @@ if TYPE_CHECKING:
 
 def sample(
     config: Config, out: Path, *, engine: str = "here", workers: int | None = None,
-    engine_options: Mapping[str, Any] | None = None,
+    engine_options: Mapping[str, Any] | None = None, on_ready: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Run the stage in the folder `out`; returns each run's facts. Nothing is done, and nothing imported, if it is complete.
 
     `engine` says where the work is done, `workers` by how many processes; `engine_options` are the engine's own.
-    Raises UserError for settings that do not fit each other or the folder, when the conformance gate fails, and when workers
-    have failed.
+    `on_ready` is called when nothing is left in the way but the work. Raises UserError for settings that do not fit each
+    other or the folder, when the conformance gate fails, and when workers have failed.
     """
     runs = runs_of(config, out)
+    check_folder(runs, out)
     facts = [run.facts() for run in runs]
     done = [found for found in facts if found is not None]
     if len(done) == len(runs):
+        shutil.rmtree(out / "shards", ignore_errors=True)  # of a run that was killed right after its catalog was made
         return done
     from autointerp.harvest.engine import Job, engines
 
     chosen, options = engines.get(engine), engine_options or {}
     chosen.check(workers, options)
-    harvest, conformance = open_pass(runs, out)
+    harvest, conformance = open_pass(runs, out, alone=True)
+    on_ready()
     shards = finished_shards(harvest.shards, harvest.fingerprint)
     if missing_parts(harvest.plan.n_parts, shards):
         before = sum(shard.n_tokens for shard in shards)
@@ -62,14 +65,21 @@ def sample(
     return [found for run in runs if (found := run.facts()) is not None]
 
 
-def sample_shard(config: Config, out: Path, index: int, count: int) -> str:
+def sample_shard(
+    config: Config, out: Path, index: int, count: int, *, on_ready: Callable[[], None] = lambda: None
+) -> str:
     """Harvest the share of worker `index` of `count`, as far as it is missing; returns what is to be said of it."""
     runs = runs_of(config, out)
+    check_folder(runs, out)
     if all(run.facts() is not None for run in runs):
         return f"{out} is complete: nothing is left for a shard to do"
-    harvest, _ = open_pass(runs, out)
+    harvest, _ = open_pass(runs, out, alone=False)
+    on_ready()
     missing = missing_parts(harvest.plan.n_parts, finished_shards(harvest.shards, harvest.fingerprint))
     mine = [part for part in missing if part in share(harvest.plan.n_parts, index, count)]
+    if not share(harvest.plan.n_parts, index, count):
+        return (f"shard {index} of {count} has nothing to do: the corpus has {harvest.plan.n_parts} parts; for more give fewer "
+                "windows a part with --set sample.part_windows=N")  # fmt: skip
     with progress(f"shard {index}/{count}", harvest.plan.part_tokens(mine), "tokens") as advance:
         harvest.harvest(mine, advance)
     left = missing_parts(harvest.plan.n_parts, finished_shards(harvest.shards, harvest.fingerprint))
@@ -78,14 +88,15 @@ def sample_shard(config: Config, out: Path, index: int, count: int) -> str:
     return f"all parts are harvested; now merge them: autointerp sample --out {out}"
 
 
-def open_pass(runs: Sequence[Run], out: Path) -> "tuple[Pass, list[Conformance]]":
+def open_pass(runs: Sequence[Run], out: Path, *, alone: bool) -> "tuple[Pass, list[Conformance]]":
     """Load model and SAEs, make the plan and pass the gate, or take up what an earlier process has done of it.
 
-    Of processes that begin together one does the work and the others wait.
+    Of processes that begin together one does the work and the others wait. Raises UserError where the folder holds an
+    unfinished harvest with other settings: what others have done, or (not `alone`) are doing, is not thrown away.
     """
-    from autointerp.harvest.conformance import gate
+    from autointerp.harvest.conformance import gate, gate_fingerprint
     from autointerp.harvest.features import parse_features
-    from autointerp.harvest.passes import Pass
+    from autointerp.harvest.passes import Pass, pass_fingerprint
     from autointerp.harvest.setup import open_readers
 
     readers = open_readers(runs)
@@ -97,8 +108,12 @@ def open_pass(runs: Sequence[Run], out: Path) -> "tuple[Pass, list[Conformance]]
     fingerprint = plan_fingerprint(config, prepend_bos=bool(readers[0].shift))
     out.mkdir(parents=True, exist_ok=True)
     with hold_lock(out / ".prepare", wait=True):
+        wanted, shards = pass_fingerprint(runs, fingerprint), out / "shards"
+        if foreign_shards(shards, wanted) or not (alone or gate_fingerprint(shards) in (None, wanted)):
+            raise UserError(f"{out} holds an unfinished harvest with other settings, or of other files; go on with those (they "
+                            f"are in {out / 'config.json'}), give another --out, or delete {shards} to start again")  # fmt: skip
         plan = _plan(config, readers[0], out, fingerprint)
-        harvest = Pass(runs, readers, plan, out / "shards", fingerprint)
+        harvest = Pass(runs, readers, plan, shards, fingerprint)
         found = gate(readers, plan, harvest.shards, harvest.fingerprint, allow=config.sample.allow_mismatch,
                      loss=config.sample.loss_recovered)  # fmt: skip
     return harvest, found
@@ -113,7 +128,6 @@ def _plan(config: Config, reader: "Reader", out: Path, fingerprint: str) -> Plan
     done = finished_plan(out / "plan", fingerprint)
     if done is not None:
         return done
-    shutil.rmtree(out / "shards", ignore_errors=True)  # parts of another plan
     settings = PlanSettings(
         corpus.window - reader.shift, corpus.max_tokens, sample.pool, config.seed, sample.part_windows
     )
@@ -154,7 +168,10 @@ def _merge(harvest: "Pass", index: int, conformance: "Conformance") -> None:
                 if lens is not None:
                     catalog.insert("output_tokens", lens)
                 catalog.insert("neighbours", neighbours(reader.sae.decoder, features))
-            catalog.insert("cofiring", cofiring(*pool_firings(catalog, harvest.plan.window), features))
+            if (
+                reader.sae.encoder is not None
+            ):  # neurons fire on half of all tokens: the pool keeps no more than their peaks
+                catalog.insert("cofiring", cofiring(*pool_firings(catalog, harvest.plan.window), features))
             facts = _facts(harvest, index, features, conformance)
             facts["flags"] = dict(
                 catalog.rows("SELECT coalesce(flag, 'usual'), count(*) FROM features GROUP BY ALL ORDER BY ALL")
@@ -167,7 +184,7 @@ def _facts(harvest: "Pass", index: int, features: "NDArray[np.int64]", conforman
     config, reader, plan = harvest.runs[index].config, harvest.readers[index], harvest.plan
     return {
         "subject": short_name(config.subject.model, "model"), "sae": short_name(config.sae.path, "SAE"),
-        "sae_format": reader.sae.format, "hookpoint": str(reader.hookpoint),
+        "dtype": reader.subject.dtype, "sae_format": reader.sae.format, "hookpoint": str(reader.hookpoint),
         "corpus": short_name(config.corpus.source, "corpus"), "tokens": plan.n_tokens,
         "windows": plan.n_windows, "documents": plan.n_documents, "features": len(features), "d_sae": reader.sae.d_sae,
         "window": config.corpus.window, "seed": config.seed, "conformance": asdict(conformance),

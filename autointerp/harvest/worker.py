@@ -74,6 +74,7 @@ def work(task: Task) -> None:
 
 def _open(task: Task) -> "Pass":
     """The pass that the task belongs to: the same plan, model and SAEs, or a UserError."""
+    from autointerp.harvest.conformance import check_type
     from autointerp.harvest.passes import Pass
     from autointerp.harvest.setup import open_readers
 
@@ -94,7 +95,9 @@ def _open(task: Task) -> "Pass":
     if harvest.fingerprint != task.fingerprint:
         raise UserError(f"{where} does not find the same files of model, SAE and corpus as the process that started it; "
                         "put them on a disk that all workers share under the same path")  # fmt: skip
-    return replace(harvest, readers=open_readers(runs))
+    readers = open_readers(runs)
+    check_type(readers[0], harvest.shards)
+    return replace(harvest, readers=readers)
 
 
 class _Reporter:

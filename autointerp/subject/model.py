@@ -28,6 +28,11 @@ class Subject:
     name: str
     device: str
 
+    @property
+    def dtype(self) -> str:
+        """The type that the model runs in: float32, bfloat16 or float16."""
+        return str(self.model.dtype).removeprefix("torch.")
+
 
 def load_subject(
     path_or_hub_id: str, device: str = "auto", dtype: str = "auto", revision: str | None = None
@@ -58,8 +63,8 @@ def _device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"device {device!r} cannot be used here ({_first_line(error)}): try cpu or auto") from error
     return device
 

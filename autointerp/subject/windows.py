@@ -1,8 +1,9 @@
 """Documents cut into windows: the unit of sampling. Pure: token ids in, windows out.
 
-A window is a run of consecutive tokens of one document; the last one of a document may be shorter. Special tokens are never
-part of a window: the harvest prepends BOS to each where the model or the SAE wants it. `window_id` is a hash of (document,
-start), so it is the same on every machine and in every sharding. A document's split is a hash of its name.
+A window is a run of consecutive tokens of one document; the last one of a document may be shorter. A text has no special tokens,
+a conversation those of its template; BOS is no part of a window: the harvest puts it before each where the model or the SAE
+wants it. `window_id` is a hash of (document, start), so it is the same on every machine and in every sharding. A document's
+split is a hash of its name.
 """
 
 import math

@@ -194,7 +194,7 @@ def test_a_catalog_that_a_kill_left_empty_is_made_anew(
     assert run(capsys, "sample", *options(tiny_settings), "--out", tmp_path / "run")[0] == 0
 
 
-def test_parts_of_another_plan_are_not_merged(
+def test_an_unfinished_harvest_is_not_thrown_away(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
 ) -> None:
     from autointerp.harvest import stage
@@ -202,17 +202,44 @@ def test_parts_of_another_plan_are_not_merged(
     def stop(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
+    out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "_merge", stop)
-        assert (
-            run(capsys, "sample", *options(tiny_settings, sample__part_windows=20), "--out", tmp_path / "run")[0] == 130
-        )
-    for folder, parts in (("run", 500), ("fresh", 500)):
-        code, _ = run(capsys, "sample", *options(tiny_settings, sample__part_windows=parts), "--out", tmp_path / folder)
-        assert code == 0
+        assert run(capsys, "sample", *options(tiny_settings, sample__part_windows=20), "--out", out)[0] == 130
+    before = sorted(path.name for path in (out / "shards").iterdir())
+    for change in ({"sample__part_windows": 500}, {"sample__top": 9}, {"seed": 4}):
+        for shard in ([], ["--shard", "1/2"]):
+            code, err = run(capsys, "sample", *options(tiny_settings, **change), *shard, "--out", out)
+            assert code == 2 and "unfinished harvest with other settings" in err
+    assert sorted(path.name for path in (out / "shards").iterdir()) == before
+    # The settings are there: the bare command that the shards' message names goes on with them.
+    assert run(capsys, "sample", "--out", out)[0] == 0
+    assert run(capsys, "sample", *options(tiny_settings, sample__part_windows=500), "--out", tmp_path / "fresh")[0] == 0
     from tests.harvest.test_harvest import dump
 
-    assert dump(tmp_path / "run" / "catalog.duckdb") == dump(tmp_path / "fresh" / "catalog.duckdb")
+    assert dump(out / "catalog.duckdb") == dump(tmp_path / "fresh" / "catalog.duckdb")
+
+
+def test_folders_of_one_run_and_of_several_are_told_apart(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
+) -> None:
+    two = ["--sae", tiny_settings["sae.path"], "--sae", tiny_settings["sae.path"], "--hookpoint", "model.layers.0",
+           "--hookpoint", "model.layers.1"]  # fmt: skip
+    assert run(capsys, "sample", *options(tiny_settings), "--out", tmp_path / "one")[0] == 0
+    code, err = run(capsys, "sample", *options(tiny_settings), *two, "--out", tmp_path / "one")
+    assert code == 2 and "holds the run of one SAE" in err
+    assert run(capsys, "sample", *options(tiny_settings), *two, "--out", tmp_path / "two")[0] == 0
+    code, err = run(
+        capsys, "sample", *options(tiny_settings), "--sae", tiny_settings["sae.path"], "--out", tmp_path / "two"
+    )
+    assert code == 2 and "holds the runs of several SAEs (tiny-sae-1, tiny-sae-2)" in err
+    for command in (["sql", "SELECT 1"], ["probe", "--text", "cat"]):
+        code, err = run(capsys, *command, "--out", tmp_path / "two")
+        assert code == 2 and "holds several runs" in err and "tiny-sae-2" in err
+    code, err = run(capsys, "probe", "--text", "cat", *two)
+    assert code == 2 and "one SAE at a time" in err
+    bad = ["--sae", tiny_settings["sae.path"], "--sae", "/nope"]
+    assert run(capsys, "doctor", *options(tiny_settings), *bad, "--out", tmp_path / "x")[0] == 2
 
 
 def test_changed_inputs_are_noticed(

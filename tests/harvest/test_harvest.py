@@ -26,6 +26,7 @@ TABLES = (
     "contexts",
     "output_tokens",
     "neighbours",
+    "cofiring",
     "vocabulary",
 )
 
@@ -169,24 +170,28 @@ def check_contexts(catalog: Catalog, config: Config, dense: Dense) -> None:
 
 
 def test_duplicates_are_those_that_share_the_tokens_around_the_peak(
-    tiny_settings: dict[str, object], tmp_path: Path
+    tiny_settings: dict[str, object], dense: Dense, tmp_path: Path
 ) -> None:
-    sample(configured(tiny_settings), tmp_path)
+    """Thirteen tokens of the document around the peak, across the borders of windows, as in a context of an earlier split."""
+    sample(configured(tiny_settings, sample__top=60, sample__per_band=60), tmp_path)
     with Catalog.open(tmp_path / "catalog.duckdb") as catalog:
         rows = catalog.rows(
-            "SELECT feature_id, split, tokens, positions, activations, duplicate "
-            "FROM contexts JOIN windows USING (window_id, split)"
+            "SELECT feature_id, split, doc_id, start, positions, activations, duplicate "
+            "FROM contexts JOIN windows USING (window_id, split) JOIN documents USING (doc, split)"
         )
-    grams: dict[int, set[tuple[int, ...]]] = defaultdict(set)
+    documents: dict[str, list[int]] = defaultdict(list)
+    for window in dense.windows:  # in the order of the documents
+        documents[window["doc"]] += window["tokens"]
+    grams: dict[int, dict[tuple[int, ...], int]] = defaultdict(dict)
     seen = []
-    for f, split, tokens, positions, values, duplicate in rows:
-        peak = positions[int(np.argmax(values))]
-        gram = tuple(tokens[max(0, peak - 6) : peak + 7])
-        seen.append((f, split, gram, duplicate))
-        if split == "explain":
-            grams[f].add(gram)
-    assert all(duplicate == (split != "explain" and gram in grams[f]) for f, split, gram, duplicate in seen)
-    assert any(row[3] for row in seen)
+    for f, split, doc, start, positions, values, duplicate in rows:
+        peak = start + positions[int(np.argmax(values))]
+        gram = tuple(documents[doc][max(0, peak - 6) : peak + 7])
+        order = SPLITS.index(split)
+        seen.append((f, order, gram, duplicate))
+        grams[f][gram] = min(order, grams[f].get(gram, 9))
+    assert all(duplicate == (order > grams[f][gram]) for f, order, gram, duplicate in seen)
+    assert 2 in {order for _, order, _, duplicate in seen if duplicate}
 
 
 def test_a_stopped_harvest_goes_on_and_ends_the_same(

@@ -56,8 +56,9 @@ def firings_of(windows: Windows, begin: int, end: int) -> Firings:
         found.append((feature[fires], np.full(fires.sum(), row), position[fires], value[fires]))
     feature, row, position, value = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.lexsort((position, row, feature))
+    read = np.concatenate([np.arange(n, dtype=np.uint16) for n in np.diff(windows.offsets[begin : end + 1])])
     return Firings(feature[order].astype(np.int32), row[order].astype(np.int32), position[order].astype(np.uint16),
-                   value[order].astype(np.float32))  # fmt: skip
+                   value[order].astype(np.float32), read)  # fmt: skip
 
 
 def harvest(plan: Plan, root: Path, parts: range, batch: int) -> None:
@@ -163,7 +164,7 @@ def test_samples_are_uniform() -> None:
     windows = BatchWindows(mix(np.arange(n, dtype=np.uint64)), np.arange(n, dtype=np.uint32), np.zeros(n, np.uint8),
                            np.zeros(n, np.bool_))  # fmt: skip
     rows = np.arange(n, dtype=np.int32)
-    same = Firings(np.zeros(n, np.int32), rows, np.zeros(n, np.uint16), np.ones(n, np.float32))
+    same = Firings(np.zeros(n, np.int32), rows, np.zeros(n, np.uint16), np.ones(n, np.float32), np.zeros(n, np.uint16))
     drawn = np.zeros(n)
     for seed in range(400):
         sketch = Sketch(1, top=(1, 1, 1), per_band=(6, 1, 1), seed=seed, window=4)
@@ -171,7 +172,8 @@ def test_samples_are_uniform() -> None:
             part = slice(begin, begin + 5)
             facts = BatchWindows(windows.window_id[part], windows.doc[part], windows.split[part], windows.in_pool[part])
             count = len(facts.doc)
-            sketch.update(Firings(same.feature[part], rows[:count], same.position[part], same.value[part]), facts)
+            found = (same.feature[part], rows[:count], same.position[part], same.value[part], same.read[part])
+            sketch.update(Firings(*found), facts)
         drawn += np.isin(windows.window_id, sketch.sample.rows().window)
     assert drawn.sum() == 400 * 6
     assert chisquare(drawn).pvalue > 0.001

@@ -286,7 +286,7 @@ def test_the_command(
 ) -> None:
     command = ("negatives", *options(tiny_settings), "--out", tmp_path / "run")
     code, err = run(capsys, *command, "--per-kind", 20)
-    assert code == 2 and "the sampling is not finished; run: autointerp sample --out" in err
+    assert code == 2 and "the sampling is not finished; run the same" in err
     assert run(capsys, "sample", *options(tiny_settings), "--out", tmp_path / "run")[0] == 0
     code, err = run(capsys, *command)
     assert code == 2 and "say how many with --per-kind" in err
@@ -305,7 +305,7 @@ def test_a_run_sampled_with_other_settings_is_refused(settings: dict[str, object
 def test_fires_equals_a_loop(entries: set[tuple[int, int, int]], n_rows: int) -> None:
     inside = np.array(sorted(e for e in entries if e[1] < n_rows), np.int64).reshape(-1, 3)
     firings = Firings(inside[:, 0].astype(np.int32), inside[:, 1].astype(np.int32), inside[:, 2].astype(np.uint16),
-                      np.ones(len(inside), np.float32))  # fmt: skip
+                      np.ones(len(inside), np.float32), np.zeros(0, np.uint16))  # fmt: skip
     feature, row = np.repeat(np.arange(6), n_rows), np.tile(np.arange(n_rows), 6)
     pairs = {(f, r) for f, r, _ in inside.tolist()}
     assert fires(firings, n_rows, feature, row).tolist() == [

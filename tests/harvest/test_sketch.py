@@ -25,7 +25,8 @@ def dense_windows(seed: int, n: int, features: int) -> tuple[np.ndarray, BatchWi
 def firings_of(values: np.ndarray) -> Firings:
     feature, row, position = np.nonzero(values.transpose(2, 0, 1))
     found = values[row, position, feature]
-    return Firings(feature.astype(np.int32), row.astype(np.int32), position.astype(np.uint16), found)
+    read = np.tile(np.arange(LENGTH, dtype=np.uint16), len(values))
+    return Firings(feature.astype(np.int32), row.astype(np.int32), position.astype(np.uint16), found, read)
 
 
 def sketch_in_batches(values: np.ndarray, windows: BatchWindows, size: int) -> Sketch:
@@ -73,6 +74,7 @@ def test_equals_plain_loops(seed: int, n: int, size: int) -> None:
         pooled = {int(windows.window_id[i]) for i in np.flatnonzero(fires & windows.in_pool)}
         assert set(pool.window[split_cells(pool.cell)[0] == f].tolist()) == pooled
     assert histogram == expected_histogram
+    assert sketch.tokens_read.tolist() == [n, n, n, 0, n, n, n, 0]
     row_of = {int(w): i for i, w in enumerate(windows.window_id)}
     for rows, feature in (
         (top, top.cell // 3),
