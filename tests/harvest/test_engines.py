@@ -72,7 +72,7 @@ def n_parts(out: Path) -> int:
 
 
 def job_in(config: Config, out: Path) -> Job:
-    harvest, _ = open_pass(runs_of(config, out), out)
+    harvest, _ = open_pass(runs_of(config, out), out, alone=True)
     return Job(config, out, harvest, None)
 
 
@@ -100,7 +100,7 @@ def test_shards_in_any_order(config: Config, expected: object, tmp_path: Path, o
 
 def test_a_share_without_parts(config: Config, tmp_path: Path) -> None:
     said = sample_shard(config, tmp_path, 1, 1000)
-    assert "shard 1 of 1000 is done" in said and not shards_in(tmp_path)
+    assert "shard 1 of 1000 has nothing to do: the corpus has 15 parts" in said and not shards_in(tmp_path)
 
 
 def test_different_cuts_one_after_the_other(config: Config, expected: object, tmp_path: Path) -> None:
@@ -128,6 +128,9 @@ def test_shards_that_overlap_and_shards_of_something_else(config: Config, expect
     facts = json.loads((foreign / "COMPLETE.json").read_text())
     facts |= {"fingerprint": "0" * len(facts["fingerprint"]), "begin": b.stop, "end": n_parts(one)}
     (foreign / "COMPLETE.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="unfinished harvest with other settings"):
+        sample(config, one)
+    shutil.rmtree(foreign)
     sample(config, one)
     assert dump(one / "catalog.duckdb") == expected
 
