@@ -216,7 +216,7 @@ def memory(folder: Path) -> None:
 def scaling(folder: Path) -> None:
     print("\n| latents | tokens | shards | passes CPU-s | merge CPU-s | tokens per CPU-s | µs a token | KB a feature |")
     print("|---|---|---|---|---|---|---|---|")
-    for latents in (4096, 8192, 16384, 32768):
+    for latents in (8192, 32768):
         for tokens, shards in ((100_000, 1), (400_000, 1), (400_000, 4)):
             found = in_process_of_its_own(folder, latents, tokens, shards)
             total = found["passes"] + found["merge"]
