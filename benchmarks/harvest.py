@@ -167,7 +167,7 @@ def one_run(folder: Path, latents: int, tokens: int, shards: int) -> None:
     plan = make_window_plan(config, reader, folder, tokens)
     if not shards:
         return
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded = peak_mb()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         run = Run(config, Path(scratch) / "run")
         work = Pass([run], [reader], plan, run.out / "shards", "benchmark")
@@ -181,7 +181,7 @@ def one_run(folder: Path, latents: int, tokens: int, shards: int) -> None:
             work.harvest(share, lambda tokens, note: None)
             held.append(max(sketch.nbytes for sketch in sketches))
             sketches.clear()
-        passed, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        passed, peak = time.process_time(), peak_mb()
         assert not missing_parts(plan.n_parts, finished_shards(work.shards, work.fingerprint))
         features = work.features()[0]
         with Catalog.open(run.catalog, write=True) as catalog, catalog.transaction():
@@ -189,9 +189,14 @@ def one_run(folder: Path, latents: int, tokens: int, shards: int) -> None:
             merge_shards(catalog, plan, folders, features, run.config.sample, d_sae=reader.sae.d_sae)
         merged = time.process_time()
         size = run.catalog.stat().st_size
-    print(json.dumps({"passes": passed - began, "merge": merged - passed, "sketch_mb": max(held) / 1e6, "loaded_mb": loaded / 1e3,
-                      "peak_mb": peak / 1e3, "peak_all_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    print(json.dumps({"passes": passed - began, "merge": merged - passed, "sketch_mb": max(held) / 1e6, "loaded_mb": loaded,
+                      "peak_mb": peak, "peak_all_mb": peak_mb(),
                       "kb_a_feature": size / latents / 1e3}))  # fmt: skip
+
+
+def peak_mb() -> float:
+    """Peak memory of this process so far, in units of a million bytes (the system counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def in_process_of_its_own(folder: Path, latents: int, tokens: int, shards: int = 1) -> dict[str, float]:

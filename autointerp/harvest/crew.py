@@ -7,9 +7,10 @@ from typing import Any
 
 from autointerp.config import Config
 from autointerp.errors import UserError
-from autointerp.harvest.engine import Advance, Job
+from autointerp.harvest.engine import Job
 from autointerp.harvest.shards import finished_shards, missing_parts
 from autointerp.harvest.worker import Task, progress_path
+from autointerp.progress import Advance
 
 _AGAIN = "run the same command again: only the missing parts are done"
 

@@ -4,19 +4,18 @@ A worker is given the configuration, the folder and a share of the parts; it wri
 engine only starts workers and waits: it needs no protocol, no state and no cluster of its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autointerp.config import Config
 from autointerp.errors import UserError
+from autointerp.progress import Advance
 from autointerp.registry import Registry
 
 if TYPE_CHECKING:
     from autointerp.harvest.passes import Pass
-
-Advance = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)

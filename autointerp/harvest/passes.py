@@ -4,7 +4,7 @@ This is all that a worker does, on this machine or another: everything that it n
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,12 @@ from autointerp.harvest.runs import Run
 from autointerp.harvest.shards import remove, write_shard
 from autointerp.harvest.sketch import Sketch
 from autointerp.hashing import hex_hash
+from autointerp.progress import Advance
 from autointerp.subject.windows import per_split
 
 # Sketches are written so often that this share of the work can be lost, unless writing them took more than that of the time.
 _WRITING_SHARE = 0.03
 _LOST_SHARE = 0.1
-
-Report = Callable[[int, str], None]
 
 
 def pass_fingerprint(runs: Sequence[Run], plan_fingerprint: str) -> str:
@@ -54,7 +53,7 @@ class Pass:
             for run, reader in zip(self.runs, self.readers, strict=True)
         ]
 
-    def harvest(self, parts: Sequence[int], report: Report) -> None:
+    def harvest(self, parts: Sequence[int], report: Advance) -> None:
         """Harvest the given parts of the plan, in order; neighbouring ones share a shard.
 
         `report(tokens, note)` is called after every batch. A kill loses what was done since the sketches were last written.
@@ -68,7 +67,7 @@ class Pass:
             self._harvest_run(run, pool, wanted, report)
 
     def _harvest_run(
-        self, parts: range, pool: NDArray[np.uint64], wanted: list[NDArray[np.int64] | None], report: Report
+        self, parts: range, pool: NDArray[np.uint64], wanted: list[NDArray[np.int64] | None], report: Advance
     ) -> None:
         sample = self.runs[0].config.sample
         sketches = [self._sketch(reader, run) for reader, run in zip(self.readers, self.runs, strict=True)]

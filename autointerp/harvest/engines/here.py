@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from autointerp.errors import UserError
-from autointerp.harvest.engine import Advance, Job, check_options, engines
+from autointerp.harvest.engine import Job, check_options, engines
 from autointerp.harvest.shards import finished_shards, missing_parts
+from autointerp.progress import Advance
 
 
 class Here:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from autointerp.harvest.crew import Crew
-from autointerp.harvest.engine import Advance, Job, check_options, engines
+from autointerp.harvest.engine import Job, check_options, engines
 from autointerp.harvest.worker import Task, attempt, log_path
+from autointerp.progress import Advance
 
 _COMMAND = [sys.executable, "-m", "autointerp.harvest.engines.processes"]
 _SECONDS_BETWEEN_LOOKS = 0.2

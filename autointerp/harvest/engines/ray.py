@@ -12,9 +12,10 @@ from typing import Any
 
 from autointerp.errors import UserError
 from autointerp.harvest.crew import Crew
-from autointerp.harvest.engine import Advance, Job, check_options, engines
+from autointerp.harvest.engine import Job, check_options, engines
 from autointerp.harvest.engines.processes import size, visible_gpus
 from autointerp.harvest.worker import Task, attempt
+from autointerp.progress import Advance
 
 _OPTIONS = {"address": "text", "num_cpus": "amount", "num_gpus": "amount", "threads": "count", "max_retries": "count"}
 _RETRIES = 3

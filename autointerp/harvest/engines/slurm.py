@@ -7,8 +7,9 @@ from typing import Any
 
 from autointerp.errors import UserError
 from autointerp.harvest.crew import Crew
-from autointerp.harvest.engine import Advance, Job, check_options, engines
+from autointerp.harvest.engine import Job, check_options, engines
 from autointerp.harvest.worker import Task, attempt
+from autointerp.progress import Advance
 
 _CLUSTERS = ("slurm", "local")
 _OURS = ("cluster", "threads")
