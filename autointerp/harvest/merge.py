@@ -18,6 +18,7 @@ from autointerp.config import SampleConfig
 from autointerp.errors import DataError
 from autointerp.harvest.moments import moments
 from autointerp.harvest.plan import Plan
+from autointerp.harvest.shards import verify
 from autointerp.subject.windows import per_split
 
 # Rows of contexts that are merged at once: about 200 MB.
@@ -46,6 +47,8 @@ def merge_shards(
         "per_band": per_split(sample.per_band),
     })  # fmt: skip
     with _readable(shards, plan):
+        for folder in shards:
+            verify(folder)
         sums = moments((pq.read_table(folder / "features.parquet") for folder in shards), features, d_sae=d_sae)
         n_rows = sum(pq.read_metadata(folder / "contexts.parquet").num_rows for folder in shards)
     connection = catalog.connection

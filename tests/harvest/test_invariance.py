@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -138,7 +139,7 @@ def test_a_broken_marker_marks_nothing(plan: Plan, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["features", "histograms", "contexts"])
-@pytest.mark.parametrize("damage", ["cut", "zeros", "absent"])
+@pytest.mark.parametrize("damage", ["cut", "zeros", "absent", "bit"])
 def test_a_damaged_shard_is_named(plan: Plan, tmp_path: Path, table: str, damage: str) -> None:
     root = tmp_path / "shards"
     harvest(plan, root, range(plan.n_parts), 4)
@@ -147,6 +148,9 @@ def test_a_damaged_shard_is_named(plan: Plan, tmp_path: Path, table: str, damage
     middle = len(content) // 3
     if damage == "absent":
         path.unlink()
+    elif damage == "bit":  # of the first page's data: only its checksum tells
+        at = pq.read_metadata(path).row_group(0).column(0).data_page_offset + 60
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
     else:
         path.write_bytes(content[:middle] if damage == "cut" else b"PAR1" + bytes(middle) + content[4 + middle :])
     with pytest.raises(DataError) as error:
