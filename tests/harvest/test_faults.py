@@ -178,3 +178,35 @@ def test_attention_sinks_can_be_left_out(
     with Catalog.open(tmp_path / "short" / "catalog.duckdb") as catalog:
         n, on_sink = catalog.rows(query, {"sink": sink})[0]
         assert n > 100 and on_sink == 0
+
+
+def test_a_corpus_of_conversations(
+    tiny_settings: dict[str, object], tiny_model: Path, tiny_sae: Path, tmp_path: Path
+) -> None:
+    """From messages to the catalog: turn marks are in the windows, nothing fires on them, and they are no tokens read."""
+    from transformers import AutoTokenizer
+
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = "{% for m in messages %}<s>{{ m.role }} {{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(model)
+    chats = [[{"role": "user", "content": f"the cat sat {i} <s> late"}, {"role": "assistant", "content": "a red dog ran"}]
+             for i in range(40)]  # fmt: skip
+    corpus = tmp_path / "chats.jsonl"
+    corpus.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    b_enc = torch.zeros(24)
+    b_enc[5] = 1e4  # fires on whatever is read
+    sae = changed_weights(tiny_sae, "sae_weights.safetensors", tmp_path / "sae", b_enc=b_enc)
+    config = configured(tiny_settings, subject__model=str(model), sae__path=str(sae), corpus__source=str(corpus),
+                        corpus__text_field="messages")  # fmt: skip
+    [facts] = sample(config, tmp_path / "run")
+    with Catalog.open(tmp_path / "run" / "catalog.duckdb") as catalog:
+        marks = catalog.value("SELECT count(*) FROM (SELECT unnest(tokens) AS t FROM windows) WHERE t = 0")
+        assert (
+            marks == 40
+        )  # the second turn of each: the first is BOS, which the harvest adds; the "<s>" of the text is text
+        density, n_tokens = catalog.rows("SELECT density, n_tokens FROM features WHERE feature_id = 5")[0]
+        assert density == 1.0 and n_tokens == facts["tokens"] - 40
+        on_marks = catalog.value("SELECT count(*) FROM (SELECT tokens, unnest(positions) AS p FROM contexts JOIN windows "
+                                 "USING (window_id)) WHERE tokens[p + 1] = 0")  # fmt: skip
+        assert on_marks == 0
