@@ -367,9 +367,9 @@ def test_no_orphans(settings: Settings, tmp_path: Path, how: str) -> None:
         os.killpg(parent.pid, signal.SIGINT)  # as a terminal does it
     else:
         parent.kill()
-    said = parent.communicate(timeout=30)[1]
+    said = parent.communicate(timeout=120)[1]
     assert parent.returncode == (130 if how == "Ctrl-C" else -signal.SIGKILL) and "Traceback" not in said
-    wait_until(lambda: not any(map(is_alive, pids)), 5)
+    wait_until(lambda: not any(map(is_alive, pids)), 60)
     assert not any((out / "workers" / f"{index}.log").read_text() for index in (1, 2))
 
 

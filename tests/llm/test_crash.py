@@ -58,14 +58,16 @@ def test_a_killed_run_asks_again_only_for_what_was_in_flight(llm_server: LlmServ
     chance = random.Random(0)
     llm_server.delay = 0.02
     returned: dict[int, int] = {}  # question -> how often it had been asked when its answer was first returned
-    in_flight = 0
+    in_flight = stopped = 0
     kept: list[str] = []
     for number, kill in enumerate([signal.SIGKILL] * 5 + [signal.SIGINT, None]):
         notes, sent_before, kept_before = tmp_path / f"notes-{number}", llm_server.total, len(kept)
         client = start(llm_server, tmp_path / "journal", notes)
         if kill is not None:
             stop(client, kill, notes, chance)
-        assert (client.wait(DEADLINE_S) == 0) == (kill is None)
+        code = client.wait(DEADLINE_S)
+        stopped += code != 0
+        assert kill is not None or code == 0  # on a busy machine a signal may come after the end
         time.sleep(0.1)  # requests that had left the client arrive
         counts, kept = asked(llm_server), journalled(tmp_path / "journal")
         for question, _ in notes_in(notes):
@@ -75,5 +77,6 @@ def test_a_killed_run_asks_again_only_for_what_was_in_flight(llm_server: LlmServ
         assert 0 <= lost <= CONCURRENCY
         in_flight += lost
     assert sorted(returned) == list(range(COUNT))
+    assert stopped >= 3
     assert len(kept) == len(set(kept)) == COUNT
     assert llm_server.total - COUNT == in_flight  # duplicates beyond what was in flight at a kill: none
