@@ -141,12 +141,13 @@ def _from_facts(facts: dict[str, Any]) -> Conformance:
 
 
 def check_conformance(reader: Reader, plan: Plan, *, allow: bool, loss: bool = False) -> Conformance:
-    """Measure on the plan's first part, print, and stop on a gross mismatch unless `allow`. `loss`: loss recovered, too."""
+    """Measure on the corpus' first windows, print, and stop on a gross mismatch unless `allow`. `loss`: loss recovered, too."""
     import click
 
-    found = measure_conformance(reader, first_windows(plan))
+    windows = first_windows(plan)
+    found = measure_conformance(reader, windows)
     if loss and (allow or not found.problem):
-        found = replace(found, loss=measure_loss_recovered(reader, first_windows(plan)))
+        found = replace(found, loss=measure_loss_recovered(reader, windows))
     click.echo(f"conformance: {describe(found)}", err=True)
     if found.fvu is not None and FVU_POOR < found.fvu <= FVU_LIMIT:
         click.echo(

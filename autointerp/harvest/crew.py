@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autointerp.config import Config
 from autointerp.errors import UserError
@@ -12,7 +14,11 @@ from autointerp.harvest.shards import finished_shards, missing_parts
 from autointerp.harvest.worker import Task, progress_path
 from autointerp.progress import Advance
 
+_SECONDS_BETWEEN_LOOKS = 1.0
 _AGAIN = "run the same command again: only the missing parts are done"
+
+
+Started = TypeVar("Started")
 
 
 class Crew:
@@ -27,6 +33,20 @@ class Crew:
         self._tokens = dict.fromkeys((task.index for task in self.tasks), 0)
         self._ended: dict[int, str | None] = {}
         self._mistakes: list[str] = []
+
+    def attend(
+        self, running: dict[int, tuple[Task, Started]], has_ended: Callable[[Started], bool],
+        note_end: Callable[["Crew", Task, Started], None],
+    ) -> None:  # fmt: skip
+        """Look after the workers until all have ended; those that have are taken out of `running`."""
+        while running:
+            for index, (task, started) in list(running.items()):
+                if has_ended(started):
+                    note_end(self, task, started)
+                    del running[index]
+            self.watch()
+            if running:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def watch(self) -> None:
         """Show what the workers have done since the last call."""

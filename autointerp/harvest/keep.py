@@ -116,10 +116,6 @@ class Keep:
         self._merge()
         return self._kept
 
-    def rows(self) -> Rows:
-        """All kept rows in one piece."""
-        return concatenate(self.blocks())
-
     def _merge(self) -> None:
         if not self._buffer:
             return

@@ -1,7 +1,7 @@
 -- From shards to the catalog, first part: histograms, bands, strata, documents. Parameters are replaced by the caller: $histograms,
--- $contexts (lists of Parquet files), $plan (folder), $n_bands, $window (tokens of a full one). Registered by the caller: `moments`, one row for each feature
--- asked for, summed over the shards; `splits(split, n_windows, top, per_band)`: the exact sizes of the splits, and how many
--- contexts of each are kept.
+-- $contexts (lists of Parquet files), $plan (folder), $n_bands, $window (tokens of a full one). Registered by the caller:
+-- `moments`, one row for each feature asked for, summed over the shards; `splits(split, n_windows, top, per_band)`: the exact
+-- sizes of the splits, and how many contexts of each are kept.
 
 -- A band is a run of histogram bins: bin b belongs to the band in which the middle of its share of the feature's windows
 -- falls. So the bands are near-quantiles of the feature's own activating windows, and their sizes are known exactly.

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 STAGE = "negatives"
 KINDS = ("near", "token")
 # Raised when the choice itself changes, so that old rows are not taken for new ones.
-_ALGORITHM = 1
+_ALGORITHM = 2
 # Windows considered for each candidate wanted: some are offered twice, and in some the feature is known to fire.
 _SLACK = 4
 _READ_AT_ONCE = 4096

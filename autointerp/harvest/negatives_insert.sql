@@ -9,25 +9,26 @@ SELECT f.feature_id, f.kind, f.split, f.window_id, f.cause, f.position,
 FROM found f JOIN quotas q USING (split)
 QUALIFY rank <= q.keep;
 
--- Near-duplicates by the rule of every context: the same tokens around the place (six before, six after) as in a context of the
--- explain split, the feature's firings and its negatives alike.
+-- Near-duplicates: the same tokens around the place (six before, six after, within the window) as in a context of an earlier split,
+-- the feature's firings and its negatives alike.
 CREATE OR REPLACE TEMP TABLE surroundings AS
 WITH places AS (
     SELECT feature_id, kind, split, window_id, position FROM chosen
     UNION ALL
     SELECT feature_id, kind, split, window_id, positions[list_position(activations, list_max(activations))]
-    FROM contexts SEMI JOIN chosen USING (feature_id) WHERE split = 'explain'
+    FROM contexts SEMI JOIN chosen USING (feature_id) WHERE split <> 'test'
 )
-SELECT p.*, hash(list_slice(w.tokens, greatest(position::INTEGER - 5, 1), position::INTEGER + 7)) AS gram
+SELECT p.*, list_position(['explain', 'rerank', 'test'], p.split) AS split_order,
+       hash(list_slice(w.tokens, greatest(position::INTEGER - 5, 1), position::INTEGER + 7)) AS gram
 FROM places p JOIN windows w USING (window_id);
 
 INSERT INTO contexts BY NAME
-WITH shown AS (SELECT DISTINCT feature_id, gram FROM surroundings WHERE split = 'explain')
+WITH shown AS (SELECT feature_id, gram, min(split_order) AS first_split FROM surroundings GROUP BY ALL)
 SELECT c.feature_id, c.kind, c.split, 0 AS band, c.rank, c.window_id, 0 AS peak, [] AS positions, [] AS activations,
-       c.split <> 'explain' AND e.gram IS NOT NULL AS duplicate, c.cause, c.position AS cause_position
+       s.split_order > e.first_split AS duplicate, c.cause, c.position AS cause_position
 FROM chosen c
 JOIN surroundings s USING (feature_id, kind, split, window_id)
-LEFT JOIN shown e ON e.feature_id = c.feature_id AND e.gram = s.gram
+JOIN shown e ON e.feature_id = c.feature_id AND e.gram = s.gram
 ORDER BY c.feature_id, c.kind, c.split, c.rank;
 
 DROP TABLE surroundings;

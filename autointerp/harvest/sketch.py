@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autointerp.harvest.keep import Keep, Rows, concatenate, no_rows
+from autointerp.harvest.keep import Keep, Rows
 from autointerp.hashing import sample_key
 
 BINS_PER_OCTAVE = 4
@@ -163,10 +163,6 @@ class Sketch:
         """Every activation of the pool's windows, in pieces."""
         return self._pool
 
-    def pool(self) -> Rows:
-        """Every activation of the pool's windows."""
-        return concatenate(self._pool) if self._pool else no_rows()
-
     def _add_moments(self, firings: Firings) -> None:
         starts = np.flatnonzero(np.diff(firings.feature, prepend=-1))
         features = firings.feature[starts]
@@ -257,9 +253,8 @@ def _rows(
     values, positions = firings.value[entries], firings.position[entries]
     owner = np.repeat(np.arange(len(wanted)), lengths)
     at_peak = np.flatnonzero(values == np.repeat(pairs.peak[wanted], lengths))
-    first = at_peak[
-        np.flatnonzero(np.diff(owner[at_peak], prepend=-1))
-    ]  # a peak reached twice counts where it is first
+    # A peak reached twice counts where it is first.
+    first = at_peak[np.flatnonzero(np.diff(owner[at_peak], prepend=-1))]
     return Rows(
         cell=cell[wanted],
         key=key[wanted],

@@ -75,11 +75,12 @@ def sample_shard(
         return f"{out} is complete: nothing is left for a shard to do"
     harvest, _ = open_pass(runs, out, alone=False)
     on_ready()
-    missing = missing_parts(harvest.plan.n_parts, finished_shards(harvest.shards, harvest.fingerprint))
-    mine = [part for part in missing if part in share(harvest.plan.n_parts, index, count)]
-    if not share(harvest.plan.n_parts, index, count):
+    parts = share(harvest.plan.n_parts, index, count)
+    if not parts:
         return (f"shard {index} of {count} has nothing to do: the corpus has {harvest.plan.n_parts} parts; for more give fewer "
                 "windows a part with --set sample.part_windows=N")  # fmt: skip
+    missing = missing_parts(harvest.plan.n_parts, finished_shards(harvest.shards, harvest.fingerprint))
+    mine = [part for part in missing if part in parts]
     with progress(f"shard {index}/{count}", harvest.plan.part_tokens(mine), "tokens") as advance:
         harvest.harvest(mine, advance)
     left = missing_parts(harvest.plan.n_parts, finished_shards(harvest.shards, harvest.fingerprint))
@@ -101,9 +102,8 @@ def open_pass(runs: Sequence[Run], out: Path, *, alone: bool) -> "tuple[Pass, li
 
     readers = open_readers(runs)
     for run, reader in zip(runs, readers, strict=True):
-        parse_features(
-            run.config.sample.features, reader.sae.d_sae
-        )  # ids out of range end it before the corpus is read
+        # Ids out of range end it before the corpus is read.
+        parse_features(run.config.sample.features, reader.sae.d_sae)
     config = runs[0].config
     fingerprint = plan_fingerprint(config, prepend_bos=bool(readers[0].shift))
     out.mkdir(parents=True, exist_ok=True)
@@ -168,9 +168,7 @@ def _merge(harvest: "Pass", index: int, conformance: "Conformance") -> None:
                 if lens is not None:
                     catalog.insert("output_tokens", lens)
                 catalog.insert("neighbours", neighbours(reader.sae.decoder, features))
-            if (
-                reader.sae.encoder is not None
-            ):  # neurons fire on half of all tokens: the pool keeps no more than their peaks
+            if reader.sae.encoder is not None:  # of neurons the pool keeps no more than peaks
                 catalog.insert("cofiring", cofiring(*pool_firings(catalog, harvest.plan.window), features))
             facts = _facts(harvest, index, features, conformance)
             facts["flags"] = dict(

@@ -210,3 +210,27 @@ def test_a_corpus_of_conversations(
         on_marks = catalog.value("SELECT count(*) FROM (SELECT tokens, unnest(positions) AS p FROM contexts JOIN windows "
                                  "USING (window_id)) WHERE tokens[p + 1] = 0")  # fmt: skip
         assert on_marks == 0
+
+
+def test_an_sae_whose_activations_overflow(tiny_settings: dict[str, object], tiny_sae: Path, tmp_path: Path) -> None:
+    """Finite weights whose product is not: no row is made of it, whatever the gate is told."""
+    weights = load_file(tiny_sae / "sae_weights.safetensors")["W_enc"]
+    weights[:, 5] = 3e38
+    sae = changed_weights(tiny_sae, "sae_weights.safetensors", tmp_path / "sae", W_enc=weights)
+    with pytest.raises(UserError, match="not finite"):
+        sample(configured(tiny_settings, sae__path=str(sae)), tmp_path / "run")
+    assert not (tmp_path / "run" / "catalog.duckdb").exists()
+
+
+def test_shards_of_different_types_are_refused(tiny_settings: dict[str, object], tmp_path: Path) -> None:
+    """With dtype auto it depends on the machine; here as if the first shard had been done on another."""
+    from autointerp.harvest.stage import sample_shard
+
+    settings = tiny_settings | {"sample.part_windows": 20}
+    sample_shard(configured(settings), tmp_path, 1, 2)
+    gate = tmp_path / "shards" / "conformance.json"
+    saved = json.loads(gate.read_text())
+    assert saved["dtype"] == "float32"
+    gate.write_text(json.dumps(saved | {"dtype": "bfloat16"}))
+    with pytest.raises(UserError, match="begun with the model in bfloat16, and here it would run in float32"):
+        sample_shard(configured(settings), tmp_path, 2, 2)

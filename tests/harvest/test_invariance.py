@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config, SampleConfig
 from autointerp.errors import DataError
+from autointerp.harvest.keep import concatenate
 from autointerp.harvest.merge import merge_shards
 from autointerp.harvest.plan import Plan, PlanSettings, make_plan
 from autointerp.harvest.shards import finished_shards, missing_parts, share, write_shard
@@ -178,7 +179,7 @@ def test_samples_are_uniform() -> None:
             count = len(facts.doc)
             found = (same.feature[part], rows[:count], same.position[part], same.value[part], same.read[part])
             sketch.update(Firings(*found), facts)
-        drawn += np.isin(windows.window_id, sketch.sample.rows().window)
+        drawn += np.isin(windows.window_id, concatenate(sketch.sample.blocks()).window)
     assert drawn.sum() == 400 * 6
     assert chisquare(drawn).pvalue > 0.001
     tilted = drawn * np.linspace(0.7, 1.3, n)

@@ -49,8 +49,8 @@ def test_keeps_the_k_smallest_of_every_cell(
         batch = rows_of(found[begin:end])
         batch = batch.take(np.flatnonzero(kept.may_enter(batch.cell, batch.key)))
         kept.add(batch)
-        kept.rows()  # a merge after each batch, so that the limits are in force
-    result = kept.rows()
+        concatenate(kept.blocks())  # a merge after each batch, so that the limits are in force
+    result = concatenate(kept.blocks())
     assert list(zip(result.cell.tolist(), result.key.tolist(), result.window.tolist(), strict=True)) == expected
     for i in range(len(result)):
         window = int(result.window[i])
@@ -65,7 +65,7 @@ def test_merges_by_itself_when_the_buffer_is_full(monkeypatch) -> None:
     kept = Keep([1], span=1, n_cells=1)
     for window in range(10):
         kept.add(rows_of([(0, 10 - window, window)]))
-    assert kept.rows().window.tolist() == [9]
+    assert concatenate(kept.blocks()).window.tolist() == [9]
     assert len(kept._buffer) == 0
 
 
@@ -73,11 +73,11 @@ def test_classes_of_cells_have_their_own_k() -> None:
     # span 10: cells 0-9 are of class 0 (k = 1), 10-19 of class 1 (k = 2), 20-29 of class 0 again.
     kept = Keep([1, 2], span=10, n_cells=30)
     kept.add(rows_of([(cell, window, window) for cell in (3, 14, 25) for window in (8, 6, 7)]))
-    assert kept.rows().cell.tolist() == [3, 14, 14, 25]
-    assert kept.rows().window.tolist() == [6, 6, 7, 6]
+    assert concatenate(kept.blocks()).cell.tolist() == [3, 14, 14, 25]
+    assert concatenate(kept.blocks()).window.tolist() == [6, 6, 7, 6]
     assert kept.nbytes > 4 * (8 + 8 + 8 + 4 + 2)
 
 
 def test_nothing_added() -> None:
-    assert len(Keep([3], span=1, n_cells=9).rows()) == 0
+    assert sum(map(len, Keep([3], span=1, n_cells=9).blocks())) == 0
     assert len(concatenate([no_rows(), rows_of([(0, 1, 2)])])) == 1

@@ -108,7 +108,7 @@ def test_the_choice_equals_a_plain_reference(out: Path, dense: Dense) -> None:
     pool = {id for (id,) in rows(out, "SELECT window_id FROM windows WHERE in_pool")}
     quota = dict(zip(SPLITS, per_split(PER_KIND), strict=True))
     most = 4 * TRIES * max(quota.values())
-    known, strong, grams = defaultdict(set), defaultdict(set), defaultdict(set)
+    known, strong, grams = defaultdict(set), defaultdict(set), defaultdict(dict)
     for f, kind, split, band, window, positions, values in rows(
         out, "SELECT feature_id, kind, split, band, window_id, positions, activations FROM contexts "
              "WHERE kind NOT IN ('near', 'token')"):  # fmt: skip
@@ -116,8 +116,8 @@ def test_the_choice_equals_a_plain_reference(out: Path, dense: Dense) -> None:
         peak = positions[int(np.argmax(values))]
         if kind in ("top", "band") and band >= 2:  # of three
             strong[f, split].add((window, peak))
-        if split == "explain":
-            grams[f].add(gram(windows[window]["tokens"], peak))
+        around, order = gram(windows[window]["tokens"], peak), SPLITS.index(split)
+        grams[f][around] = min(order, grams[f].get(around, 9))
     neighbours = defaultdict(list)
     for f, neighbour in rows(out, "SELECT feature_id, neighbour_id FROM neighbours ORDER BY feature_id, rank"):
         neighbours[f].append(neighbour)
@@ -144,8 +144,10 @@ def test_the_choice_equals_a_plain_reference(out: Path, dense: Dense) -> None:
                 tried = list(offered.items())[: TRIES * quota[split]]
                 silent = [item for item in tried if windows[item[0]]["acts"][:, f].max() == 0][: quota[split]]
                 chosen += [(kind, split, rank, window, *cause) for rank, (window, cause) in enumerate(silent, start=1)]
-        shown = grams[f] | {gram(windows[c[3]]["tokens"], c[5]) for c in chosen if c[1] == "explain"}
-        expected += [(f, *c, c[1] != "explain" and gram(windows[c[3]]["tokens"], c[5]) in shown) for c in chosen]
+        around = [(gram(windows[c[3]]["tokens"], c[5]), SPLITS.index(c[1])) for c in chosen]
+        for text, order in around:
+            grams[f][text] = min(order, grams[f].get(text, 9))
+        expected += [(f, *c, order > grams[f][text]) for c, (text, order) in zip(chosen, around, strict=True)]
     found = rows(out, "SELECT feature_id, kind, split, rank, window_id, cause, cause_position, duplicate FROM contexts "
                       "WHERE kind IN ('near', 'token')")  # fmt: skip
     assert sorted(found) == sorted(expected)

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autointerp.harvest.keep import Rows, concatenate, no_rows
 from autointerp.harvest.sketch import BatchWindows, Firings, Sketch, bin_of, peak_key, split_cells
 from autointerp.hashing import sample_key
 
@@ -29,6 +30,10 @@ def firings_of(values: np.ndarray) -> Firings:
     return Firings(feature.astype(np.int32), row.astype(np.int32), position.astype(np.uint16), found, read)
 
 
+def kept(blocks: list[Rows]) -> Rows:
+    return concatenate([no_rows(), *blocks])
+
+
 def sketch_in_batches(values: np.ndarray, windows: BatchWindows, size: int) -> Sketch:
     sketch = Sketch(values.shape[2], top=TOP, per_band=PER_BAND, seed=5, window=LENGTH)
     for begin in range(0, len(values), size):
@@ -45,7 +50,7 @@ def test_equals_plain_loops(seed: int, n: int, size: int) -> None:
     sketch = sketch_in_batches(values, windows, size)
     cells, counts = sketch.histogram()
     histogram = dict(zip(zip(*(a.tolist() for a in split_cells(cells)), strict=True), counts.tolist(), strict=True))
-    top, sample, pool = sketch.top.rows(), sketch.sample.rows(), sketch.pool()
+    top, sample, pool = kept(sketch.top.blocks()), kept(sketch.sample.blocks()), kept(sketch.pool_blocks())
     expected_histogram: dict[tuple[int, int, int], int] = {}
     for f in range(4):
         a = values[:, :, f]
@@ -132,8 +137,44 @@ def test_the_order_of_documents_does_not_show(seed: int, n: int, random) -> None
     for name in ("total", "total_squares"):
         assert (getattr(one, name).high == getattr(other, name).high).all()
     assert all((a == b).all() for a, b in zip(one.histogram(), other.histogram(), strict=True))
-    for kept, again in ((one.top.rows(), other.top.rows()), (one.sample.rows(), other.sample.rows())):
+    for first, again in ((one.top, other.top), (one.sample, other.sample)):
+        a, b = kept(first.blocks()), kept(again.blocks())
         for name in ("cell", "key", "window", "peak", "peak_position", "offsets", "positions", "values"):
-            assert (getattr(kept, name) == getattr(again, name)).all()
-    pools = [rows.take(np.lexsort((rows.window, rows.cell))) for rows in (one.pool(), other.pool())]
+            assert (getattr(a, name) == getattr(b, name)).all()
+    pools = [
+        rows.take(np.lexsort((rows.window, rows.cell))) for rows in map(kept, (one.pool_blocks(), other.pool_blocks()))
+    ]
     assert (pools[0].window == pools[1].window).all() and (pools[0].values == pools[1].values).all()
+
+
+def test_squares_keep_their_digits() -> None:
+    """Values of 1000 ± 0.1: the variance is a hundred-millionth of the squares."""
+    import math
+
+    value = np.random.default_rng(0).normal(1000, 0.1, 4096).astype(np.float32)
+    n = len(value)
+    sketch = Sketch(1, top=TOP, per_band=PER_BAND, seed=0, window=n)
+    firings = Firings(
+        np.zeros(n, np.int32), np.zeros(n, np.int32), np.arange(n, dtype=np.uint16), value, np.zeros(n, np.uint16)
+    )
+    one = np.zeros(1)
+    sketch.update(
+        firings, BatchWindows(one.astype(np.uint64), one.astype(np.uint32), one.astype(np.uint8), one.astype(np.bool_))
+    )
+    total = sketch.total_squares.high[0] + sketch.total_squares.low[0]
+    assert total == math.fsum(float(v) ** 2 for v in value)
+    mean = (sketch.total.high[0] + sketch.total.low[0]) / n
+    assert abs((total / n - mean**2) ** 0.5 - value.astype(np.float64).std()) < 1e-6
+
+
+def test_the_pool_of_neurons_keeps_peaks() -> None:
+    values, windows = dense_windows(3, 30, 4)
+    facts = BatchWindows(windows.window_id, windows.doc, windows.split, np.ones(30, np.bool_))
+    sketches = [
+        Sketch(4, top=TOP, per_band=PER_BAND, seed=0, window=LENGTH, whole_pool=whole) for whole in (True, False)
+    ]
+    for sketch in sketches:
+        sketch.update(firings_of(values), facts)
+    whole, peaks = (kept(sketch.pool_blocks()) for sketch in sketches)
+    assert len(peaks) == len(whole) > 20 and len(whole.values) > len(peaks.values) == len(peaks)
+    assert (peaks.values == whole.peak).all() and (peaks.positions == whole.peak_position).all()

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -19,7 +18,6 @@ from autointerp.harvest.worker import Task, attempt, log_path
 from autointerp.progress import Advance
 
 _COMMAND = [sys.executable, "-m", "autointerp.harvest.engines.processes"]
-_SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_STOP = 5.0
 _TOLD = 3  # exit code of a worker that has printed what `attempt` returned
 
@@ -43,14 +41,7 @@ class Processes:
             for task in crew.tasks:
                 gpu = gpus[(task.index - 1) % len(gpus)] if gpus else None
                 running[task.index] = (task, _start(task, crew.out, gpu))
-            while running:
-                for index, (task, worker) in list(running.items()):
-                    if worker.poll() is not None:
-                        _note_end(crew, task, worker)
-                        del running[index]
-                crew.watch()
-                if running:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+            crew.attend(running, lambda worker: worker.poll() is not None, _note_end)
         finally:
             _stop([worker for _, worker in running.values()])
         crew.finish()

@@ -1,6 +1,5 @@
 """Workers as the jobs of a Slurm array, through submitit. A job that is preempted or out of time is queued again and goes on."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from autointerp.progress import Advance
 
 _CLUSTERS = ("slurm", "local")
 _OURS = ("cluster", "threads")
-_SECONDS_BETWEEN_LOOKS = 1.0
 _DEFAULTS = {"timeout_min": 24 * 60, "name": "autointerp"}  # submitit's own limit is 5 minutes
 _WORKERS = 4
 
@@ -32,14 +30,7 @@ class Slurm:
         jobs = _executor(crew.out / "workers", job.options).map_array(Work(), crew.tasks)
         running = {task.index: (task, started) for task, started in zip(crew.tasks, jobs, strict=True)}
         try:
-            while running:
-                for index, (task, started) in list(running.items()):
-                    if started.done():
-                        _note_end(crew, task, started)
-                        del running[index]
-                crew.watch()
-                if running:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+            crew.attend(running, lambda job: job.done(), _note_end)
         finally:
             for _, started in running.values():
                 started.cancel(check=False)
