@@ -8,6 +8,7 @@ buffer that is merged when it is full.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +19,17 @@ _BLOCKS = 16
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """n rows with ragged payloads: row i owns entries offsets[i]:offsets[i+1] of `positions` and `values`.
+    """n rows with ragged payloads: row i owns the next lengths[i] entries of `positions` and `values`.
 
-    `cell` int64 [n]; `key`, `window` uint64 [n]; `peak` float32 [n]; `peak_position` uint16 [n].
+    `cell` of any integer type [n]; `key`, `window` uint64 [n]; `peak` float32 [n]; `peak_position`, `lengths` uint16 [n].
     """
 
-    cell: NDArray[np.int64]
+    cell: NDArray[np.integer]
     key: NDArray[np.uint64]
     window: NDArray[np.uint64]
     peak: NDArray[np.float32]
     peak_position: NDArray[np.uint16]
-    offsets: NDArray[np.int64]
+    lengths: NDArray[np.uint16]
     positions: NDArray[np.uint16]
     values: NDArray[np.float32]
 
@@ -39,37 +40,39 @@ class Rows:
     def nbytes(self) -> int:
         return sum(getattr(self, f.name).nbytes for f in fields(self))
 
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Row i owns entries offsets[i]:offsets[i+1]; [n + 1]."""
+        return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
     def take(self, index: NDArray[np.intp]) -> "Rows":
         """The rows at `index`, in that order, with their payloads."""
-        lengths = np.diff(self.offsets)[index]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        entries = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        plain = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in _RAGGED}
-        return Rows(**plain, offsets=offsets, positions=self.positions[entries], values=self.values[entries])
+        lengths = self.lengths[index]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        entries = np.repeat(self.offsets[:-1][index] - ends + lengths, lengths) + np.arange(
+            ends[-1] if len(ends) else 0
+        )
+        plain = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in _PAYLOAD}
+        return Rows(**plain, positions=self.positions[entries], values=self.values[entries])
 
     def peaks(self) -> "Rows":
         """The same rows with the peak for all payload."""
-        offsets = np.arange(len(self) + 1, dtype=np.int64)
-        return replace(self, offsets=offsets, positions=self.peak_position, values=self.peak)
+        return replace(self, lengths=np.ones_like(self.lengths), positions=self.peak_position, values=self.peak)
 
 
-_RAGGED = ("offsets", "positions", "values")
+_PAYLOAD = ("positions", "values")
 
 
 def no_rows() -> Rows:
     empty = {
         "cell": np.int64, "key": np.uint64, "window": np.uint64, "peak": np.float32, "peak_position": np.uint16,
-        "positions": np.uint16, "values": np.float32,
+        "lengths": np.uint16, "positions": np.uint16, "values": np.float32,
     }  # fmt: skip
-    return Rows(**{name: np.zeros(0, kind) for name, kind in empty.items()}, offsets=np.zeros(1, np.int64))
+    return Rows(**{name: np.zeros(0, kind) for name, kind in empty.items()})
 
 
-def concatenate(parts: list[Rows]) -> Rows:
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    plain = {
-        f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Rows) if f.name != "offsets"
-    }
-    return Rows(**plain, offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    return Rows(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Rows)})
 
 
 class Keep:
@@ -82,8 +85,9 @@ class Keep:
     def __init__(self, k: Sequence[int], *, span: int, n_cells: int) -> None:
         self._k = np.asarray(k, np.int64)
         self._span = span
-        self._bounds = np.linspace(0, n_cells, _BLOCKS + 1).astype(np.int64)[1:]
-        self._kept = [no_rows() for _ in range(_BLOCKS)]
+        self._cell = np.uint32 if n_cells <= 1 << 32 else np.int64
+        self._bounds = np.linspace(0, n_cells, _BLOCKS + 1).astype(np.int64)
+        self._kept = [replace(no_rows(), cell=np.zeros(0, self._cell)) for _ in range(_BLOCKS)]
         self._buffer: list[Rows] = []
         self._buffered = self._n_kept = 0
         self._full_cells = np.zeros(0, np.int64)
@@ -106,7 +110,7 @@ class Keep:
     def add(self, rows: Rows) -> None:
         if len(rows) == 0:
             return
-        self._buffer.append(rows)
+        self._buffer.append(replace(rows, cell=rows.cell.astype(self._cell)))
         self._buffered += len(rows)
         if self._buffered >= max(_BUFFER_ROWS, self._n_kept // 4):
             self._merge()
@@ -119,15 +123,11 @@ class Keep:
     def _merge(self) -> None:
         if not self._buffer:
             return
-        fresh = concatenate(self._buffer)
-        self._buffer, self._buffered = [], 0
-        block = np.searchsorted(self._bounds, fresh.cell, side="right")
-        order = np.argsort(block.astype(np.uint8), kind="stable")
-        ends = np.cumsum(np.bincount(block, minlength=_BLOCKS))
+        fresh, self._buffer, self._buffered = self._buffer, [], 0
         full, limits = [], []
-        for index in range(_BLOCKS):
-            mine = order[(ends[index - 1] if index else 0) : ends[index]]
-            self._kept[index], cells, keys = self._smallest(concatenate([self._kept[index], fresh.take(mine)]))
+        for index, (begin, end) in enumerate(pairwise(self._bounds)):
+            mine = [rows.take(np.flatnonzero((rows.cell >= begin) & (rows.cell < end))) for rows in fresh]
+            self._kept[index], cells, keys = self._smallest(concatenate([self._kept[index], *mine]))
             full.append(cells)
             limits.append(keys)
         self._n_kept = sum(map(len, self._kept))
@@ -138,7 +138,7 @@ class Keep:
         if len(rows) == 0:
             return rows, np.zeros(0, np.int64), np.zeros(0, np.uint64)
         order = np.lexsort((rows.window, rows.key, rows.cell))
-        cell = rows.cell[order]
+        cell = rows.cell[order].astype(np.int64)
         first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
         sizes = np.diff(np.append(first, len(cell)))
         k = self._k[cell[first] // self._span % len(self._k)]

@@ -73,7 +73,7 @@ def _readable(shards: Sequence[Path], plan: Plan) -> Iterator[None]:
         yield
     except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):  # our own SQL
         raise
-    except (pa.ArrowInvalid, OSError, KeyError, duckdb.Error) as error:
+    except (ValueError, OSError, KeyError, duckdb.Error) as error:
         text = " ".join(str(error).split())
         if any(sign in text for sign in ("No space left", "Out of Memory", "Could not write")):
             raise

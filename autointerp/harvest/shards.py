@@ -1,6 +1,6 @@
 """A run of parts of the plan, harvested: one sketch for each dictionary as Parquet, and last the completion marker.
 
-shards/00003-00008/COMPLETE.json              parts 3 to 7 are in it
+shards/00003-00008/COMPLETE.json              parts 3 to 7 are in it; SHA-256 of the files
 shards/00003-00008/0/features.parquet         feature, n_tokens, n_windows, n_documents, maximum, positions; sums as pairs of
                                               float64 (total, total_low; total_squares, total_squares_low); its metadata
                                               counts the tokens that were read, by position
@@ -12,6 +12,7 @@ A process that goes on harvesting writes its sketch anew now and then, under a l
 is bounded, so what has been harvested is always a few folders, one for each time that the work was begun.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from autointerp.files import read_marker, write_atomically, write_marker
 from autointerp.harvest.keep import Rows
 from autointerp.harvest.sketch import Sketch, bin_of, split_cells
 
+_FILES = ("features.parquet", "histograms.parquet", "contexts.parquet")
 _SPLIT_NAMES = pa.array(SPLITS)
 _ROW_GROUP = 1 << 16  # small enough for the merge to skip those of other features
 _KINDS = ["top", "band", "random"]
@@ -58,7 +60,9 @@ def write_shard(sketches: Sequence[Sketch], root: Path, begin: int, end: int, fi
     )  # of a run with other settings: it does not speak for these files
     for index, sketch in enumerate(sketches):
         write_sketch(sketch, folder / str(index))
-    write_marker(folder, {"fingerprint": fingerprint, "begin": begin, "end": end, "n_tokens": n_tokens})
+    names = [f"{index}/{name}" for index in range(len(sketches)) for name in _FILES]
+    facts = {"fingerprint": fingerprint, "begin": begin, "end": end, "n_tokens": n_tokens}
+    write_marker(folder, facts | {"sha256": {name: _digest(folder / name) for name in names}})
     return folder
 
 
@@ -109,11 +113,16 @@ def remove(folder: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Read a sketch's files and compare their checksums, which DuckDB does not do. Raises what Arrow raises."""
-    for name in ("features", "histograms", "contexts"):
-        with pq.ParquetFile(folder / f"{name}.parquet", page_checksum_verification=True) as file:
-            for index in range(file.num_row_groups):
-                file.read_row_group(index)
+    """Compare a sketch's files with the digests in the shard's marker. Raises OSError or ValueError."""
+    digests = (read_marker(folder.parent) or {}).get("sha256", {})
+    for name in _FILES:
+        if _digest(folder / name) != digests.get(f"{folder.name}/{name}"):
+            raise ValueError(f"{folder / name} is not as it was written")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_sketch(sketch: Sketch, folder: Path) -> None:
@@ -144,9 +153,10 @@ def _write_contexts(sketch: Sketch, path: Path) -> None:
     """Piece after piece: a copy of everything would be as large as the sketch."""
 
     def write(partial: Path) -> None:
-        options = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["feature", "kind", "split", "bin"],
-                   "write_page_checksum": True}  # fmt: skip
-        with pq.ParquetWriter(partial, _CONTEXTS, **options) as writer:
+        few = ["feature", "kind", "split", "bin"]
+        with pq.ParquetWriter(
+            partial, _CONTEXTS, compression="zstd", compression_level=1, use_dictionary=few
+        ) as writer:
             for table in _contexts(sketch):
                 writer.write_table(table, row_group_size=_ROW_GROUP)
 
@@ -155,7 +165,7 @@ def _write_contexts(sketch: Sketch, path: Path) -> None:
 
 def _contexts(sketch: Sketch) -> Iterator[pa.Table]:
     for rows in sketch.top.blocks():
-        feature, split = np.divmod(rows.cell, 3)
+        feature, split = np.divmod(rows.cell.astype(np.int64), 3)
         yield _table("top", rows, feature, split, bin_of(rows.peak))
     for rows in sketch.sample.blocks():
         yield _table("band", rows, *split_cells(rows.cell))
@@ -166,6 +176,7 @@ def _contexts(sketch: Sketch) -> Iterator[pa.Table]:
 def _table(
     kind: str, rows: Rows, feature: NDArray[np.int64], split: NDArray[np.int64], bins: NDArray[np.int64]
 ) -> pa.Table:
+    offsets = rows.offsets
     return pa.table({
         "feature": feature.astype(np.uint32),
         "kind": pa.DictionaryArray.from_arrays(np.full(len(rows), _KINDS.index(kind), np.int8), pa.array(_KINDS)),
@@ -175,8 +186,8 @@ def _table(
         "window_id": rows.window,
         "peak": rows.peak,
         "peak_position": rows.peak_position,
-        "positions": pa.LargeListArray.from_arrays(rows.offsets, pa.array(rows.positions)),
-        "activations": pa.LargeListArray.from_arrays(rows.offsets, pa.array(rows.values)),
+        "positions": pa.LargeListArray.from_arrays(offsets, pa.array(rows.positions)),
+        "activations": pa.LargeListArray.from_arrays(offsets, pa.array(rows.values)),
     }, schema=_CONTEXTS)  # fmt: skip
 
 
@@ -185,4 +196,4 @@ def _split_names(split: NDArray[np.int64]) -> pa.Array:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd", write_page_checksum=True))
+    write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))

@@ -208,9 +208,9 @@ class Sketch:
         self._histogram = (cells, np.bincount(inverse, weights=both, minlength=len(cells)).astype(np.int64))
 
 
-def split_cells(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def split_cells(cells: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Feature, split and bin of histogram and sample cells."""
-    outer, bins = np.divmod(cells, _BIN_SPAN)
+    outer, bins = np.divmod(cells.astype(np.int64), _BIN_SPAN)
     return outer // 3, outer % 3, bins - _BIN_SPAN // 2
 
 
@@ -261,7 +261,7 @@ def _rows(
         window=windows.window_id[pairs.row[wanted]],
         peak=pairs.peak[wanted],
         peak_position=positions[first],
-        offsets=offsets,
+        lengths=lengths.astype(np.uint16),
         positions=positions,
         values=values,
     )

@@ -140,7 +140,7 @@ def test_a_broken_marker_marks_nothing(plan: Plan, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["features", "histograms", "contexts"])
-@pytest.mark.parametrize("damage", ["cut", "zeros", "absent", "bit"])
+@pytest.mark.parametrize("damage", ["cut", "zeros", "absent", "bit", "footer"])
 def test_a_damaged_shard_is_named(plan: Plan, tmp_path: Path, table: str, damage: str) -> None:
     root = tmp_path / "shards"
     harvest(plan, root, range(plan.n_parts), 4)
@@ -149,8 +149,12 @@ def test_a_damaged_shard_is_named(plan: Plan, tmp_path: Path, table: str, damage
     middle = len(content) // 3
     if damage == "absent":
         path.unlink()
-    elif damage == "bit":  # of the first page's data: only its checksum tells
-        at = pq.read_metadata(path).row_group(0).column(0).data_page_offset + 60
+    elif damage in ("bit", "footer"):  # of the first page's data, or of the statistics: only the digest tells
+        at = (
+            pq.read_metadata(path).row_group(0).column(0).data_page_offset + 60
+            if damage == "bit"
+            else len(content) - 40
+        )
         path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
     else:
         path.write_bytes(content[:middle] if damage == "cut" else b"PAR1" + bytes(middle) + content[4 + middle :])

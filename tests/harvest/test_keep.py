@@ -17,7 +17,7 @@ def rows_of(entries: list[tuple[int, int, int]]) -> Rows:
     return Rows(
         cell=cell.astype(np.int64), key=key.astype(np.uint64), window=window.astype(np.uint64),
         peak=window.astype(np.float32), peak_position=(window % 7).astype(np.uint16),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        lengths=lengths.astype(np.uint16),
         positions=np.repeat(window % 5, lengths).astype(np.uint16), values=np.repeat(window, lengths).astype(np.float32),
     )  # fmt: skip
 
