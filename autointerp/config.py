@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from autointerp.errors import UserError
@@ -24,11 +24,20 @@ def _variable_name(name: str | None) -> str | None:
     return name
 
 
-def _without_secrets(url: str | None) -> str | None:
+def _listed(urls: object) -> object:
+    """One URL, several, or none as a tuple."""
+    return () if urls is None else (urls,) if isinstance(urls, str) else urls
+
+
+def _without_secrets(urls: tuple[str, ...]) -> tuple[str, ...]:
     """A base URL is saved with the run: no password, no query."""
-    if url is not None and any(sign in url for sign in "?#@"):
+    if any(sign in url for url in urls for sign in "?#@"):
         raise ValueError("a base URL must have no user, query or fragment; give the key by its environment variable")
-    return url
+    return urls
+
+
+BaseUrls = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_without_secrets)]
+KeyVariable = Annotated[str | None, AfterValidator(_variable_name)]
 
 
 class _Section(BaseModel):
@@ -116,15 +125,15 @@ class ExplainConfig(_Section):
     explainer: str = "lexicon"
     """Name of the explainer; lexicon asks no model."""
     provider: str = "openai"
-    """Name of the provider, for explainers and simulators that ask a model."""
+    """Who answers explainers and simulators that ask a model, such as openai, anthropic or files:DIR; see docs/providers.md."""
     model: str | None = None
     """The model that writes labels."""
-    base_url: Annotated[str | None, AfterValidator(_without_secrets)] = None
-    """Address of an OpenAI- or Anthropic-compatible server."""
-    api_key_env: Annotated[str | None, AfterValidator(_variable_name)] = None
+    base_url: BaseUrls = ()
+    """Address of an OpenAI- or Anthropic-compatible server; several for provider http."""
+    api_key_env: KeyVariable = None
     """Environment variable that holds the key; default: the provider's own."""
     concurrency: int = Field(default=32, ge=1)
-    """Requests in flight."""
+    """Requests in flight at most; the broker begins with fewer and sends as many as the server bears."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Seconds until an unanswered request counts as failed and is tried again."""
     include_rare: bool = False
@@ -136,8 +145,14 @@ class ScoreConfig(_Section):
 
     simulator: str | None = None
     """Name of the simulator; default: lexicon for lexicon labels, else logprob_free."""
+    provider: str | None = None
+    """Who answers simulators; default: as for explainers, and then base_url and api_key_env are theirs, too."""
     model: str | None = None
     """The model that simulates; default: the one that writes labels."""
+    base_url: BaseUrls = ()
+    """Address of the server that answers simulators."""
+    api_key_env: KeyVariable = None
+    """Environment variable that holds its key; default: the provider's own."""
     per_band: int = Field(default=5, ge=1)
     """Test contexts drawn from each band, as far as sampled."""
     silent: int = Field(default=25, ge=1)
@@ -148,6 +163,15 @@ class ScoreConfig(_Section):
     """Bootstrap resamples for the intervals."""
     rank_by: Literal["r_balanced", "r_corpus"] = "r_balanced"
     """The metric whose lower bound orders the catalog."""
+
+
+class SpendingConfig(_Section):
+    """What answers may cost."""
+
+    budget: float | None = Field(default=None, gt=0)
+    """Money, in US dollars, that the journal of the run's folder may come to; nothing is sent that could pass it."""
+    prices: str | None = None
+    """A TOML file of prices that come before the packaged ones; see docs/providers.md."""
 
 
 class ReportConfig(_Section):
@@ -171,6 +195,7 @@ class Config(_Section):
     negatives: NegativesConfig = NegativesConfig()
     explain: ExplainConfig = ExplainConfig()
     score: ScoreConfig = ScoreConfig()
+    spending: SpendingConfig = SpendingConfig()
     report: ReportConfig = ReportConfig()
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every draw: splits, samples, bootstrap, controls."""
@@ -239,7 +264,7 @@ def _sentence(detail: ErrorDetails, where: str) -> str:
         near = difflib.get_close_matches(location[-1], known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
         return f"{where}: unknown key {name!r}; {hint}"
-    if name in ("explain.api_key_env", "explain.base_url"):
+    if {"api_key_env", "base_url"} & set(location):
         return f"{where}: {name}: {detail['msg']}"  # what was given may hold a key
     return f"{where}: {name} = {detail['input']!r}: {detail['msg'].lower()}"
 

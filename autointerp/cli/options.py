@@ -20,6 +20,7 @@ _FIELDS = {
     "loss_recovered": "sample.loss_recovered", "per_kind": "negatives.per_kind",
     "explainer": "explain.explainer", "provider": "explain.provider", "label_model": "explain.model",
     "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",
+    "budget": "spending.budget", "prices": "spending.prices",
     "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",
 }  # fmt: skip
 
@@ -96,12 +97,17 @@ engine_options = _stack(
 model_options = _stack(
     click.option("--explainer", help="Who writes the labels: lexicon (no model is asked), token_activation, … "
                                      "[default: lexicon]"),
-    click.option("--provider", help="openai (and every compatible server), anthropic, or mock. [default: openai]"),
+    click.option("--provider", metavar="NAME[:ARGUMENT]",
+                 help="openai (and every compatible server), anthropic, http, transformers, openai-batch, anthropic-batch, "
+                      "files:DIR, mock; see docs/providers.md. [default: openai]"),
     click.option("--label-model", metavar="NAME", help="The model that writes labels and simulates."),
-    click.option("--base-url", metavar="URL", help="Address of a compatible server, such as http://127.0.0.1:8000/v1."),
+    click.option("--base-url", metavar="URL", multiple=True, default=None,
+                 help="Address of a compatible server, such as http://127.0.0.1:8000/v1; several times for a fleet (http)."),
     click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the key. "
                                                        "[default: OPENAI_API_KEY or ANTHROPIC_API_KEY]"),
-    click.option("--concurrency", type=int, help="Requests in flight. [default: 32]"),
+    click.option("--concurrency", type=int, help="Requests in flight at most. [default: 32]"),
+    click.option("--budget", type=float, metavar="USD", help="Money that the answers in this folder may cost in all."),
+    click.option("--prices", metavar="FILE.toml", help="A TOML file of your own prices; see docs/providers.md."),
 )  # fmt: skip
 
 score_options = _stack(
@@ -115,7 +121,7 @@ def overrides(settings: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, 
     """Fields of the configuration that --set and the other options name; the latter win."""
     named = dict(parse_setting(text) for text in settings) | _dictionaries(given)
     return named | {
-        _FIELDS[name]: value for name, value in given.items() if value is not None and name not in _SAE_FIELDS
+        _FIELDS[name]: value for name, value in given.items() if value not in (None, ()) and name not in _SAE_FIELDS
     }
 
 

@@ -21,7 +21,17 @@ from autointerp.llm.provider import (
     open_provider,
     require,
 )
-from autointerp.llm.types import Answer, Ask, FailureKind, Message, Request, RequestFailed, Usage
+from autointerp.llm.types import (
+    Answer,
+    Ask,
+    Deferred,
+    FailureKind,
+    Message,
+    Request,
+    RequestFailed,
+    TokenLogprobs,
+    Usage,
+)
 
 __all__ = [
     "Answer",
@@ -29,6 +39,7 @@ __all__ = [
     "Broker",
     "CallFailed",
     "Capabilities",
+    "Deferred",
     "Entry",
     "FailureKind",
     "Journal",
@@ -40,6 +51,7 @@ __all__ = [
     "Request",
     "RequestFailed",
     "Spend",
+    "TokenLogprobs",
     "Usage",
     "check_request",
     "open_provider",

@@ -5,13 +5,14 @@ Retries, concurrency, the journal and counting are the broker's. A new provider 
 -> Provider` under `@providers.register("name")`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from autointerp.errors import UserError
-from autointerp.llm.types import FailureKind, Request, Usage
+from autointerp.llm.types import FailureKind, Request, TokenLogprobs, Usage
 from autointerp.registry import Registry
 
 Finish = Literal["stop", "length", "refusal", "empty", "other"]
@@ -26,6 +27,7 @@ class Capabilities:
     logprobs: bool = False
     prompt_logprobs: bool = False
     json_schema: bool = False
+    prompt_caching: bool = False
     batch: bool = False
 
 
@@ -33,26 +35,39 @@ class Capabilities:
 class Reply:
     """One delivered reply. `finish` other than "stop" means: delivered and paid for, but no answer.
 
-    `model` is the name that the server reports, which may be a dated version of the one asked for.
+    `model` is the name that the server reports, which may be a dated version of the one asked for. `pause`: seconds for
+    which the server says that no further request will be admitted (a rate limit just used up).
     """
 
     text: str
     finish: Finish = "stop"
     model: str = ""
     usage: Usage = field(default_factory=Usage)
+    logprobs: Sequence[TokenLogprobs] = ()
+    pause: float | None = None
 
 
 class CallFailed(Exception):
-    """One attempt brought no reply. If `retryable` the broker tries again, after `retry_after` seconds if known."""
+    """One attempt brought no reply. If `retryable` the broker tries again, after `retry_after` seconds if known.
+
+    `overloaded`: the server had too much to do (429, 503, 529); the broker sends less.
+    """
 
     def __init__(
-        self, kind: FailureKind, reason: str, *, retryable: bool = False, retry_after: float | None = None
+        self,
+        kind: FailureKind,
+        reason: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        overloaded: bool = False,
     ) -> None:
         super().__init__(f"{kind}: {reason}")
         self.kind = kind
         self.reason = reason
         self.retryable = retryable
         self.retry_after = retry_after
+        self.overloaded = overloaded
 
 
 class Provider(Protocol):
@@ -81,21 +96,99 @@ class Provider(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """A request that waits in a batch: everything that its journal entry will need."""
+
+    key: str
+    model: str
+    payload: Mapping[str, Any]
+    payload_hash: str
+    purpose: str
+    template_hash: str
+    sample: int
+    max_tokens: int
+    prompt_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What became of a queued request. `queued.payload` may be empty here."""
+
+    queued: Queued
+    outcome: Reply | CallFailed
+
+
+class DeferredProvider(Protocol):
+    """A way to reach models that answers in minutes or days: provider batches, files. It keeps its state on disk.
+
+    The broker queues what the journal cannot answer and lets the asking coroutine go (`types.Deferred`); when all features
+    have asked what they can, `collect` submits and waits. A request is identified by its key: one that is queued, or under
+    way since an earlier process, is not queued again.
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    def payload(self, model: str, request: Request) -> dict[str, Any]: ...
+
+    def connect(self) -> None: ...
+
+    async def queue(self, request: Queued) -> None:
+        """Take a request; does nothing if its key is queued or under way. Memory must not grow with payloads."""
+        ...
+
+    def collect(self) -> AsyncIterator[Delivered]:
+        """Submit what is queued, wait until at least one answer is there, and yield all that are, each key once.
+
+        Yields nothing if nothing is under way. Raises UserError where only the user can go on (files to be answered). An
+        answer that was yielded is the journal's when the next one is asked for; state on disk may then forget it.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderOptions:
-    """How to reach a provider. `api_key_env` is the name of the environment variable with the key, not the key."""
+    """How to reach a provider. `api_key_env` is the name of the environment variable with the key, not the key.
 
-    base_url: str | None = None
+    `argument` is what follows the colon in `--provider NAME:ARGUMENT`; `model` the model that will be asked; `folder` where
+    the provider may keep its state between processes.
+    """
+
+    base_urls: tuple[str, ...] = ()
     api_key_env: str | None = None
+    argument: str | None = None
+    model: str | None = None
+    folder: Path | None = None
+    concurrency: int = 16
+
+    @property
+    def base_url(self) -> str | None:
+        """The one base URL of a provider that takes one. Raises UserError for several."""
+        if len(self.base_urls) > 1:
+            raise UserError(f"{len(self.base_urls)} base URLs; this provider takes one; --provider http takes several")
+        return self.base_urls[0] if self.base_urls else None
 
 
-providers: Registry[Callable[[ProviderOptions], Provider]] = Registry("provider", "autointerp.llm.providers")
+AnyProvider = Provider | DeferredProvider
+providers: Registry[Callable[[ProviderOptions], AnyProvider]] = Registry("provider", "autointerp.llm.providers")
 
 
-def open_provider(name: str, *, base_url: str | None = None, api_key_env: str | None = None) -> Provider:
-    """The provider of that name. Raises UserError for an unknown name or a base URL that is not one. Sends nothing."""
-    if base_url is not None:
-        check_base_url(base_url, "--base-url")
-    return providers.get(name)(ProviderOptions(base_url, api_key_env))
+def open_provider(
+    name: str, *, base_url: str | Sequence[str] | None = None, api_key_env: str | None = None, model: str | None = None,
+    folder: Path | None = None, concurrency: int = 16,
+) -> AnyProvider:  # fmt: skip
+    """The provider NAME or NAME:ARGUMENT; see `ProviderOptions`. Sends nothing.
+
+    Raises UserError for an unknown name or a base URL that is not one.
+    """
+    base_urls = (base_url,) if isinstance(base_url, str) else tuple(base_url or ())
+    for url in base_urls:
+        check_base_url(url, "--base-url")
+    name, colon, argument = name.partition(":")
+    options = ProviderOptions(base_urls, api_key_env, argument if colon else None, model, folder, concurrency)
+    return providers.get(name)(options)
 
 
 def check_base_url(base_url: str, source: str) -> None:
@@ -113,7 +206,7 @@ def check_base_url(base_url: str, source: str) -> None:
         )
 
 
-def require(provider: Provider, *needs: str, by: str) -> None:
+def require(provider: AnyProvider, *needs: str, by: str) -> None:
     """Raise UserError unless the provider has all the capabilities in `needs`; `by` says who asks for them."""
     for need in needs:
         if not getattr(provider.capabilities, need):
@@ -124,10 +217,14 @@ def require(provider: Provider, *needs: str, by: str) -> None:
             )
 
 
-def check_request(provider: Provider, request: Request) -> None:
+def check_request(provider: AnyProvider, request: Request) -> None:
     """Raise UserError if the request asks for something that the provider can't do."""
     by = f"the {request.purpose or 'unnamed'} request"
     if request.temperature is not None:
         require(provider, "temperature", by=by)
     if request.json_schema is not None:
         require(provider, "json_schema", by=by)
+    if request.continuation is not None:
+        require(provider, "prompt_logprobs", by=by)
+    elif request.logprobs is not None:
+        require(provider, "logprobs", by=by)

@@ -159,7 +159,9 @@ class SdkLink:
 
     def _retry_later(self, kind: FailureKind, reason: str, response: Any) -> CallFailed:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return CallFailed(kind, reason, retryable=True, retry_after=retry_after_seconds(headers, datetime.now(UTC)))
+        pause = retry_after_seconds(headers, datetime.now(UTC))
+        overloaded = response.status_code in (429, 503, 529)
+        return CallFailed(kind, reason, retryable=True, retry_after=pause, overloaded=overloaded)
 
     def _message(self, body: object, text: str) -> str:
         """The error text within an error body, on one line and not long."""

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from autointerp.errors import UserError
 from autointerp.llm.broker import Broker
 from autointerp.llm.journal import Journal
-from autointerp.llm.provider import open_provider
+from autointerp.llm.provider import Provider, open_provider
 from autointerp.llm.types import Ask
 
 
@@ -19,7 +19,7 @@ class ModelSettings(Protocol):
     @property
     def provider(self) -> str: ...
     @property
-    def base_url(self) -> str | None: ...
+    def base_url(self) -> tuple[str, ...]: ...
     @property
     def api_key_env(self) -> str | None: ...
     @property
@@ -60,7 +60,9 @@ async def open_session(settings: ModelSettings, model: str | None, run: Path, by
         raise UserError(
             f"{by} asks a model, and none is given; name one with --label-model, or use --explainer lexicon"
         )
-    provider = open_provider(settings.provider, base_url=settings.base_url, api_key_env=settings.api_key_env)
+    provider = cast(
+        Provider, open_provider(settings.provider, base_url=settings.base_url, api_key_env=settings.api_key_env)
+    )
     with Journal(journal_folder(run)) as journal:
         async with Broker(
             provider, model, journal, concurrency=settings.concurrency, timeout=settings.timeout_s

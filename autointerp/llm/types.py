@@ -22,7 +22,11 @@ class Request:
 
     `purpose` ("explain", "simulate", ...) and `template_hash` are provenance: they are journalled but are not part of the
     request's identity. `json_schema` asks for structured output. `sample` tells apart repeated draws of the same payload.
-    `temperature` None leaves it to the provider (some take none).
+    `temperature` None leaves it to the provider (some take none). `logprobs` asks for that many alternatives with their
+    log-probabilities at each token of the answer.
+
+    With `continuation` nothing is generated: it is taken as the answer, after the messages, and what comes back is the
+    log-probability of each of its tokens with `logprobs` alternatives (the capability prompt_logprobs).
     """
 
     messages: Sequence[Message]
@@ -30,6 +34,8 @@ class Request:
     temperature: float | None = None
     json_schema: Mapping[str, Any] | None = None
     schema_name: str = "answer"
+    logprobs: int | None = None
+    continuation: str | None = None
     sample: int = 0
     purpose: str = ""
     template_hash: str = ""
@@ -37,11 +43,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them. `cached` is the part of `input` that came from its prompt cache."""
+    """Tokens as the provider counted them. `cached` is the part of `input` that came from its prompt cache, `written` the
+    part that was put into it, where the provider says (Anthropic charges more for that)."""
 
     input: int = 0
     output: int = 0
     cached: int = 0
+    written: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """One token of an answer: its text, its natural log-probability, and those of the likeliest tokens in its place."""
+
+    token: str
+    logprob: float
+    top: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +71,7 @@ class Answer:
     model: str
     usage: Usage = field(default_factory=Usage)
     from_journal: bool = False
+    logprobs: Sequence[TokenLogprobs] = ()
 
 
 class FailureKind(StrEnum):
@@ -78,6 +96,14 @@ class RequestFailed(Exception):
         self.kind = kind
         self.reason = reason
         self.attempts = attempts
+
+
+class Deferred(Exception):
+    """The answer is not here, and nothing is wrong: it is under way in a batch, or no more is sent at present.
+
+    It passes through explainers and scorers; the feature counts as not done yet. Its coroutine is run again when answers
+    have come, finds the earlier ones in the journal, and gets further.
+    """
 
 
 Ask = Callable[[Request], Awaitable[Answer]]
