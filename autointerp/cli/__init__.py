@@ -8,9 +8,9 @@ from autointerp import __version__
 from autointerp.cli.doctor import doctor
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
-from autointerp.cli.stages import explain, negatives, report, run, sample, score
+from autointerp.cli.stages import explain, negatives, rederive, report, retry, run, sample, score
 from autointerp.cli.terminal import one_line
-from autointerp.errors import UserError
+from autointerp.errors import Interrupted, UserError
 
 __all__ = ["main"]
 
@@ -40,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (run, sample, negatives, explain, score, report, sql, probe, doctor):
+for command in (run, sample, negatives, explain, score, report, retry, rederive, sql, probe, doctor):
     cli.add_command(command)
 
 
@@ -50,7 +50,7 @@ def main() -> None:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         _stop("stopped; what is finished is kept: run the same command again to go on", INTERRUPTED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         _stop("stopped; what is finished is kept: run the same command again to go on", INTERRUPTED)
     except click.ClickException as error:
         error.show()
