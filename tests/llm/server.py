@@ -145,6 +145,10 @@ class LlmServer:
     def anthropic_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def url_for(self, provider: str) -> str:
+        """The base URL for a provider: anthropic's, or that of all who speak OpenAI's protocol."""
+        return self.anthropic_url if provider == "anthropic" else self.openai_url
+
     def script(self, *behaviours: Behaviour) -> None:
         """What to do with the next requests, one each, whichever they are."""
         self._script.extend(behaviours)
