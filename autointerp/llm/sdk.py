@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from autointerp.errors import UserError
 from autointerp.llm.provider import CallFailed, ProviderOptions, check_base_url
-from autointerp.llm.wire import ReplyReader, WireReply, limited, read_key
+from autointerp.llm.wire import BodyTooLarge, ReplyReader, WireReply, limited, read_key
 
 _MAX_CONNECTIONS = 10_000  # the broker's limit is the limit; the client's pool must never be a second, hidden one
 
@@ -50,7 +50,7 @@ class SdkLink:
         httpx = importlib.import_module("httpx2")
         self._response_type = httpx.Response
         limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
-        self._lost = (self._sdk.APIConnectionError, OSError)
+        self._lost = (self._sdk.APIConnectionError, OSError, BodyTooLarge)
         transport = self._sdk.DefaultAsyncHttpxClient
         if find_spec("aiohttp") is not None:  # 1.6 to 2.2 times the requests per second of the default transport
             transport = self._sdk.DefaultAioHttpClient

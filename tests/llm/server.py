@@ -41,8 +41,8 @@ class Behaviour:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def answer(text: str | None = None) -> Behaviour:
-    return Behaviour(text=text)
+def answer(text: str | None = None, **headers: str) -> Behaviour:
+    return Behaviour(text=text, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
 def empty() -> Behaviour:
@@ -219,7 +219,8 @@ class LlmServer:
             return _cut(request)
         if behaviour.kind == "malformed":
             reply = reply[: len(reply) // 2]
-        response = web.StreamResponse(headers={"content-type": "application/json", "content-length": str(len(reply))})
+        headers = {"content-type": "application/json", "content-length": str(len(reply)), **behaviour.headers}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if behaviour.kind == "half":
             await response.write(reply[: len(reply) // 2])
