@@ -8,6 +8,7 @@ import math
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -21,30 +22,59 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RESETS = tuple(
-    (f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")
+    (f"x-ratelimit-remaining{what}", f"x-ratelimit-reset{what}") for what in ("-requests", "-tokens", "")
 ) + tuple(
     (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-reset")
     for what in ("requests", "tokens", "input-tokens", "output-tokens")
 )
+_DAY_S = 86_400.0
+_CREDIBLE_S = 3600.0  # by our own clock, which may have jumped, no moment further off is believed
+_LONGEST_PAUSE_S = 600.0  # after a success: then one request goes out and the server says what holds
+_FIRST_EPOCH = 1e9  # a "number of seconds" from here on is a moment since 1970, in seconds or (above 1e11) milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """What time it is: by the server where the reply says so, since moments in its headers are by its clock."""
+
+    now: datetime
+    of_server: bool
+
+    def until(self, moment: datetime) -> float | None:
+        """Seconds, between zero and a day; None if that can only be a clock that is wrong."""
+        seconds = (moment - self.now).total_seconds()
+        if not self.of_server and abs(seconds) > _CREDIBLE_S:
+            return None
+        return min(max(0.0, seconds), _DAY_S)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long the server asks us to wait, or None if it does not say. Header names are in lower case.
+    """How long a failed request's server asks us to wait, or None if it does not say. Header names are in lower case.
 
     In this order: `retry-after-ms`; `retry-after` in seconds or as an HTTP date (RFC 9110, 10.2.3); the rate-limit
     resets. Of the resets the longest among the exhausted limits counts; if none is said to be exhausted, the shortest.
+    Moments are compared with the reply's own `date`, with `now` only where there is none. At most a day.
     """
+    clock = _clock(headers, now)
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return max(0.0, milliseconds / 1000)
-    stated = _moment(headers.get("retry-after"), now)
+        return min(max(0.0, milliseconds / 1000), _DAY_S)
+    stated = _wait(headers.get("retry-after"), clock)
     if stated is not None:
         return stated
-    resets = [(headers.get(remaining), _moment(headers.get(reset), now)) for remaining, reset in _RESETS]
-    exhausted = [seconds for remaining, seconds in resets if remaining == "0" and seconds is not None]
+    exhausted = _exhausted(headers, clock)
     if exhausted:
         return max(exhausted)
-    return min((seconds for _, seconds in resets if seconds is not None), default=None)
+    resets = [_wait(headers.get(reset), clock) for _, reset in _RESETS]
+    return min((seconds for seconds in resets if seconds is not None), default=None)
+
+
+def used_up_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """For how long a successful reply says that a limit is used up; None where it does not. At most ten minutes."""
+    if not any(_number(headers.get(remaining)) == 0 for remaining, _ in _RESETS):
+        return None  # nearly always; reading the date costs more than this
+    exhausted = _exhausted(headers, _clock(headers, now))
+    return min(max(exhausted), _LONGEST_PAUSE_S) if exhausted else None
 
 
 def policy(
@@ -90,22 +120,41 @@ def _number(text: str | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _moment(text: str | None, now: datetime) -> float | None:
-    """Seconds from now, out of seconds ("1.5"), a duration ("6m0s"), an HTTP date or an RFC 3339 time; else None."""
+def _clock(headers: Mapping[str, str], now: datetime) -> _Clock:
+    try:
+        return _Clock(_aware(parsedate_to_datetime(headers.get("date") or "")), of_server=True)
+    except ValueError:
+        return _Clock(now, of_server=False)
+
+
+def _exhausted(headers: Mapping[str, str], clock: _Clock) -> list[float]:
+    """Seconds to the resets of the limits of which nothing remains."""
+    resets = [_wait(headers.get(reset), clock) for remaining, reset in _RESETS if _number(headers.get(remaining)) == 0]
+    return [seconds for seconds in resets if seconds is not None]
+
+
+def _wait(text: str | None, clock: _Clock) -> float | None:
+    """Seconds, out of seconds ("1.5"), a duration ("6m0s"), an HTTP date, an RFC 3339 time or an epoch; else None."""
     if text is None:
         return None
     text = text.strip()
     seconds = _number(text)
-    if seconds is not None:
-        return max(0.0, seconds)
+    if seconds is not None and seconds < _FIRST_EPOCH:
+        return min(max(0.0, seconds), _DAY_S)
     if _DURATION.fullmatch(text):
-        return sum(float(count) * _UNIT_SECONDS[unit] for count, unit in _DURATION_PART.findall(text))
-    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        return min(sum(float(count) * _UNIT_SECONDS[unit] for count, unit in _DURATION_PART.findall(text)), _DAY_S)
+    for read in (_epoch, datetime.fromisoformat, parsedate_to_datetime):
         try:
-            moment = read(text)
-        except ValueError:
+            return clock.until(_aware(read(text)))
+        except (ValueError, OverflowError, OSError):
             continue
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - now).total_seconds())
     return None
+
+
+def _epoch(text: str) -> datetime:
+    seconds = float(text)
+    return datetime.fromtimestamp(seconds / 1000 if seconds > 100 * _FIRST_EPOCH else seconds, UTC)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

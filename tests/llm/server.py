@@ -41,8 +41,8 @@ class Behaviour:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def answer(text: str | None = None) -> Behaviour:
-    return Behaviour(text=text)
+def answer(text: str | None = None, **headers: str) -> Behaviour:
+    return Behaviour(text=text, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
 def empty() -> Behaviour:
@@ -145,6 +145,10 @@ class LlmServer:
     def anthropic_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def url_for(self, provider: str) -> str:
+        """The base URL for a provider: anthropic's, or that of all who speak OpenAI's protocol."""
+        return self.anthropic_url if provider == "anthropic" else self.openai_url
+
     def script(self, *behaviours: Behaviour) -> None:
         """What to do with the next requests, one each, whichever they are."""
         self._script.extend(behaviours)
@@ -215,7 +219,8 @@ class LlmServer:
             return _cut(request)
         if behaviour.kind == "malformed":
             reply = reply[: len(reply) // 2]
-        response = web.StreamResponse(headers={"content-type": "application/json", "content-length": str(len(reply))})
+        headers = {"content-type": "application/json", "content-length": str(len(reply)), **behaviour.headers}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if behaviour.kind == "half":
             await response.write(reply[: len(reply) // 2])

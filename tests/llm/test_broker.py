@@ -39,9 +39,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield journal
 
 
-@pytest.fixture(params=["openai", "anthropic"])
+@pytest.fixture(params=["openai", "anthropic", "http"])
 def provider(request: pytest.FixtureRequest, llm_server: LlmServer) -> Provider:
-    return open_provider(request.param, base_url=getattr(llm_server, f"{request.param}_url"))
+    return open_provider(request.param, base_url=llm_server.url_for(request.param))
 
 
 @pytest.fixture
@@ -84,7 +84,8 @@ async def test_a_later_run_needs_neither_server_nor_key(
         answer = await broker.ask(question())
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.delenv("ANTHROPIC_API_KEY")
-    async with Broker(open_provider(provider.name, base_url="http://127.0.0.1:9/v1"), "m", journal) as later:
+    elsewhere = open_provider(provider.name, base_url="http://127.0.0.1:9/v1", api_key_env="MY_API_KEY")
+    async with Broker(elsewhere, "m", journal) as later:
         assert await later.ask(question()) == replace(answer, from_journal=True)
         with pytest.raises(UserError, match="API_KEY is not set"):
             await later.ask(question("new"))

@@ -27,7 +27,7 @@ def test_a_lone_surrogate_can_be_hashed() -> None:
     assert canonical_json("\ud800") == r'"\ud800"'
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "mock"])
+@pytest.mark.parametrize("name", ["openai", "http", "anthropic", "mock"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -46,13 +46,13 @@ def test_what_can_change_the_answer_changes_the_key(name: str, change: Callable[
     assert key(provider, REQUEST, "other-model") != key(provider, REQUEST)
 
 
-@pytest.mark.parametrize("name", ["openai", "mock"])
+@pytest.mark.parametrize("name", ["openai", "http", "mock"])
 def test_temperature_is_part_of_the_key_where_it_is_sent(name: str) -> None:
     provider = open_provider(name)
     assert key(provider, replace(REQUEST, temperature=0.0)) != key(provider, REQUEST)
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "mock"])
+@pytest.mark.parametrize("name", ["openai", "http", "anthropic", "mock"])
 def test_purpose_template_and_address_do_not_change_the_key(name: str) -> None:
     provider, elsewhere = open_provider(name), open_provider(name, base_url="http://127.0.0.1:9/v1")
     other = replace(REQUEST, purpose="explain", template_hash="abc")
@@ -60,7 +60,7 @@ def test_purpose_template_and_address_do_not_change_the_key(name: str) -> None:
 
 
 def test_the_same_request_to_two_providers_is_two_requests() -> None:
-    assert len({key(open_provider(name), REQUEST) for name in ("openai", "anthropic", "mock")}) == 3
+    assert len({key(open_provider(name), REQUEST) for name in ("openai", "http", "anthropic", "mock")}) == 4
 
 
 def test_keys_are_the_same_on_every_machine() -> None:

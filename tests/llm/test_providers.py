@@ -17,13 +17,13 @@ from autointerp.llm import (
     Reply,
     Request,
     Usage,
+    chat,
     check_request,
     open_provider,
     require,
 )
 from autointerp.llm.provider import providers
 from autointerp.llm.providers import anthropic as anthropic_module
-from autointerp.llm.providers import openai as openai_module
 from autointerp.llm.providers.mock import MockProvider, default_answer
 from tests.llm.server import LlmServer, anthropic_reply, openai_reply
 
@@ -50,21 +50,23 @@ def test_the_registry_knows_them_without_importing_their_clients() -> None:
     code = (
         "import sys, autointerp.llm as llm\n"
         "from autointerp.llm.provider import providers\n"
-        "assert providers.names() == ['anthropic', 'mock', 'openai'], providers.names()\n"
+        "assert providers.names() == ['anthropic', 'http', 'mock', 'openai'], providers.names()\n"
+        "llm.open_provider('http').payload('m', llm.Request([llm.Message('user', 'x')]))\n"
         "llm.open_provider('openai').payload('m', llm.Request([llm.Message('user', 'x')]))\n"
         "print([name for name in ('openai', 'anthropic', 'aiohttp', 'httpx2', 'tenacity') if name in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    with pytest.raises(UserError, match="no provider is named 'opnai'; there are: anthropic, mock, openai"):
+    with pytest.raises(UserError, match="no provider is named 'opnai'; there are: anthropic, http, mock, openai"):
         open_provider("opnai")
 
 
+@pytest.mark.parametrize("name", ["openai", "http"])
 @pytest.mark.parametrize("base_url", ["localhost:8000/v1", "127.0.0.1", "ftp://host/v1", "http://", ""])
-def test_a_base_url_that_is_none_is_refused_at_once(base_url: str) -> None:
+def test_a_base_url_that_is_none_is_refused_at_once(name: str, base_url: str) -> None:
     with pytest.raises(UserError, match="--base-url"):
-        open_provider("openai", base_url=base_url)
+        open_provider(name, base_url=base_url)
 
 
 def test_a_password_in_the_base_url_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +93,9 @@ def test_a_missing_key_names_the_variable(name: str, monkeypatch: pytest.MonkeyP
         open_provider(name, api_key_env="MY_KEY").connect()
 
 
-async def test_what_openai_sends(llm_server: LlmServer) -> None:
-    provider = open_provider("openai", base_url=llm_server.openai_url)
+@pytest.mark.parametrize("name", ["openai", "http"])
+async def test_what_openai_sends(name: str, llm_server: LlmServer) -> None:
+    provider = open_provider(name, base_url=llm_server.openai_url)
     request = replace(REQUEST, temperature=0.0)
     provider.connect()
     await provider.send(request, provider.payload("m", request))
@@ -128,7 +131,7 @@ async def test_what_anthropic_sends(llm_server: LlmServer) -> None:
         {
             "model": "m",
             "max_tokens": 50,
-            "system": "be brief",
+            "system": [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}],
             "messages": TURNS,
             "output_config": {"format": {"type": "json_schema", "schema": schema}},
         }
@@ -136,10 +139,10 @@ async def test_what_anthropic_sends(llm_server: LlmServer) -> None:
     assert llm_server.keys == ["Bearer test-key-anthropic"]
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("name", ["openai", "http", "anthropic"])
 async def test_nothing_optional_is_sent_unasked(name: str, llm_server: LlmServer) -> None:
-    provider = open_provider(name, base_url=getattr(llm_server, f"{name}_url"))
-    request = Request([Message("user", "hi")])
+    provider = open_provider(name, base_url=llm_server.url_for(name))
+    request = Request([Message("user", "hi")], template_hash="t1")
     provider.connect()
     await provider.send(request, provider.payload("m", request))
     await provider.close()
@@ -159,9 +162,22 @@ async def test_nothing_optional_is_sent_unasked(name: str, llm_server: LlmServer
     ],
 )
 def test_the_name_of_the_token_limit_depends_on_the_server(address: str, name: str) -> None:
-    body = openai_module.wire_body(open_provider("openai").payload("m", REQUEST), address)
+    body = chat.wire_body(open_provider("openai").payload("m", REQUEST), address)
     assert body[name] == 50
     assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
+
+
+def test_prompt_caching_is_asked_for_on_the_wire_and_changes_no_identity() -> None:
+    request = replace(REQUEST, template_hash="t1")
+    for name in ("openai", "anthropic"):
+        provider = open_provider(name)
+        assert provider.payload("m", request) == provider.payload("m", replace(REQUEST, template_hash="t2"))
+        assert "cache" not in json.dumps(provider.payload("m", request))
+    payload = open_provider("openai").payload("m", request)
+    own, other = "https://api.openai.com/v1", "http://127.0.0.1:8000/v1"
+    assert chat.wire_body(payload, own, "t1")["prompt_cache_key"] == "t1"
+    assert "prompt_cache_key" not in chat.wire_body(payload, own)
+    assert "prompt_cache_key" not in chat.wire_body(payload, other, "t1")  # some refuse what they do not know
 
 
 def changed(body: dict[str, Any], **choice: Any) -> dict[str, Any]:
@@ -171,20 +187,20 @@ def changed(body: dict[str, Any], **choice: Any) -> dict[str, Any]:
 def test_how_a_chat_completion_is_read() -> None:
     body = openai_reply({"model": "m", "messages": [{"content": "x" * 40}]}, "hello", "stop")
     # The server counts a token a character: 40 in, of them 10 cached, 5 out.
-    assert openai_module.read_completion(body) == Reply("hello", "stop", "m-dated", Usage(40, 5, 10))
+    assert chat.read_completion(body) == Reply("hello", "stop", "m-dated", Usage(40, 5, 10))
     for reason, finish in [
         ("length", "length"),
         ("content_filter", "refusal"),
         ("tool_calls", "other"),
         (None, "stop"),
     ]:
-        assert openai_module.read_completion(changed(body, finish_reason=reason)).finish == finish
-    refused = openai_module.read_completion(changed(body, message={"content": None, "refusal": "no"}))
+        assert chat.read_completion(changed(body, finish_reason=reason)).finish == finish
+    refused = chat.read_completion(changed(body, message={"content": None, "refusal": "no"}))
     assert (refused.finish, refused.text) == ("refusal", "no")
     for content in (None, "", " \n"):
-        assert openai_module.read_completion(changed(body, message={"content": content})).finish == "empty"
+        assert chat.read_completion(changed(body, message={"content": content})).finish == "empty"
     without_usage = {key: value for key, value in body.items() if key not in ("usage", "model")}
-    assert openai_module.read_completion(without_usage) == Reply("hello", "stop", "", Usage())
+    assert chat.read_completion(without_usage) == Reply("hello", "stop", "", Usage())
 
 
 @pytest.mark.parametrize(
@@ -194,7 +210,7 @@ def test_how_a_chat_completion_is_read() -> None:
 )  # fmt: skip
 def test_what_is_no_chat_completion_is_tried_again(body: dict[str, Any]) -> None:
     with pytest.raises(CallFailed, match="not a chat completion") as caught:
-        openai_module.read_completion(body)
+        chat.read_completion(body)
     assert caught.value.retryable
 
 
@@ -202,7 +218,7 @@ def test_how_a_message_is_read() -> None:
     body = anthropic_reply({"model": "m", "messages": [{"content": "x" * 40}]}, "hello", "stop")
     # 40 in: 25 counted as input, 10 read from the cache, 5 written to it.
     assert body["usage"]["input_tokens"] == 25
-    assert anthropic_module.read_message(body) == Reply("hello", "stop", "m-dated", Usage(40, 5, 10))
+    assert anthropic_module.read_message(body) == Reply("hello", "stop", "m-dated", Usage(40, 5, 10, 5))
     for reason, finish in [
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
@@ -224,10 +240,11 @@ def test_what_a_provider_lacks_is_refused_before_anything_is_sent() -> None:
     warm = replace(REQUEST, temperature=0.7, purpose="explain")
     check_request(open_provider("openai"), warm)
     check_request(open_provider("anthropic"), replace(warm, temperature=None))
-    with pytest.raises(UserError, match=r"the explain request needs temperature.*'anthropic'.*it offers: json_schema"):
+    needs = r"the explain request needs temperature.*'anthropic'.*it offers: json_schema, prompt_caching"
+    with pytest.raises(UserError, match=needs):
         check_request(open_provider("anthropic"), warm)
     with pytest.raises(UserError, match="one_at_a_time needs logprobs"):
-        require(open_provider("openai"), "json_schema", "logprobs", by="the simulator one_at_a_time")
+        require(open_provider("anthropic"), "json_schema", "logprobs", by="the simulator one_at_a_time")
     bare = MockProvider()
     bare.capabilities = Capabilities()
     with pytest.raises(UserError, match=r"needs json_schema.*it offers: none"):
@@ -236,11 +253,35 @@ def test_what_a_provider_lacks_is_refused_before_anything_is_sent() -> None:
 
 def test_capabilities_are_what_this_package_can_use() -> None:
     offered = {name: open_provider(name).capabilities for name in providers.names()}
+    chat_can = Capabilities(temperature=True, json_schema=True, logprobs=True)
     assert offered == {
-        "openai": Capabilities(temperature=True, json_schema=True),
-        "anthropic": Capabilities(json_schema=True),
+        "openai": replace(chat_can, prompt_caching=True),
+        "http": replace(chat_can, prompt_logprobs=True),
+        "anthropic": Capabilities(json_schema=True, prompt_caching=True),
         "mock": Capabilities(temperature=True, json_schema=True),
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "known"),
+    [
+        ("https://api.openai.com/v1", False),
+        ("https://mine.openai.azure.com/openai/v1", False),
+        ("http://127.0.0.1:8000/v1", True),
+    ],
+)
+def test_log_probabilities_of_a_prompt_are_not_offered_by_openai_itself(
+    address: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # it is known before connecting
+    assert open_provider("openai", base_url=address).capabilities.prompt_logprobs is known
+    assert open_provider("http", base_url=address).capabilities.prompt_logprobs is known
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    assert open_provider("openai").capabilities.prompt_logprobs is known
+    asks = replace(REQUEST, continuation="x", purpose="simulate", json_schema=None)
+    if not known:
+        with pytest.raises(UserError, match="the simulate request needs prompt_logprobs"):
+            check_request(open_provider("openai"), asks)
 
 
 RICH_SCHEMA: dict[str, Any] = {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autointerp.llm import CallFailed, FailureKind
-from autointerp.llm.retry import policy, retry_after_seconds
+from autointerp.llm.retry import policy, retry_after_seconds, used_up_seconds
 
 NOW = datetime(2025, 6, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -48,10 +48,49 @@ def test_what_the_server_says(headers: dict[str, str], seconds: float | None) ->
     assert retry_after_seconds(headers, NOW) == (None if seconds is None else pytest.approx(seconds))
 
 
+@pytest.mark.parametrize("years", [-30, 30])
+def test_moments_are_compared_with_the_servers_own_clock(years: int) -> None:
+    jumped = NOW.replace(year=NOW.year + years)  # what our clock says
+    sent = {"date": "Sun, 01 Jun 2025 12:00:00 GMT"}
+    for name, text in [
+        ("retry-after", "Sun, 01 Jun 2025 12:00:30 GMT"),
+        ("anthropic-ratelimit-requests-reset", "2025-06-01T12:00:30Z"),
+        ("x-ratelimit-reset", "1748779230"),  # seconds since 1970
+        ("x-ratelimit-reset", "1748779230000"),  # milliseconds, as OpenRouter has it
+    ]:
+        assert retry_after_seconds({**sent, name: text}, jumped) == pytest.approx(30.0)
+        assert retry_after_seconds({name: text}, jumped) is None  # no clock to be trusted: as if it had not been said
+        assert retry_after_seconds({name: text}, NOW) == pytest.approx(30.0)
+    assert retry_after_seconds({**sent, "retry-after": "Sun, 01 Jun 2031 12:00:00 GMT"}, NOW) == 86400.0
+    assert retry_after_seconds({"retry-after": "999999"}, NOW) == 86400.0
+    assert retry_after_seconds({"date": "yesterday", "retry-after": "Sun, 01 Jun 2025 12:00:30 GMT"}, NOW) == 30.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, None),  # it succeeded
+        ({"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "60s"}, None),
+        ({"x-ratelimit-remaining-requests": "0"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1.5s"}, 1.5),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2s",
+          "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "30s"}, 30.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "23h59m"}, 600.0),
+        ({"anthropic-ratelimit-output-tokens-remaining": "0",
+          "anthropic-ratelimit-output-tokens-reset": "2025-06-01T12:00:12Z",
+          "date": "Sun, 01 Jun 2025 12:00:02 GMT"}, 10.0),
+    ],
+)  # fmt: skip
+def test_what_a_success_says_is_used_up(headers: dict[str, str], seconds: float | None) -> None:
+    assert used_up_seconds(headers, NOW) == (None if seconds is None else pytest.approx(seconds))
+
+
 @given(st.text(max_size=30))
 def test_any_header_text_gives_a_finite_time_or_none(text: str) -> None:
-    for name in ("retry-after", "retry-after-ms", "x-ratelimit-reset-tokens"):
-        seconds = retry_after_seconds({name: text}, NOW)
+    for name in ("retry-after", "retry-after-ms", "x-ratelimit-reset-tokens", "date"):
+        seconds = retry_after_seconds({"retry-after": "Sun, 01 Jun 2025 12:00:30 GMT", name: text}, NOW)
         assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
 
 

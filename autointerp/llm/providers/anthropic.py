@@ -2,6 +2,9 @@
 
 Structured output goes as `output_config.format`. The API accepts a part of JSON Schema only: the client's own
 `transform_schema` turns the rest (bounds, lengths) into descriptions, so the caller must check these in the answer.
+
+Prompt caching is asked for by a mark at the end of the system message, which is the same for all questions of a template.
+A system message shorter than the model's least cacheable length is not cached, and costs what it did.
 """
 
 import importlib
@@ -9,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from autointerp.llm.provider import CallFailed, Capabilities, Finish, Provider, ProviderOptions, Reply, providers
-from autointerp.llm.sdk import SdkLink, count
+from autointerp.llm.sdk import SdkLink
 from autointerp.llm.types import FailureKind, Request, Usage
+from autointerp.llm.wire import count
 
 _FINISH: dict[str, Finish] = {
     "end_turn": "stop",
@@ -25,7 +29,7 @@ class AnthropicProvider:
     """Key from ANTHROPIC_API_KEY or the variable in the options; base URL likewise, or ANTHROPIC_BASE_URL."""
 
     name = "anthropic"
-    capabilities = Capabilities(json_schema=True)
+    capabilities = Capabilities(json_schema=True, prompt_caching=True)
 
     def __init__(self, options: ProviderOptions) -> None:
         self._link = SdkLink("anthropic", "AsyncAnthropic", "ANTHROPIC_API_KEY", options)
@@ -48,23 +52,29 @@ class AnthropicProvider:
         self._link.connect()
 
     async def send(self, request: Request, payload: Mapping[str, Any]) -> Reply:
-        return read_message(await self._link.post("/v1/messages", wire_body(payload)))
+        reply = await self._link.post("/v1/messages", wire_body(payload))
+        return read_message(reply.body, reply.pause)
 
     async def close(self) -> None:
         await self._link.close()
 
 
 def wire_body(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload with its schema in the part of JSON Schema that the API takes."""
+    """The payload with its schema in the part of JSON Schema that the API takes, and its system message marked."""
     body = dict(payload)
+    if "system" in body:
+        body["system"] = [{"type": "text", "text": body["system"], "cache_control": {"type": "ephemeral"}}]
     if "output_config" in body:
         schema = importlib.import_module("anthropic").transform_schema(body["output_config"]["format"]["schema"])
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     return body
 
 
-def read_message(body: Mapping[str, Any]) -> Reply:
-    """The reply in a message: its text blocks joined. Raises CallFailed (retryable) if the body is not a message."""
+def read_message(body: Mapping[str, Any], pause: float | None = None) -> Reply:
+    """The reply in a message: its text blocks joined; `pause` is what its headers said.
+
+    Raises CallFailed (retryable) if the body is not a message.
+    """
     blocks = body.get("content")
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise CallFailed(FailureKind.MALFORMED, "the server's reply is not a message", retryable=True)
@@ -73,11 +83,10 @@ def read_message(body: Mapping[str, Any]) -> Reply:
     if finish == "stop" and not text.strip():
         finish = "empty"
     usage = body.get("usage")
-    read = count(usage, "cache_read_input_tokens")
+    read, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
     # The API counts what it read from and wrote to its cache apart from `input_tokens`; `Usage.input` is all of it.
-    sent = count(usage, "input_tokens") + count(usage, "cache_creation_input_tokens") + read
-    tokens = Usage(input=sent, output=count(usage, "output_tokens"), cached=read)
-    return Reply(text, finish, str(body.get("model") or ""), tokens)
+    tokens = Usage(count(usage, "input_tokens") + written + read, count(usage, "output_tokens"), read, written)
+    return Reply(text, finish, str(body.get("model") or ""), tokens, pause=pause)
 
 
 @providers.register("anthropic")
