@@ -6,6 +6,7 @@ import click
 
 from autointerp import __version__
 from autointerp.cli.doctor import doctor
+from autointerp.cli.estimate import estimate
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
 from autointerp.cli.stages import explain, negatives, rederive, report, retry, run, sample, score
@@ -30,6 +31,8 @@ def cli() -> None:
         autointerp run --model MODEL --sae SAE --corpus texts.jsonl --out reports/mine
     with labels written and simulated by a language model:
         autointerp run … --explainer token_activation --provider openai --label-model NAME
+    what that will cost, once the sampling is done:
+        autointerp estimate --out reports/mine --explainer token_activation --provider openai --label-model NAME
     then look, or try a text of your own:
         open reports/mine/report.html
         autointerp sql --out reports/mine "SELECT rank, title, score, lo FROM catalog LIMIT 20"
@@ -40,7 +43,7 @@ def cli() -> None:
     """
 
 
-for command in (run, sample, negatives, explain, score, report, retry, rederive, sql, probe, doctor):
+for command in (run, sample, negatives, estimate, explain, score, report, retry, rederive, sql, probe, doctor):
     cli.add_command(command)
 
 

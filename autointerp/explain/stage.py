@@ -21,7 +21,7 @@ from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, open_session, provider_for
 from autointerp.llm.types import RequestFailed
 
-_SILENT = 40  # silent contexts of the explain split that explainers may look at
+SILENT = 40  # silent contexts of the explain split that explainers may look at
 STAGE = "explain"
 Which = Literal["pending", "failed", "all"]
 
@@ -102,7 +102,7 @@ async def _explain_all(
     offline: bool,
 ) -> None:
     vocabulary = read_vocabulary(catalog)
-    reader = EvidenceReader(catalog, seed=config.seed, silent=_SILENT)
+    reader = EvidenceReader(catalog, seed=config.seed, silent=SILENT)
     draws = read_draws(catalog, STAGE, key)
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None

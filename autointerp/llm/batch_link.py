@@ -9,12 +9,13 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from autointerp.errors import UserError
 from autointerp.llm.provider import CallFailed
 from autointerp.llm.sdk import SdkLink
 from autointerp.llm.types import FailureKind
+from autointerp.llm.wire import WireReply
 
 _REPLY_S = 120.0  # for a reply, and for the next piece of a download
 _PAGE = 100  # batches in one list
@@ -71,7 +72,7 @@ class BatchLink(SdkLink):
 
     def redact(self, text: object) -> str:
         """A server's text on one line, not long, without the key."""
-        return self._message(text, "")
+        return self._reader.clean(text)
 
     @property
     def client(self) -> Any:
@@ -79,21 +80,33 @@ class BatchLink(SdkLink):
         return self._client
 
     async def _reply(self, method: str, path: str, length: int, **request: Any) -> dict[str, Any]:
-        failure: CallFailed | UserError
-        limit = _REPLY_S + length / _SLOWEST_BYTES_PER_S
+        outcome = await self._tried(method, path, _REPLY_S + length / _SLOWEST_BYTES_PER_S, request)
+        if isinstance(outcome, WireReply):
+            return outcome.body
+        raise outcome
+
+    async def _tried(
+        self, method: str, path: str, limit: float, request: dict[str, Any]
+    ) -> WireReply | CallFailed | UserError:
+        """Returns what `_reply` raises: raised in here it would carry the client's errors, which hold the key."""
         try:
             async with asyncio.timeout(limit):
-                send = getattr(self._client, method)
-                response = await send(path, cast_to=importlib.import_module("httpx2").Response, **request)
+                response = await getattr(self._client, method)(path, cast_to=self._response_type, **request)
         except self._sdk.APIStatusError as error:
-            failure = self._status_failure(error.response)
+            response = error.response
         except TimeoutError:
-            failure = CallFailed(FailureKind.TIMEOUT, f"no reply within {limit:.0f} s", retryable=True)
+            return CallFailed(FailureKind.TIMEOUT, f"no reply within {limit:.0f} s", retryable=True)
         except self._lost as error:
-            failure = CallFailed(FailureKind.SERVER_ERROR, self._lost_reason(error), retryable=True)
-        else:
-            return self._read_reply(response)
-        raise failure  # outside the blocks: the client's errors hold the key
+            return self._reader.lost(self._address, error)
+        return self._judged(response.status_code, response.headers, response.content)
+
+    def _judged(self, status: int, headers: Mapping[str, str], content: bytes) -> WireReply | CallFailed | UserError:
+        if status == 404:
+            return UserError(
+                f"{self._address} knows no such batch, file or path (HTTP 404); check --base-url, and that the key in "
+                f"{self._key_env} is of the account that submitted it"
+            )
+        return self._reader.read(self._address, status, headers, content)
 
     async def _pieces(self, opening: AbstractAsyncContextManager[Any]) -> AsyncGenerator[bytes, None]:
         failure: CallFailed | UserError
@@ -108,20 +121,13 @@ class BatchLink(SdkLink):
                         return
                     yield piece
         except self._sdk.APIStatusError as error:
-            failure = self._status_failure(error.response)
+            found = self._judged(error.response.status_code, error.response.headers, error.response.content)
+            failure = cast(CallFailed | UserError, found)  # of a status that is none of success
         except TimeoutError:
             failure = CallFailed(FailureKind.TIMEOUT, f"a download stood still for {_REPLY_S:.0f} s", retryable=True)
         except lost as error:
-            failure = CallFailed(FailureKind.SERVER_ERROR, self._lost_reason(error), retryable=True)
+            failure = self._reader.lost(self._address, error)
         raise failure
-
-    def _abort_reason(self, status: int, code: str, reason: str) -> str | None:
-        if status == 404:
-            return (
-                f"{self.address} knows no such batch, file or path ({reason}); check --base-url, and that the key in "
-                f"{self._key_env} is of the account that submitted it"
-            )
-        return super()._abort_reason(status, code, reason)
 
 
 def id_of(reply: Mapping[str, Any], what: str) -> str:

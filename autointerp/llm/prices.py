@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -89,9 +89,12 @@ class Price:
         less. A token is at least one byte, and `ALLOWANCE` tokens are added for what servers put around a prompt. All of it
         counts at the dearest of the prices of input, and as a long prompt if it could be one.
         """
+        return self.dearest().of_tokens(prompt_bytes + ALLOWANCE, max_tokens, factor=factor)
+
+    def dearest(self) -> "Price":
+        """This price with all input at the dearest of its three: for bounds, where caching is not known."""
         dearest = max(self.input, self.cached_input, self.cache_write)
-        bound = Price(dearest, self.output, dearest, dearest, long=self.long)
-        return bound.of_tokens(prompt_bytes + ALLOWANCE, max_tokens, factor=factor)
+        return replace(self, input=dearest, cached_input=dearest, cache_write=dearest)
 
     def factor_of(self, provider: str) -> float:
         """The factor for `provider`: the one for batches if it sends batches (1 where that is not known), else 1."""

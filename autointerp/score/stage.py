@@ -124,7 +124,7 @@ def tasks(config: Config, catalog: Catalog, key: str, which: Which = "pending") 
     """Labels to grade, by feature, each with its control beside it; `which` as in `score`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
-    partners = _partners(config, catalog, sorted(labels))
+    stand_ins = partners(config, catalog, sorted(labels))
     graded = catalog.rows(
         "SELECT feature_id, control, max(n_failed) FROM scores WHERE score_key = ? GROUP BY ALL", [key]
     )
@@ -133,8 +133,8 @@ def tasks(config: Config, catalog: Catalog, key: str, which: Which = "pending") 
     for feature, (explanation, label) in labels.items():
         baseline = baselines.get(feature)
         found.append(Task(feature, explanation, label, "", baseline[1] if baseline else None))
-        if feature in partners:
-            found.append(Task(feature, *labels[partners[feature]], SHUFFLED, None))
+        if feature in stand_ins:
+            found.append(Task(feature, *labels[stand_ins[feature]], SHUFFLED, None))
     return [task for task in found if _is_wanted(which, failures.get((task.feature_id, task.control)))]
 
 
@@ -145,18 +145,18 @@ def _is_wanted(which: Which, n_failed: int | None) -> bool:
     return n_failed != 0 if which == "pending" else bool(n_failed)
 
 
-def _partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int, int]:
+def partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int, int]:
     """feature → the feature whose label stands in for its own, for the features in the control."""
     if len(labelled) < 2:
         return {}
     density = dict(catalog.rows("SELECT feature_id, density FROM features"))
-    partners = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
+    found = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
     limit = config.score.control_features
     if limit is None:
         limit = _CONTROLS_OF_A_MODEL if simulators.get(simulator_name(config)).needs_model else len(labelled)
     keys = sample_key(config.seed, stable_hash("control"), np.array(labelled, np.uint64))
     chosen = np.array(labelled)[np.argsort(keys, kind="stable")[:limit]]
-    return {int(feature): partners[int(feature)] for feature in chosen}
+    return {int(feature): found[int(feature)] for feature in chosen}
 
 
 async def _score_all(
@@ -176,7 +176,7 @@ async def _score_all(
 
         async def work(item: tuple[Task, FeatureEvidence]) -> _Graded:
             task, evidence = item
-            contexts = [_blinded(context) for context in scored_contexts(evidence)]
+            contexts = [blinded(context) for context in scored_contexts(evidence)]
             ask = drawn(session.broker, draws.get((task.feature_id, task.control), 0)) if session else None
 
             async def simulate(by: Simulator, label: Label) -> list[Simulated]:
@@ -195,7 +195,7 @@ async def _score_all(
         )  # fmt: skip
 
 
-def _blinded(context: Context) -> Context:
+def blinded(context: Context) -> Context:
     """The context without its activations: a simulator cannot see what it is to predict."""
     return replace(context, activations=np.zeros_like(context.activations))
 

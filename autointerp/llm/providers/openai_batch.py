@@ -12,8 +12,9 @@ from autointerp.llm.batch_api import Outcome, Pace, Status
 from autointerp.llm.batch_link import BatchLink, id_of
 from autointerp.llm.batch_store import Batch, json_line
 from autointerp.llm.batches import BatchProvider
+from autointerp.llm.chat import read_completion, wire_body
 from autointerp.llm.provider import CallFailed, DeferredProvider, ProviderOptions, Queued, providers
-from autointerp.llm.providers.openai import OpenAIProvider, read_completion, wire_body
+from autointerp.llm.providers.openai import OpenAIProvider
 from autointerp.llm.types import FailureKind
 
 ENDPOINT = "/v1/chat/completions"
@@ -45,7 +46,7 @@ class OpenAIBatches:
             "completion_window": "24h",
             "metadata": {_TOKEN: token},
         }
-        return id_of(await self.link.post("/batches", body), "a batch")
+        return id_of((await self.link.post("/batches", body)).body, "a batch")
 
     async def newest(self) -> float:
         async for batch in self.link.listed("/batches", "after", 0.0, _created):
