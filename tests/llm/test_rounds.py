@@ -16,6 +16,7 @@ from autointerp.llm import (
     Reply,
     Request,
     RequestFailed,
+    Usage,
 )
 from autointerp.llm.prices import Price
 from autointerp.llm.provider import Delivered, Queued
