@@ -121,7 +121,7 @@ async def test_a_batch_refused_as_a_whole_stops_with_the_reason(server: BatchSer
     assert server.accepted.total() == 3
 
 
-async def test_too_much_under_way_is_halved_and_waits(server: BatchServer, tmp_path: Path) -> None:
+async def test_too_much_under_way_goes_one_at_a_time_and_smaller(server: BatchServer, tmp_path: Path) -> None:
     """The account takes 4 requests at a time."""
 
     def whole(job: object) -> str:
@@ -134,6 +134,11 @@ async def test_too_much_under_way_is_halved_and_waits(server: BatchServer, tmp_p
         await driver.run([plain(number) for number in range(10)])
         expect_answers(driver, 10)
     assert set(server.accepted.values()) == {1}
+    assert max(len(job.requests) for job in server.jobs.values() if job.error is None) > 1
+    server.whole = lambda job: "failed"
+    async with driving(server, "openai", tmp_path) as driver:
+        with pytest.raises(UserError, match="of 1 requests as a whole: Enqueued token limit reached"):
+            await driver.run([plain(number) for number in range(20, 23)])
 
 
 @both
@@ -329,3 +334,25 @@ def test_a_batch_is_the_same_question_as_live(name: str, tmp_path: Path) -> None
     assert batch.capabilities.temperature == live.capabilities.temperature
     assert batch.price_factor == 0.5  # type: ignore[union-attr]
     assert list(tmp_path.iterdir()) == []
+
+
+@both
+async def test_a_consumer_that_stops_in_between_gets_the_rest_later(
+    server: BatchServer, name: str, tmp_path: Path
+) -> None:
+    """What was yielded last before it stopped may not be in the journal: it comes again, the earlier ones don't."""
+    seen: list[str] = []
+    for stop_after in (2, 3, 9):
+        async with driving(server, name, tmp_path) as driver:
+            for number in range(5):
+                if f"question {number}" not in seen:
+                    with pytest.raises(Deferred):
+                        await driver.ask(f"question {number}")
+            taken = []
+            async for delivered in driver.provider.collect():
+                taken.append(str(delivered.queued.payload["messages"][0]["content"]))
+                if len(taken) == stop_after:
+                    break
+            seen += taken[:-1] if len(taken) == stop_after else taken
+    assert sorted(seen) == [f"question {number}" for number in range(5)]
+    assert set(server.accepted.values()) == {1}
