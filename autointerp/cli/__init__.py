@@ -6,6 +6,7 @@ import click
 
 from autointerp import __version__
 from autointerp.cli.doctor import doctor
+from autointerp.cli.journal import journal
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
 from autointerp.cli.stages import explain, negatives, report, run, sample, score
@@ -40,7 +41,7 @@ def cli() -> None:
     """
 
 
-for command in (run, sample, negatives, explain, score, report, sql, probe, doctor):
+for command in (run, sample, negatives, explain, score, report, sql, probe, doctor, journal):
     cli.add_command(command)
 
 

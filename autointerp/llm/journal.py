@@ -25,7 +25,7 @@ from autointerp.llm.compaction import Compaction, write_compacted
 from autointerp.llm.entry import ANSWER, Entry, from_record, to_record
 from autointerp.llm.index import Index, Place
 from autointerp.llm.rows import entry_of, read_rows
-from autointerp.llm.segment_folder import list_segments, next_segment, sweep
+from autointerp.llm.segment_folder import list_segments, need_folder, next_segment, sweep
 from autointerp.llm.segments import OpenSegments, Segment, parse_line, read_blocks, read_lines, take_lock
 from autointerp.llm.tally import Calibration, Spend, Tallies
 from autointerp.llm.types import Answer
@@ -52,8 +52,8 @@ class Journal:
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(folder / _LOCK_NAME)
-        elif not folder.is_dir():
-            raise UserError(f"{folder} is not there; expected the folder of a journal; run the labelling stage first")
+        else:
+            need_folder(folder)
         try:
             self._load()
         except BaseException:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from autointerp.errors import DataError
+from autointerp.errors import DataError, UserError
 from autointerp.llm.segments import read_header
 
 _SEGMENT_NAME = re.compile(r"\d{6,}\.jsonl")
@@ -48,6 +48,12 @@ class Listing:
     segments: list[Path]
     headers: Mapping[Path, Header]
     leftovers: list[Path]
+
+
+def need_folder(folder: Path) -> None:
+    """Raise UserError if there is no such folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not there; expected the folder of a journal; run the labelling stage first")
 
 
 def list_segments(folder: Path) -> Listing:

@@ -5,35 +5,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autointerp.errors import DataError, UserError
-from autointerp.llm import Entry, Journal, Spend, Usage
+from autointerp.llm import Journal, Spend, Usage
 from autointerp.llm.segments import Segment
-
-
-def entry(key: str, **changes: Any) -> Entry:
-    plain = Entry(
-        key=key,
-        provider="openai",
-        model="m",
-        served_model="m-dated",
-        payload_hash="00",
-        template_hash="t1",
-        purpose="explain",
-        sample=0,
-        usage=Usage(input=100, output=20, cached=10),
-        latency_s=1.5,
-        attempts=2,
-        finish="stop",
-        text=f"text of {key}",
-        time="2025-06-01T12:00:00.000+00:00",
-    )
-    return replace(plain, **changes)
+from tests.llm.entries import entry
 
 
 def segments(folder: Path) -> list[str]:
