@@ -75,17 +75,22 @@ def from_record(record: Mapping[str, Any]) -> Entry:
     Raises msgspec.ValidationError, which names what is missing or of the wrong type.
     """
     entry = msgspec.convert({**record, "logprobs": None}, Entry)
-    packed = record.get("logprobs")
-    return entry if packed is None else replace(entry, logprobs=unpacked(packed))
+    if record.get("logprobs") is None:
+        return entry
+    packed = msgspec.convert(record, _Packed).logprobs
+    return replace(
+        entry,
+        logprobs=[
+            TokenLogprobs(token, _number(value), {name: _number(other) for name, other in top.items()})
+            for token, value, top in packed
+        ],
+    )
 
 
-def unpacked(packed: Any) -> list[TokenLogprobs]:
-    """The log-probabilities of a line. Raises msgspec.ValidationError if they are not what `to_record` writes."""
-    rows = msgspec.convert(packed, list[tuple[str, float | None, dict[str, float | None]]])
-    return [
-        TokenLogprobs(token, _number(value), {name: _number(other) for name, other in top.items()})
-        for token, value, top in rows
-    ]
+class _Packed(msgspec.Struct):
+    """Log-probabilities as a line holds them."""
+
+    logprobs: list[tuple[str, float | None, dict[str, float | None]]]
 
 
 def _packed(token: TokenLogprobs) -> list[Any]:
