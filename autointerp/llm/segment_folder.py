@@ -21,7 +21,7 @@ from autointerp.errors import DataError, UserError
 from autointerp.llm.segments import read_header
 
 _SEGMENT_NAME = re.compile(r"\d{6,}\.jsonl")
-_PARTIAL_NAME = re.compile(r"\.\d{6,}\.jsonl\.[0-9a-f]+\.partial")
+_PARTIAL_NAME = re.compile(r"\.(\d{6,}\.jsonl|index\.cache)\.[0-9a-f]+\.partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def list_segments(folder: Path) -> Listing:
 
 
 def sweep(folder: Path, listing: Listing) -> None:
-    """Remove what an interrupted compaction left. Only the journal's writer may."""
+    """Remove what an interrupted process left. Only the journal's writer may."""
     for path in listing.leftovers:
         path.unlink()
     for path in list(folder.iterdir()):
