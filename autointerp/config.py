@@ -8,6 +8,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -199,6 +200,35 @@ class Config(_Section):
     report: ReportConfig = ReportConfig()
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every draw: splits, samples, bootstrap, controls."""
+
+    def explaining(self) -> "ModelAccess":
+        """How explainers ask their model."""
+        return self._access(self.explain, self.explain.provider, self.explain.model)
+
+    def simulating(self) -> "ModelAccess":
+        """How simulators ask theirs: as explainers do, as far as nothing else is said."""
+        given = self.score if self.score.provider else self.explain
+        return self._access(given, self.score.provider or self.explain.provider, self.score.model or self.explain.model)
+
+    def _access(self, given: "ExplainConfig | ScoreConfig", provider: str, model: str | None) -> "ModelAccess":
+        return ModelAccess(
+            provider, model, given.base_url, given.api_key_env, self.explain.concurrency, self.explain.timeout_s,
+            self.spending.budget, self.spending.prices,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAccess:
+    """How a language model is reached, and what it may cost."""
+
+    provider: str
+    model: str | None
+    base_url: tuple[str, ...]
+    api_key_env: str | None
+    concurrency: int
+    timeout_s: float
+    budget: float | None
+    prices: str | None
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Config:

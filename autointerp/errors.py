@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class DataError(UserError):
     """A file that was read is not what its format says: the message names the file and the key."""
+
+
+class Interrupted(Exception):
+    """The user, or the system, asked to stop; what was under way has been brought to an end and saved."""

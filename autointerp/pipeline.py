@@ -11,7 +11,7 @@ RUN_DIR/report.html       the report
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,21 +71,16 @@ def check_models(config: Config, out: Path) -> None:
     from autointerp.score.stage import simulator_name
 
     parts = [
-        (f"explainer {config.explain.explainer}", explainers.get(config.explain.explainer).needs_model, config.explain.model),
-        (f"simulator {simulator_name(config)}", simulators.get(simulator_name(config)).needs_model,
-         config.score.model or config.explain.model),
+        (f"explainer {config.explain.explainer}", explainers.get(config.explain.explainer).needs_model, config.explaining()),
+        (f"simulator {simulator_name(config)}", simulators.get(simulator_name(config)).needs_model, config.simulating()),
     ]  # fmt: skip
-    if (out / "report.stamp").exists() or not any(needs for _, needs, _ in parts):
+    if (out / "report.stamp").exists():
         return
-    from autointerp.llm.provider import open_provider
+    from autointerp.llm.session import check_access
 
-    for name, needs, model in parts:
-        if needs and not model:
-            raise UserError(
-                f"{name} asks a model, and none is given; name one with --label-model, or use --explainer lexicon"
-            )
-    given = config.explain
-    open_provider(given.provider, base_url=given.base_url, api_key_env=given.api_key_env).connect()
+    for name, needs, access in parts:
+        if needs:
+            check_access(access, out, name)
 
 
 def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
@@ -151,6 +146,56 @@ def score_stage(config: Config, out: Path) -> dict[str, Any]:
 
     with _sampled(config, out) as catalog:
         facts = score(config, catalog, out)
+    save_config(config, out)
+    return facts
+
+
+def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[str, int]:
+    """Ask again for labels and simulations that failed, of all `kinds` or some, with fresh answers; counts of what was tried.
+
+    Labels that come of it are scored. What was never tried is left to the stages themselves.
+    """
+    from autointerp.catalog.draws import draw_again, failed_items
+    from autointerp.explain.stage import STAGE as EXPLAIN
+    from autointerp.explain.stage import explain, explainer_key
+    from autointerp.score.stage import STAGE as SCORE
+    from autointerp.score.stage import score, score_key
+
+    name = config.explain.explainer
+    with _sampled(config, out) as catalog:
+        labels = failed_items(catalog, EXPLAIN, explainer_key(config, name), kinds)
+        simulations = failed_items(catalog, SCORE, score_key(config), kinds)
+        if labels:
+            draw_again(catalog, EXPLAIN, explainer_key(config, name), labels)
+            explain(config, catalog, out, name, "failed", only=[feature for feature, _ in labels])
+        if simulations:
+            draw_again(catalog, SCORE, score_key(config), simulations)
+        if labels or simulations:
+            score(config, catalog, out)
+    save_config(config, out)
+    return {"labels": len(labels), "simulations": len(simulations)}
+
+
+def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
+    """Labels and scores once more from the journal alone, for instance after a parser was mended; the score's facts.
+
+    What the journal cannot answer is left as it is.
+    """
+    from autointerp.explain import explainers
+    from autointerp.explain.stage import explain
+    from autointerp.score import simulators
+    from autointerp.score.stage import score, simulator_name
+
+    name = config.explain.explainer
+    asks = explainers.get(name).needs_model, simulators.get(simulator_name(config)).needs_model
+    if not any(asks):
+        raise UserError(
+            f"{out}: neither {name} labels nor their scores come from a model's answers; there is nothing to rederive"
+        )
+    with _sampled(config, out) as catalog:
+        if asks[0]:
+            explain(config, catalog, out, name, "all", offline=True)
+        facts = score(config, catalog, out, "all", offline=True)
     save_config(config, out)
     return facts
 

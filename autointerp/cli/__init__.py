@@ -6,11 +6,12 @@ import click
 
 from autointerp import __version__
 from autointerp.cli.doctor import doctor
+from autointerp.cli.estimate import estimate
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
-from autointerp.cli.stages import explain, negatives, report, run, sample, score
+from autointerp.cli.stages import explain, negatives, rederive, report, retry, run, sample, score
 from autointerp.cli.terminal import one_line
-from autointerp.errors import UserError
+from autointerp.errors import Interrupted, UserError
 
 __all__ = ["main"]
 
@@ -30,6 +31,8 @@ def cli() -> None:
         autointerp run --model MODEL --sae SAE --corpus texts.jsonl --out reports/mine
     with labels written and simulated by a language model:
         autointerp run … --explainer token_activation --provider openai --label-model NAME
+    what that will cost, once the sampling is done:
+        autointerp estimate --out reports/mine --explainer token_activation --provider openai --label-model NAME
     then look, or try a text of your own:
         open reports/mine/report.html
         autointerp sql --out reports/mine "SELECT rank, title, score, lo FROM catalog LIMIT 20"
@@ -40,7 +43,7 @@ def cli() -> None:
     """
 
 
-for command in (run, sample, negatives, explain, score, report, sql, probe, doctor):
+for command in (run, sample, negatives, estimate, explain, score, report, retry, rederive, sql, probe, doctor):
     cli.add_command(command)
 
 
@@ -50,7 +53,7 @@ def main() -> None:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         _stop("stopped; what is finished is kept: run the same command again to go on", INTERRUPTED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         _stop("stopped; what is finished is kept: run the same command again to go on", INTERRUPTED)
     except click.ClickException as error:
         error.show()

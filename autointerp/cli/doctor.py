@@ -82,12 +82,11 @@ def _keys(config: "Config") -> Iterator[str]:
         )
         yield f"{name} is {'set' if os.environ.get(name) else 'not set'} ({provider})"
     if explainers.get(config.explain.explainer).needs_model:
-        from autointerp.llm.provider import open_provider
+        from pathlib import Path
 
-        given = config.explain
-        open_provider(given.provider, base_url=given.base_url, api_key_env=given.api_key_env).connect()
-        if not given.model:
-            raise UserError(f"explainer {given.explainer} asks a model, and none is given; name one with --label-model")
+        from autointerp.llm.session import check_access
+
+        check_access(config.explaining(), Path(), f"explainer {config.explain.explainer}")
     else:
         yield f"none is needed: explainer {config.explain.explainer} asks no model"
 

@@ -16,6 +16,11 @@ from autointerp.cli.options import (
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 
+# Those of `autointerp.llm.types.FailureKind`, which is not imported for a help text; a test compares them.
+_KINDS = (
+    "refused", "truncated", "malformed", "timeout", "rate_limited", "server_error", "rejected", "over_budget", "no_evidence",
+)  # fmt: skip
+
 
 def _parse_shard(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
     if text is None:
@@ -167,6 +172,61 @@ def report(title: str | None, limit: int | None, **options: Any) -> None:
     with run_folder(out):
         for one in runs_of(config, out):
             click.echo(report_stage(one.config, one.out).resolve())
+
+
+@click.command()
+@folder_options
+@model_options
+@score_options
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(_KINDS),
+    help="Only failures of this kind; several times for more.",
+)
+def retry(kinds: tuple[str, ...], **options: Any) -> None:
+    """Ask again, for fresh answers, what failed: labels and simulations without a usable answer.
+
+    explain and score try failed requests again, too; but an answer that came and could not be used (malformed) is in the
+    journal, and they find it there again. Here another one is asked for.
+
+    \b
+    autointerp retry --out RUN_DIR --kind malformed --kind timeout
+    autointerp sql --out RUN_DIR "SELECT reason, count(*) FROM explanations WHERE status = 'failed' GROUP BY ALL"
+    """
+    from autointerp.harvest.runs import runs_of
+    from autointerp.pipeline import retry_stage, run_folder
+
+    config, out = configure(**options)
+    with run_folder(out):
+        for one in runs_of(config, out):
+            tried = retry_stage(one.config, one.out, kinds)
+            click.echo(
+                f"tried again: {tried['labels']:,} labels, {tried['simulations']:,} labels with failed simulations"
+            )
+            if any(tried.values()):
+                _print_ranking(one.out)
+
+
+@click.command()
+@folder_options
+@model_options
+@score_options
+def rederive(**options: Any) -> None:
+    """Derive labels and scores anew from the journal, with no request sent.
+
+    For instance after a parser was mended, or a metric: what was paid for is not paid for again. What the journal cannot
+    answer is left as it is.
+    """
+    from autointerp.harvest.runs import runs_of
+    from autointerp.pipeline import rederive_stage, run_folder
+
+    config, out = configure(**options)
+    with run_folder(out):
+        for one in runs_of(config, out):
+            rederive_stage(one.config, one.out)
+            _print_ranking(one.out)
 
 
 def _toml(value: object) -> str:

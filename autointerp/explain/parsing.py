@@ -41,6 +41,15 @@ def parse_answer(answer: Answer, model: type[Record]) -> Record:
     return parse_json(answer.text, model)
 
 
+def can_parse(text: str, model: type[BaseModel]) -> bool:
+    """Whether `parse_json` finds a record."""
+    try:
+        parse_json(text, model)
+    except RequestFailed:
+        return False
+    return True
+
+
 def parse_json(text: str, model: type[Record]) -> Record:
     """The last JSON object in `text` that fits `model`: models think first and answer last.
 

@@ -2,27 +2,28 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
+from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_vocabulary
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.catalog.store import Catalog
-from autointerp.concurrent import concurrently
 from autointerp.config import Config
 from autointerp.explain import Explainer, explainers
 from autointerp.hashing import hex_hash
-from autointerp.llm.session import ModelSession, open_session
+from autointerp.llm.rounds import drawn, in_rounds
+from autointerp.llm.session import ModelSession, open_session, provider_for
 from autointerp.llm.types import RequestFailed
-from autointerp.progress import progress
 
-_SILENT = 40  # silent contexts of the explain split that explainers may look at
-_CHUNK = 64  # features read, and written, at a time
+SILENT = 40  # silent contexts of the explain split that explainers may look at
+STAGE = "explain"
+Which = Literal["pending", "failed", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,31 @@ class Explained:
 def explainer_key(config: Config, name: str) -> str:
     """Identity of an explainer with everything that its labels depend on, the harvest apart."""
     explainer = explainers.get(name)
-    model = (config.explain.provider, config.explain.model) if explainer.needs_model else ("", "")
+    access = config.explaining()
+    model = (provider_for(access).name, access.model) if explainer.needs_model else ("", "")
     return hex_hash("explainer", name, _version(explainer), *model, config.seed)
 
 
-def explain(config: Config, catalog: Catalog, run: Path, name: str) -> dict[str, Any]:
-    """Label with the explainer `name` every feature that lacks its label; failed ones are tried again. Returns counts."""
+def explain(
+    config: Config,
+    catalog: Catalog,
+    run: Path,
+    name: str,
+    which: Which = "pending",
+    *,
+    only: Collection[int] | None = None,
+    offline: bool = False,
+) -> dict[str, Any]:
+    """Label features with the explainer `name`: those without its label, failed ones included; or only the `failed`
+    ones; or `all`; of these the ones in `only`. `offline`: from the journal alone; what it cannot answer is left as it is.
+    Returns counts.
+    """
     explainer = explainers.get(name)
     key = explainer_key(config, name)
-    todo = _pending(catalog, key, config.explain.include_rare)
+    todo = features_to_label(catalog, key, config.explain.include_rare, which)
+    todo = todo if only is None else [feature for feature in todo if feature in set(only)]
     if todo:
-        asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo))
+        asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo, offline))
     return facts(catalog, key)
 
 
@@ -65,49 +80,48 @@ def _version(explainer: Explainer) -> str:
     return str(getattr(explainer, "version", "1"))
 
 
-def _pending(catalog: Catalog, key: str, include_rare: bool) -> list[int]:
+def features_to_label(catalog: Catalog, key: str, include_rare: bool, which: Which = "pending") -> list[int]:
+    """Ids of features with evidence whose label by the explainer `key` is wanted; see `explain`."""
     rows = catalog.rows(
-        "SELECT feature_id FROM features WHERE flag IS DISTINCT FROM 'dead' AND ($rare OR flag IS DISTINCT FROM 'rare') "
-        "AND feature_id NOT IN (SELECT feature_id FROM explanations WHERE explainer_key = $key AND status = 'ok') ORDER BY 1",
-        {"rare": include_rare, "key": key},
+        "SELECT feature_id FROM features LEFT JOIN (SELECT feature_id, status FROM explanations WHERE explainer_key = $key) "
+        "USING (feature_id) WHERE flag IS DISTINCT FROM 'dead' AND ($rare OR flag IS DISTINCT FROM 'rare') AND CASE $which "
+        "WHEN 'all' THEN true WHEN 'failed' THEN status = 'failed' ELSE status IS DISTINCT FROM 'ok' END ORDER BY 1",
+        {"rare": include_rare, "key": key, "which": which},
     )
     return [feature for (feature,) in rows]
 
 
 async def _explain_all(
-    config: Config, catalog: Catalog, run: Path, name: str, explainer: Explainer, key: str, todo: Sequence[int]
+    config: Config,
+    catalog: Catalog,
+    run: Path,
+    name: str,
+    explainer: Explainer,
+    key: str,
+    todo: Sequence[int],
+    offline: bool,
 ) -> None:
     vocabulary = read_vocabulary(catalog)
-    reader = EvidenceReader(catalog, seed=config.seed, silent=_SILENT)
+    reader = EvidenceReader(catalog, seed=config.seed, silent=SILENT)
+    draws = read_draws(catalog, STAGE, key)
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
         if explainer.needs_model:
-            session = await stack.enter_async_context(
-                open_session(config.explain, config.explain.model, run, f"explainer {name}")
-            )
-
-        ask = session.ask if session else None
+            opened = open_session(config.explaining(), run, f"explainer {name}", offline=offline)
+            session = await stack.enter_async_context(opened)
 
         async def work(evidence: FeatureEvidence) -> Explained:
+            draw = draws.get((evidence.feature_id, ""), 0)
             try:
+                ask = drawn(session.broker, draw) if session else None
                 return Explained(evidence.feature_id, await explainer(evidence, ask, vocabulary), None)
             except RequestFailed as failure:
                 return Explained(evidence.feature_id, None, str(failure))
 
-        def evidence() -> Iterator[FeatureEvidence]:
-            for begin in range(0, len(todo), _CHUNK):
-                yield from reader.read(todo[begin : begin + _CHUNK], ("explain",))
-
-        finished: list[Explained] = []
-        with progress("explain", len(todo), "features") as advance:
-            limit = 2 * config.explain.concurrency if session else 1
-            async for outcome in concurrently(evidence(), work, limit):
-                finished.append(outcome)
-                advance(1, session.note() if session else "")
-                if len(finished) == _CHUNK:
-                    _write(catalog, config, name, explainer, key, finished)
-                    finished = []
-            _write(catalog, config, name, explainer, key, finished)
+        await in_rounds(
+            "explain", "features", todo, lambda chunk: iter(reader.read(chunk, ("explain",))), work,
+            lambda finished: _write(catalog, config, name, explainer, key, finished), session,
+        )  # fmt: skip
 
 
 def _write(
@@ -122,11 +136,25 @@ def _write(
     ]
     with catalog.transaction():
         ids = [outcome.feature_id for outcome in outcomes]
+        _forget_scores_of_changed(catalog, rows)
         catalog.rows(
             "DELETE FROM explanations WHERE explainer_key = ? AND feature_id IN (SELECT unnest(?))", [key, ids]
         )
         catalog.insert("explanations", pa.Table.from_pylist(rows, schema=_EXPLANATIONS))
         catalog.insert("explanation_evidence", pa.Table.from_pylist(evidence, schema=_EVIDENCE))
+
+
+def _forget_scores_of_changed(catalog: Catalog, rows: list[dict[str, Any]]) -> None:
+    """A label that is derived anew and comes out otherwise has not been scored, nor have controls that used it."""
+    wanted = {row["explanation_id"]: (row.get("description"), row.get("rule")) for row in rows}
+    found = catalog.rows(
+        "SELECT explanation_id, description, rule FROM explanations WHERE status = 'ok' AND explanation_id IN (SELECT unnest(?))",
+        [list(wanted)],
+    )
+    changed = [name for name, description, rule in found if wanted[name] != (description, rule)]
+    if changed:
+        for table in ("scores", "simulations"):
+            catalog.rows(f"DELETE FROM {table} WHERE explanation_id IN (SELECT unnest(?))", [changed])
 
 
 _EXPLANATIONS = pa.schema(
@@ -158,7 +186,7 @@ def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Exp
         "feature_id": outcome.feature_id,
         "explainer_key": key,
         "explainer": name,
-        "model": config.explain.model if explainer.needs_model else None,
+        "model": config.explaining().model if explainer.needs_model else None,
         "template_hash": getattr(explainer, "template_hash", None),
         "status": "failed" if label is None else "ok",
         "reason": outcome.reason,

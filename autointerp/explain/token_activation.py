@@ -10,6 +10,7 @@ mark which they cannot have foreseen.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -20,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.errors import UserError
 from autointerp.explain import explainers
-from autointerp.explain.parsing import parse_answer
+from autointerp.explain.parsing import can_parse, parse_answer
 from autointerp.hashing import hex_hash
 from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
@@ -125,6 +126,7 @@ class TokenActivation:
             schema_name="label",
             purpose="explain",
             template_hash=prompt.template_hash,
+            check=partial(can_parse, model=_Answer),
         )
         try:
             answer = parse_answer(await ask(request), _Answer)

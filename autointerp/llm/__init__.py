@@ -9,8 +9,10 @@ The registry of providers is `autointerp.llm.provider.providers`; here its name 
 """
 
 from autointerp.llm.broker import Broker, Progress
+from autointerp.llm.compaction import Compaction
+from autointerp.llm.entry import Entry
 from autointerp.llm.identity import request_key
-from autointerp.llm.journal import Entry, Journal, Spend
+from autointerp.llm.journal import Journal
 from autointerp.llm.provider import (
     CallFailed,
     Capabilities,
@@ -21,6 +23,7 @@ from autointerp.llm.provider import (
     open_provider,
     require,
 )
+from autointerp.llm.tally import Calibration, Spend
 from autointerp.llm.types import (
     Answer,
     Ask,
@@ -37,8 +40,10 @@ __all__ = [
     "Answer",
     "Ask",
     "Broker",
+    "Calibration",
     "CallFailed",
     "Capabilities",
+    "Compaction",
     "Deferred",
     "Entry",
     "FailureKind",

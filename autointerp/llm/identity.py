@@ -7,6 +7,7 @@ behind another address gives the same answers. Neither are purpose and template 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from autointerp.hashing import hex_hash
@@ -25,6 +26,22 @@ def payload_hash(payload: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(payload).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`key`: the journal's. `payload_hash`: see `payload_hash`. `size`: characters of the canonical payload."""
+
+    key: str
+    payload_hash: str
+    size: int
+
+
+def identify(provider: str, model: str, payload: Mapping[str, Any], sample: int) -> Identity:
+    """Both hashes of a request. The key is 32 hexadecimal digits of BLAKE2b over provider, model, payload and sample number."""
+    text = canonical_json(payload)
+    key = hex_hash(provider, model, text, sample, length=32)
+    return Identity(key, hashlib.sha256(text.encode()).hexdigest(), len(text))
+
+
 def request_key(provider: str, model: str, payload: Mapping[str, Any], sample: int) -> str:
-    """The journal's key: 32 hexadecimal digits of BLAKE2b over provider, model, canonical payload and sample number."""
-    return hex_hash(provider, model, canonical_json(payload), sample, length=32)
+    """The journal's key of a request."""
+    return identify(provider, model, payload, sample).key

@@ -3,91 +3,37 @@
 A folder of segments, `000001.jsonl`, `000002.jsonl`, …: one JSON object a line, one line an answer. A segment is
 written by one process, once, and never appended to by another: so a line that a crash tore can only be the last of
 its segment. It is ignored (its answer was never returned by `ask`); any other line that can't be read is damage and
-stops the load.
+stops the load. `compact` makes one segment of all.
 
 A line with `finish` other than "stop" is a reply that was paid for but is no answer (refused, cut short, empty). It
 counts in `spend` and is not found by `get`, so a later run asks again.
 
-In memory there is one small record a key; texts stay on disk.
+In memory there are about 50 bytes an answer; texts stay on disk.
 """
 
-import json
 import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Self
+
+import msgspec
+import numpy as np
 
 from autointerp.errors import DataError, UserError
-from autointerp.llm.segments import Segment, read_segment, take_lock
-from autointerp.llm.types import Answer, Usage
+from autointerp.llm.compaction import Compaction, write_compacted
+from autointerp.llm.entry import ANSWER, Entry, from_record, to_record
+from autointerp.llm.index import Index, Place
+from autointerp.llm.rows import entry_of, read_rows
+from autointerp.llm.segment_folder import list_segments, next_segment, sweep
+from autointerp.llm.segments import OpenSegments, Segment, parse_line, read_blocks, read_lines, take_lock
+from autointerp.llm.tally import Calibration, Spend, Tallies
+from autointerp.llm.types import Answer
 
-_SEGMENT_NAME = re.compile(r"\d{6,}\.jsonl")
+__all__ = ["Entry", "Journal", "Spend"]
+
 _LOCK_NAME = "lock"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the journal.
-
-    `model` is the one asked for, `served_model` the one that the server says it used. `payload_hash` is SHA-256 of
-    the canonical payload. `latency_s` is that of the attempt that succeeded, `attempts` counts the failed ones too.
-    `time` is that of delivery, UTC, ISO 8601.
-    """
-
-    key: str
-    provider: str
-    model: str
-    served_model: str
-    payload_hash: str
-    template_hash: str
-    purpose: str
-    sample: int
-    usage: Usage
-    latency_s: float
-    attempts: int
-    finish: str
-    text: str
-    time: str
-
-
-_ENTRY_KEYS = frozenset(field.name for field in fields(Entry))
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """What one model was asked for one purpose. `failed` of the `replies` were no answers; tokens are of all."""
-
-    purpose: str
-    model: str
-    replies: int
-    failed: int
-    usage: Usage
-
-
-class _Place(NamedTuple):
-    segment: int
-    offset: int
-    length: int
-
-
-class _Tally:
-    """The running sums behind one `Spend`."""
-
-    __slots__ = ("cached", "failed", "input", "output", "replies")
-
-    def __init__(self) -> None:
-        self.replies = self.failed = self.input = self.output = self.cached = 0
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        usage = record["usage"]
-        self.replies += 1
-        self.failed += record["finish"] != "stop"
-        self.input += usage["input"]
-        self.output += usage["output"]
-        self.cached += usage["cached"]
+_LISTINGS = 10  # a compaction by another process may remove segments as a reader opens them
 
 
 class Journal:
@@ -100,9 +46,8 @@ class Journal:
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
         self.read_only = read_only
-        self._places: dict[str, _Place] = {}
-        self._tallies: dict[tuple[str, str], _Tally] = {}
         self._segment: Segment | None = None
+        self._segments = OpenSegments()
         self._lock = -1
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
@@ -110,10 +55,7 @@ class Journal:
         elif not folder.is_dir():
             raise UserError(f"{folder} is not there; expected the folder of a journal; run the labelling stage first")
         try:
-            found = (path for path in folder.iterdir() if _SEGMENT_NAME.fullmatch(path.name))
-            self._segments = sorted(found, key=lambda path: int(path.stem))
-            for index in range(len(self._segments)):
-                self._load(index)
+            self._load()
         except BaseException:
             self.close()
             raise
@@ -127,31 +69,34 @@ class Journal:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._index)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return self._index.find(key) is not None
+
+    @property
+    def money(self) -> float:
+        """US dollars spent on all replies whose price is known."""
+        return self._tallies.money()
 
     def get(self, key: str) -> Answer | None:
         """The recorded answer, or None. If a key was recorded twice the first answer stands.
 
         Raises DataError if the segment was changed since it was loaded.
         """
-        place = self._places.get(key)
+        place = self._index.find(key)
         if place is None:
             return None
-        path = self._segments[place.segment]
-        with path.open("rb") as file:
-            file.seek(place.offset)
-            text = file.read(place.length)
         try:
-            record = json.loads(text)
-        except ValueError:
-            record = {}
-        if record.get("key") != key:
+            record = parse_line(self._segments.read(*place)) or {}
+            entry = from_record(record) if record.get("key") == key else None
+        except (FileNotFoundError, msgspec.ValidationError):
+            entry = None
+        if entry is None:
+            path = self._segments.paths[place.segment]
             raise DataError(f"{path} was changed while it was in use; expected the answer {key} at byte {place.offset}")
         return Answer(
-            key, record["text"], record["finish"], record["model"], Usage(**record["usage"]), from_journal=True
+            key, entry.text, entry.finish, entry.model, entry.usage, from_journal=True, logprobs=entry.logprobs or ()
         )
 
     def append(self, entry: Entry) -> None:
@@ -160,68 +105,112 @@ class Journal:
         Raises UserError if it can't be written (a full disk): the line may then be torn, so the segment is given up and
         the next entry starts another.
         """
-        if self.read_only:
-            raise ValueError("the journal was opened read-only")
+        self._need_writer()
         try:
             if self._segment is None:
-                self._segment = self._new_segment()
-            line = self._segment.write(asdict(entry))
+                path = next_segment(self.folder)
+                self._segment = Segment(path)
+                self._segments.paths.append(path)
+                self._sizes.append(0)
+            offset = self._segment.size
+            length = self._segment.write(to_record(entry))
         except OSError as error:
             self._end_segment()
             raise UserError(
                 f"{self.folder}: an answer could not be written ({error.strerror}); make room and run again: every "
                 "earlier answer is safe"
             ) from error
-        self._count(line.record, _Place(len(self._segments) - 1, line.offset, line.length))
+        self._sizes[-1] = offset + length
+        self._tallies.add(entry)
+        if entry.finish == ANSWER:
+            self._index.add(entry.key, Place(len(self._sizes) - 1, offset, length))
 
     def spend(self) -> list[Spend]:
-        """Replies and tokens by purpose and model, sorted."""
-        return [
-            Spend(purpose, model, tally.replies, tally.failed, Usage(tally.input, tally.output, tally.cached))
-            for (purpose, model), tally in sorted(self._tallies.items())
-        ]
+        """Replies, tokens and money by purpose, provider and model, in this order."""
+        return self._tallies.spend()
+
+    def calibration(self, model: str) -> dict[str, Calibration]:
+        """What replies of `model` took, by purpose; for estimates."""
+        return self._tallies.calibration(model)
 
     def entries(self) -> Iterator[Entry]:
-        """Every line in the order of writing, those that are no answers included, read from disk."""
-        for path in self._segments:
-            for line in read_segment(path):
-                known = {name: line.record[name] for name in _ENTRY_KEYS}
-                yield Entry(**{**known, "usage": Usage(**known["usage"])})
+        """Every line in the order of writing, those that are no answers included, read from disk.
+
+        Raises DataError if another process compacted the journal since it was opened.
+        """
+        for segment, size in enumerate(self._sizes):
+            path = self._segments.paths[segment]
+            try:
+                fd = self._segments.descriptor(segment)
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"{path} is gone: the journal was compacted while it was read; read it again"
+                ) from error
+            for block in read_blocks(fd, size):
+                for line in read_lines(path, block):
+                    yield entry_of(path, line)
+
+    def compact(self) -> Compaction:
+        """Make one segment of all, in the order of time, in which every answer is there once.
+
+        Replies, tokens and money stay what they are: `compaction` says what becomes of second answers. A crash at any
+        moment leaves the journal as it was, or as it will be. Raises UserError if there is no room for the new segment.
+        """
+        self._need_writer()
+        self._end_segment()
+        listing = list_segments(self.folder)
+        if not listing.segments or (len(listing.segments) == 1 and listing.headers):
+            size = sum(path.stat().st_size for path in listing.segments)
+            return Compaction(len(listing.segments), size, size, sum(h.lines for h in listing.headers.values()), 0)
+        try:
+            done = write_compacted(self._segments, self._index, next_segment(self.folder))
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: it could not be compacted ({error.strerror}); make room for a second copy and try "
+                "again: the journal is as it was"
+            ) from error
+        self._load()
+        return done
 
     def close(self) -> None:
-        """Close the segment and release the lock. Closing twice is allowed."""
+        """Close the segments and release the lock. Closing twice is allowed."""
         self._end_segment()
+        self._segments.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
-    def _load(self, index: int) -> None:
-        path = self._segments[index]
-        for number, line in enumerate(read_segment(path), start=1):
+    def _load(self) -> None:
+        self._segments.close()
+        self._sizes: list[int] = []
+        for attempt in range(_LISTINGS):
             try:
-                if not line.record.keys() >= _ENTRY_KEYS:
-                    raise KeyError(*sorted(_ENTRY_KEYS - line.record.keys()))
-                self._count(line.record, _Place(index, line.offset, line.length))
-            except (KeyError, TypeError) as error:
-                raise DataError(
-                    f"{path}, line {number}: not an answer as this version writes it ({error!r}); expected the keys "
-                    f"{', '.join(sorted(_ENTRY_KEYS))}; restore the file from a copy"
-                ) from error
+                listing = list_segments(self.folder)
+                if not self.read_only:
+                    sweep(self.folder, listing)
+                self._segments = OpenSegments(listing.segments)
+                self._sizes = [self._segments.size(segment) for segment in range(len(listing.segments))]
+                self._read()
+                return
+            except FileNotFoundError:
+                self._segments.close()
+                if attempt + 1 == _LISTINGS:
+                    raise
 
-    def _count(self, record: Mapping[str, Any], place: _Place) -> None:
-        if record["finish"] == "stop":
-            self._places.setdefault(record["key"], place)
-        group = (record["purpose"], record["model"])
-        if group not in self._tallies:
-            self._tallies[group] = _Tally()
-        self._tallies[group].add(record)
+    def _read(self) -> None:
+        self._index, self._tallies = Index(), Tallies()
+        for segment, (path, size) in enumerate(zip(self._segments.paths, self._sizes, strict=True)):
+            for block in read_blocks(self._segments.descriptor(segment), size):
+                rows, offsets, lengths, _ = read_rows(path, block)
+                self._tallies.add_many(rows)
+                answers = np.array([row.finish == ANSWER for row in rows], dtype=bool)
+                keys = [row.key for row in rows if row.finish == ANSWER]
+                self._index.extend(keys, segment, offsets[answers], lengths[answers])
+        self._index.finish()
 
-    def _new_segment(self) -> Segment:
-        number = int(self._segments[-1].stem) + 1 if self._segments else 1
-        path = self.folder / f"{number:06d}.jsonl"
-        segment = Segment(path)
-        self._segments.append(path)
-        return segment
+    def _need_writer(self) -> None:
+        if self.read_only:
+            raise ValueError("the journal was opened read-only")
 
     def _end_segment(self) -> None:
         if self._segment is not None:

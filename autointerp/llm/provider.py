@@ -71,7 +71,10 @@ class CallFailed(Exception):
 
 
 class Provider(Protocol):
-    """One way to reach models. One provider object serves one broker, on one event loop."""
+    """One way to reach models. One provider object serves one broker, on one event loop.
+
+    A provider may have `remedies`: for a capability that it lacks only for want of something here (a package), what to do.
+    """
 
     name: str
     capabilities: Capabilities
@@ -211,9 +214,10 @@ def require(provider: AnyProvider, *needs: str, by: str) -> None:
     for need in needs:
         if not getattr(provider.capabilities, need):
             has = [f.name for f in fields(Capabilities) if getattr(provider.capabilities, f.name)]
+            remedy = getattr(provider, "remedies", {}).get(need, f"choose another provider or leave {need} out")
             raise UserError(
                 f"{by} needs {need}, which the provider {provider.name!r} does not offer (it offers: "
-                f"{', '.join(has) or 'none'}); choose another provider or leave {need} out"
+                f"{', '.join(has) or 'none'}); {remedy}"
             )
 
 

@@ -7,11 +7,11 @@ where it does not say, exponential with full jitter.
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autointerp.llm.provider import CallFailed
 
@@ -77,15 +77,19 @@ def used_up_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
     return min(max(exhausted), _LONGEST_PAUSE_S) if exhausted else None
 
 
-def policy(retries: int, backoff: float, max_wait: float) -> "AsyncRetrying":
+def policy(
+    retries: int, backoff: float, max_wait: float, sleep: Callable[[float], Awaitable[None]] | None = None
+) -> "AsyncRetrying":
     """A fresh policy for one request (tenacity keeps a request's state in it).
 
     At most `retries` tries after the first; waits grow from `backoff` seconds to 60. A server that asks for more than
-    `max_wait` seconds is not waited for.
+    `max_wait` seconds is not waited for. Attempts that it turned away because it had too much to do are not counted, for
+    `max_wait` seconds in all. `sleep` waits between tries.
     """
-    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+    from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
     exponential = wait_random_exponential(multiplier=backoff, max=60)
+    counted = 0
 
     def wait(state: "RetryCallState") -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -96,9 +100,16 @@ def policy(retries: int, backoff: float, max_wait: float) -> "AsyncRetrying":
     def worth_retrying(error: BaseException) -> bool:
         return isinstance(error, CallFailed) and error.retryable and (error.retry_after or 0.0) <= max_wait
 
-    return AsyncRetrying(
-        stop=stop_after_attempt(retries + 1), wait=wait, retry=retry_if_exception(worth_retrying), reraise=True
-    )
+    def stop(state: "RetryCallState") -> bool:
+        nonlocal counted
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, CallFailed) and error.overloaded:
+            return (state.seconds_since_start or 0.0) >= max_wait
+        counted += 1
+        return counted > retries
+
+    options: dict[str, Any] = {} if sleep is None else {"sleep": sleep}
+    return AsyncRetrying(stop=stop, wait=wait, retry=retry_if_exception(worth_retrying), reraise=True, **options)
 
 
 def _number(text: str | None) -> float | None:

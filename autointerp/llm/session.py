@@ -1,23 +1,32 @@
-"""A stage's access to a model: provider, journal and broker opened together, and what was spent put into the catalog."""
+"""A stage's access to a model: provider, journal, prices and broker opened together, and ended together on Ctrl-C."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
-from autointerp.errors import UserError
+from autointerp.errors import Interrupted, UserError
 from autointerp.llm.broker import Broker
 from autointerp.llm.journal import Journal
-from autointerp.llm.provider import Provider, open_provider
+from autointerp.llm.prices import find_price, money_text, require_price, unknown_price_note
+from autointerp.llm.provider import AnyProvider, open_provider
+from autointerp.llm.purse import Purse
 from autointerp.llm.types import Ask
 
+_AT_ONCE = 64  # features under way where none waits for an answer
 
-class ModelSettings(Protocol):
-    """The part of the configuration that says how a model is reached."""
+
+class ModelAccess(Protocol):
+    """The part of the configuration that says how a model is reached; `budget` in US dollars for the run's whole journal."""
 
     @property
     def provider(self) -> str: ...
+    @property
+    def model(self) -> str | None: ...
     @property
     def base_url(self) -> tuple[str, ...]: ...
     @property
@@ -26,23 +35,35 @@ class ModelSettings(Protocol):
     def concurrency(self) -> int: ...
     @property
     def timeout_s(self) -> float: ...
+    @property
+    def budget(self) -> float | None: ...
+    @property
+    def prices(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSession:
-    """`ask` for coroutines; `note` for progress displays."""
+    """`ask` for coroutines; `note` for progress displays. `at_once`: features that should be under way at a time."""
 
     broker: Broker
+    at_once: int
 
     @property
     def ask(self) -> Ask:
         return self.broker.ask
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether no further feature should be begun."""
+        return self.broker.is_draining or self.broker.is_over_budget
+
     def note(self) -> str:
         counts = self.broker.progress
+        waiting = f"{counts.queued:,} queued" if counts.queued else f"{counts.in_flight:,} in flight"
+        money = f", {money_text(counts.money)}" if counts.money else ""
         return (
             f"{counts.done:,} answers ({counts.from_journal:,} from the journal), {counts.failed:,} failed, "
-            f"{counts.in_flight:,} in flight, {counts.input_tokens:,} + {counts.output_tokens:,} tokens"
+            f"{waiting}, {counts.input_tokens:,} + {counts.output_tokens:,} tokens{money}"
         )
 
 
@@ -50,21 +71,107 @@ def journal_folder(run: Path) -> Path:
     return run / "journal"
 
 
-@asynccontextmanager
-async def open_session(settings: ModelSettings, model: str | None, run: Path, by: str) -> AsyncIterator[ModelSession]:
-    """The configured provider behind a broker, connected at the first request that the journal cannot answer.
+def provider_for(access: ModelAccess, run: Path | None = None) -> AnyProvider:
+    """The configured provider; nothing is connected. Its `name` is what identifies answers."""
+    return open_provider(
+        access.provider, base_url=access.base_url, api_key_env=access.api_key_env, model=access.model,
+        folder=None if run is None else run / "batches", concurrency=access.concurrency,
+    )  # fmt: skip
 
-    `by` names who needs the model, for the error when none is given. Raises UserError when no model is named.
-    """
-    if not model:
+
+def require_model(access: ModelAccess, by: str) -> str:
+    """The model's name. Raises UserError when none is named."""
+    if not access.model:
         raise UserError(
             f"{by} asks a model, and none is given; name one with --label-model, or use --explainer lexicon"
         )
-    provider = cast(
-        Provider, open_provider(settings.provider, base_url=settings.base_url, api_key_env=settings.api_key_env)
-    )
+    return access.model
+
+
+def check_access(access: ModelAccess, run: Path, by: str) -> None:
+    """Before a long stage that comes first: raises UserError where no model is named, or its key or price is missing."""
+    model = require_model(access, by)
+    if access.budget is not None:
+        require_price(find_price(access.provider, model, access.base_url, access.prices), model)
+    provider = provider_for(access, run)
+
+    async def connect() -> None:
+        try:
+            provider.connect()
+        finally:
+            await provider.close()
+
+    asyncio.run(connect())
+
+
+@asynccontextmanager
+async def open_session(
+    access: ModelAccess, run: Path, by: str, *, offline: bool = False
+) -> AsyncIterator[ModelSession]:
+    """The configured provider behind a broker, connected at the first request that the journal cannot answer.
+
+    `by` names who needs the model, for the error when none is given. On SIGINT or SIGTERM nothing more is sent, what is in
+    flight is waited for, and leaving the session raises Interrupted; on a second signal it is not waited for.
+    Raises UserError when no model is named, when a budget is given and the price is not known, and on leaving when the
+    budget has been used up.
+    """
+    model = require_model(access, by)
+    provider = provider_for(access, run)
+    price = find_price(access.provider, model, access.base_url, access.prices)
+    if access.budget is not None and not offline:
+        require_price(price, model)
+    elif price is None and not offline:
+        print(unknown_price_note(model), file=sys.stderr)
     with Journal(journal_folder(run)) as journal:
+        purse = Purse(access.budget, journal.money)
         async with Broker(
-            provider, model, journal, concurrency=settings.concurrency, timeout=settings.timeout_s
-        ) as broker:
-            yield ModelSession(broker)
+            provider, model, journal, concurrency=access.concurrency, timeout=access.timeout_s, offline=offline, purse=purse,
+            price=price, price_factor=price.factor_of(access.provider) if price else 1.0,
+        ) as broker:  # fmt: skip
+            at_once = _AT_ONCE if offline or provider.capabilities.batch else 2 * access.concurrency
+            with _signals(broker):
+                try:
+                    yield ModelSession(broker, at_once)
+                except asyncio.CancelledError:
+                    if broker.is_draining:
+                        raise Interrupted from None
+                    raise
+        if broker.is_draining:
+            raise Interrupted
+        if broker.is_over_budget:
+            raise UserError(
+                f"the budget of {money_text(access.budget)} is used up: {money_text(purse.spent)} are spent in this folder, and "
+                "the next request might pass it; give more with --budget and run the same command again"
+            )
+
+
+@contextmanager
+def _signals(broker: Broker) -> Iterator[None]:
+    """Drain on the first signal, cancel on the second. Where handlers cannot be set (in a thread) nothing changes."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def on_signal() -> None:
+        if broker.is_draining:
+            if task is not None:
+                task.cancel()
+            return
+        broker.drain()
+        waiting = broker.progress.in_flight
+        print(
+            f"\nstopping: waiting for {waiting:,} answers under way; Ctrl-C again not to wait",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, on_signal)
+    except (ValueError, RuntimeError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -25,6 +25,9 @@ class Request:
     `temperature` None leaves it to the provider (some take none). `logprobs` asks for that many alternatives with their
     log-probabilities at each token of the answer.
 
+    `check` says whether an answer's text can be used; it is no part of the identity either. It is asked where a failed item
+    is tried anew, so that its other answers are not paid for again.
+
     With `continuation` nothing is generated: it is taken as the answer, after the messages, and what comes back is the
     log-probability of each of its tokens with `logprobs` alternatives (the capability prompt_logprobs).
     """
@@ -39,6 +42,7 @@ class Request:
     sample: int = 0
     purpose: str = ""
     template_hash: str = ""
+    check: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,10 @@ class ReplyReader:
         reason = self._clean(f"the connection to {address} failed ({type(cause).__name__}: {cause})")
         return CallFailed(FailureKind.SERVER_ERROR, reason, retryable=True)
 
+    def clean(self, text: object) -> str:
+        """A server's text, or its error body, on one line, not long, and without the key."""
+        return self._message(text, "")
+
     def _status_failure(
         self, address: str, status: int, headers: Mapping[str, str], content: bytes
     ) -> CallFailed | UserError:

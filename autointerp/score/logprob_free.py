@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from autointerp.catalog.records import Context, Label
 from autointerp.errors import UserError
-from autointerp.explain.parsing import parse_answer
+from autointerp.explain.parsing import parse_json
 from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
@@ -139,12 +139,12 @@ class LogprobFree:
             sample=sample,
             purpose="simulate",
             template_hash=prompt.template_hash,
+            check=lambda text: not any(isinstance(outcome, RequestFailed) for outcome in _outcomes(text, texts)),
         )
         try:
-            answer = parse_answer(await ask(request), _Texts)
+            return _outcomes((await ask(request)).text, texts)
         except RequestFailed as failure:
             return [failure] * len(group)
-        return [_outcome(_id(index), tokens, answer) for index, tokens in enumerate(texts)]
 
 
 def _id(index: int) -> str:
@@ -158,6 +158,15 @@ def _question(description: str, texts: Sequence[Sequence[str]]) -> str:
         inside = ",".join(f'"{position}":"{token}"' for position, token in enumerate(tokens))
         lines.append(f'"{_id(index)}":{{{inside}}}')
     return f'{{"explanation":"{escape(description)}",\n"texts":{{\n' + ",\n".join(lines) + "\n}}"
+
+
+def _outcomes(text: str, texts: Sequence[Sequence[str]]) -> list[Outcome]:
+    """Of each of the texts, whose tokens are escaped, in an answer's text."""
+    try:
+        answer = parse_json(text, _Texts)
+    except RequestFailed as failure:
+        return [failure] * len(texts)
+    return [_outcome(_id(index), tokens, answer) for index, tokens in enumerate(texts)]
 
 
 def _outcome(name: str, tokens: Sequence[str], answer: _Texts) -> Outcome:

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.catalog.spending import SpendRow, write_spend
 from autointerp.catalog.store import Catalog
-from autointerp.concurrent import concurrently
 from autointerp.config import Config
 from autointerp.errors import UserError
-from autointerp.explain.stage import explainer_key
+from autointerp.explain.stage import Which, explainer_key
 from autointerp.hashing import hex_hash, sample_key, stable_hash
-from autointerp.llm.session import ModelSession, journal_folder, open_session
-from autointerp.progress import progress
+from autointerp.llm.rounds import drawn, in_rounds
+from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.score import Simulated, Simulator, simulators
 from autointerp.score.ranking import median_of, rank_by_lower_bound
 from autointerp.score.simulation import (
@@ -38,12 +38,12 @@ from autointerp.score.simulation import (
 
 SHUFFLED = "shuffled"
 BASELINE = "lexicon"
-_CHUNK = 64  # features read, and written, at a time
+STAGE = "score"
 _CONTROLS_OF_A_MODEL = 50  # features in the control where every simulation costs money
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+@dataclass(frozen=True)
+class Task:
     """One label to grade on one feature's contexts. `baseline`: the lexicon's label of the feature, to compare with."""
 
     feature_id: int
@@ -55,7 +55,7 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Graded:
-    task: _Task
+    task: Task
     contexts: Sequence[Context]
     simulated: Sequence[Simulated]
     rows: Sequence[ScoreRow]
@@ -70,15 +70,18 @@ def score_key(config: Config) -> str:
     """Identity of the scores: the labels, the simulator and every setting that the values depend on."""
     name = simulator_name(config)
     simulator = simulators.get(name)
-    settings = config.score
-    model = (config.explain.provider, settings.model or config.explain.model) if simulator.needs_model else ("", "")
+    settings, access = config.score, config.simulating()
+    model = (provider_for(access).name, access.model) if simulator.needs_model else ("", "")
     version = getattr(simulator, "version", "1")
     chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
     return hex_hash("score", explainer_key(config, config.explain.explainer), SCORER, name, version, *model, *chosen)
 
 
-def score(config: Config, catalog: Catalog, run: Path) -> dict[str, Any]:
-    """Grade what has no grade yet, rank, and return the facts of the stage."""
+def score(
+    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, offline: bool = False
+) -> dict[str, Any]:
+    """Grade labels, rank, and return the facts of the stage: those without a grade, failed ones included; or only the
+    `failed` ones; or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
     key = score_key(config)
     if not _labels_state(config, catalog):
         raise UserError(
@@ -87,17 +90,23 @@ def score(config: Config, catalog: Catalog, run: Path) -> dict[str, Any]:
     fingerprint = hex_hash(
         key, config.score.rank_by, str(config.score.control_features), *_labels_state(config, catalog)
     )
-    if catalog.stage_fingerprint("score") == fingerprint and catalog.value("SELECT score_key FROM ranking") == key:
+    is_done = (
+        catalog.stage_fingerprint("score") == fingerprint and catalog.value("SELECT score_key FROM ranking") == key
+    )
+    if is_done and which == "pending":
         return catalog.stage_facts("score")
-    todo = _tasks(config, catalog, key)
-    if todo:
-        asyncio.run(_score_all(config, catalog, run, key, todo))
-    _write_spending(catalog, run)
+    todo = tasks(config, catalog, key, which)
+    try:
+        if todo:
+            asyncio.run(_score_all(config, catalog, run, key, todo, offline))
+    finally:
+        _write_spending(catalog, run)
     failed = catalog.value("SELECT count(*) FROM simulations WHERE score_key = ? AND status = 'failed'", [key])
     with catalog.transaction():
         facts = _rank(config, catalog, key)
-        # A stage with failed simulations stays unfinished: the next run tries them again.
-        catalog.finish_stage("score", fingerprint if not failed else "", config.score.model_dump(), facts)
+        # A stage with failed simulations stays unfinished, as does one with labels that wait for answers: the next run goes on.
+        is_whole = not failed and not tasks(config, catalog, key)
+        catalog.finish_stage("score", fingerprint if is_whole else "", config.score.model_dump(), facts)
     return facts
 
 
@@ -111,91 +120,94 @@ def _labels_state(config: Config, catalog: Catalog) -> list[str]:
     ]
 
 
-def _tasks(config: Config, catalog: Catalog, key: str) -> list[_Task]:
-    """Real labels first by feature, each with its control beside it, those left out that are graded without failures."""
+def tasks(config: Config, catalog: Catalog, key: str, which: Which = "pending") -> list[Task]:
+    """Labels to grade, by feature, each with its control beside it; `which` as in `score`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
-    partners = _partners(config, catalog, sorted(labels))
-    done = set(catalog.rows(
-        "SELECT feature_id, control FROM scores WHERE score_key = ? GROUP BY ALL HAVING max(n_failed) = 0", [key]
-    ))  # fmt: skip
-    tasks = []
+    stand_ins = partners(config, catalog, sorted(labels))
+    graded = catalog.rows(
+        "SELECT feature_id, control, max(n_failed) FROM scores WHERE score_key = ? GROUP BY ALL", [key]
+    )
+    failures: dict[tuple[int, str], int] = {(feature, control): count for feature, control, count in graded}
+    found = []
     for feature, (explanation, label) in labels.items():
         baseline = baselines.get(feature)
-        tasks.append(_Task(feature, explanation, label, "", baseline[1] if baseline else None))
-        if feature in partners:
-            tasks.append(_Task(feature, *labels[partners[feature]], SHUFFLED, None))
-    return [task for task in tasks if (task.feature_id, task.control) not in done]
+        found.append(Task(feature, explanation, label, "", baseline[1] if baseline else None))
+        if feature in stand_ins:
+            found.append(Task(feature, *labels[stand_ins[feature]], SHUFFLED, None))
+    return [task for task in found if _is_wanted(which, failures.get((task.feature_id, task.control)))]
 
 
-def _partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int, int]:
+def _is_wanted(which: Which, n_failed: int | None) -> bool:
+    """Whether to grade a label of which so many contexts failed; None: it was not graded."""
+    if which == "all":
+        return True
+    return n_failed != 0 if which == "pending" else bool(n_failed)
+
+
+def partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int, int]:
     """feature → the feature whose label stands in for its own, for the features in the control."""
     if len(labelled) < 2:
         return {}
     density = dict(catalog.rows("SELECT feature_id, density FROM features"))
-    partners = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
+    found = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
     limit = config.score.control_features
     if limit is None:
         limit = _CONTROLS_OF_A_MODEL if simulators.get(simulator_name(config)).needs_model else len(labelled)
     keys = sample_key(config.seed, stable_hash("control"), np.array(labelled, np.uint64))
     chosen = np.array(labelled)[np.argsort(keys, kind="stable")[:limit]]
-    return {int(feature): partners[int(feature)] for feature in chosen}
+    return {int(feature): found[int(feature)] for feature in chosen}
 
 
-async def _score_all(config: Config, catalog: Catalog, run: Path, key: str, todo: Sequence[_Task]) -> None:
+async def _score_all(
+    config: Config, catalog: Catalog, run: Path, key: str, todo: Sequence[Task], offline: bool
+) -> None:
     name = simulator_name(config)
     simulator = simulators.get(name)
     vocabulary = read_vocabulary(catalog)
     reader = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+    draws = read_draws(catalog, STAGE, key)
+    options: dict[str, Any] = {"seed": config.seed, "resamples": config.score.resamples}
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
         if simulator.needs_model:
-            model = config.score.model or config.explain.model
-            session = await stack.enter_async_context(open_session(config.explain, model, run, f"simulator {name}"))
+            opened = open_session(config.simulating(), run, f"simulator {name}", offline=offline)
+            session = await stack.enter_async_context(opened)
 
-        ask = session.ask if session else None
-
-        async def work(item: tuple[_Task, FeatureEvidence]) -> _Graded:
+        async def work(item: tuple[Task, FeatureEvidence]) -> _Graded:
             task, evidence = item
-            contexts = [_blinded(context) for context in scored_contexts(evidence)]
+            contexts = [blinded(context) for context in scored_contexts(evidence)]
+            ask = drawn(session.broker, draws.get((task.feature_id, task.control), 0)) if session else None
 
             async def simulate(by: Simulator, label: Label) -> list[Simulated]:
                 return await by(label, contexts, evidence.max_activation, ask, vocabulary)
 
             simulated = await simulate(simulator, task.label)
-            options: dict[str, Any] = {"seed": config.seed, "resamples": config.score.resamples}
             rows = score_simulation(evidence, simulated, **options)
             if task.baseline is not None:
                 baseline = await simulate(simulators.get(BASELINE), task.baseline)
                 rows = [*rows, *difference_rows(evidence, simulated, baseline, **options)]
             return _Graded(task, contexts, simulated, rows)
 
-        finished: list[_Graded] = []
-        with progress("score", len(todo), "labels") as advance:
-            limit = 2 * config.explain.concurrency if session else 1
-            async for graded in concurrently(_with_evidence(config, reader, todo), work, limit):
-                finished.append(graded)
-                advance(1, session.note() if session else "")
-                if len(finished) == _CHUNK:
-                    _write(catalog, key, name, config, finished)
-                    finished = []
-            _write(catalog, key, name, config, finished)
+        await in_rounds(
+            "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
+            lambda finished: _write(catalog, key, name, config, finished), session,
+        )  # fmt: skip
 
 
-def _blinded(context: Context) -> Context:
+def blinded(context: Context) -> Context:
     """The context without its activations: a simulator cannot see what it is to predict."""
     return replace(context, activations=np.zeros_like(context.activations))
 
 
-def _with_evidence(
-    config: Config, reader: EvidenceReader, todo: Sequence[_Task]
-) -> Iterator[tuple[_Task, FeatureEvidence]]:
-    for begin in range(0, len(todo), _CHUNK):
-        tasks = todo[begin : begin + _CHUNK]
-        ids = sorted({task.feature_id for task in tasks})
-        evidence = {found.feature_id: found for found in reader.read(ids, ("test",))}
-        for task in tasks:
-            yield task, _limited(evidence[task.feature_id], config.score.per_band)
+def with_evidence(
+    config: Config, reader: EvidenceReader, chunk: Sequence[Task]
+) -> Iterator[tuple[Task, FeatureEvidence]]:
+    """Each task with the test split's evidence of its feature."""
+    ids = sorted({task.feature_id for task in chunk})
+    evidence = {found.feature_id: found for found in reader.read(ids, ("test",))}
+    for task in chunk:
+        yield task, _limited(evidence[task.feature_id], config.score.per_band)
 
 
 def _limited(evidence: FeatureEvidence, per_band: int) -> FeatureEvidence:
@@ -225,7 +237,7 @@ _SIMULATIONS = pa.schema(
 
 def _write(catalog: Catalog, key: str, simulator: str, config: Config, finished: list[_Graded]) -> None:
     finished.sort(key=lambda graded: (graded.task.feature_id, graded.task.control))
-    model = (config.score.model or config.explain.model) if simulators.get(simulator).needs_model else None
+    model = config.simulating().model if simulators.get(simulator).needs_model else None
     scores, simulations = [], []
     for graded in finished:
         task = graded.task

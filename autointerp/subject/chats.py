@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autointerp.errors import DataError, UserError
-from autointerp.subject.documents import ROLES, Document
+from autointerp.subject.documents import ROLES, Document, Message
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _ANY_MARK = re.compile(f"[{_OPEN}{_CLOSE}]")
@@ -39,7 +39,7 @@ class ChatEncoder:
         self._control_ids = frozenset(control.values())
         longest_first = sorted(control, key=lambda text: (-len(text), text))
         self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._newline = self._ids("\n", split_special_tokens=False)
+        self._inner = InnerText(tokenizer)
 
     def encode(self, documents: Sequence[Document]) -> list[list[int]]:
         """Token ids of each conversation, without the BOS that a template begins with. Raises DataError."""
@@ -50,10 +50,18 @@ class ChatEncoder:
         encoded = [self._encode_marked(text) if _ANY_MARK.search(text) else next(ids) for text in rendered]
         return [self._without_bos(ids) for ids in encoded]
 
-    def _rendered(self, document: Document) -> str:
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation up to where the assistant's next turn begins, with the BOS that a template writes.
+
+        A template that can leave out a chain of thought is told to. Raises DataError.
+        """
+        document = Document("the request", "", tuple(messages))
+        return self._encode_marked(self._rendered(document, add_generation_prompt=True, enable_thinking=False))
+
+    def _rendered(self, document: Document, **options: bool) -> str:
         messages = [{"role": one.role, "content": self._marked(one.content)} for one in document.messages]
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, date_string=_DATE)
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, date_string=_DATE, **options)
         except Exception as error:  # a template is a program, and may raise anything; this is one item of many
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             reason = "".join(char if char.isprintable() else "?" for char in first_line[:200])  # it may quote a message
@@ -66,34 +74,49 @@ class ChatEncoder:
         return self._control.sub(lambda found: f"{_OPEN}{found[0]}{_CLOSE}", _ANY_MARK.sub("", content))
 
     def _encode_marked(self, text: str) -> list[int]:
+        if not _ANY_MARK.search(text):
+            return _ids(self.tokenizer, text, split_special_tokens=False)
         ids: list[int] = []
         for index, piece in enumerate(_MARKED.split(text)):
             if piece:
-                ids += self._as_text(piece) if index % 2 else self._continued(piece, split_special_tokens=False)
+                ids += self.encode_text(piece) if index % 2 else self._inner.encode(piece, split_special_tokens=False)
         return ids
 
-    def _as_text(self, piece: str) -> list[int]:
-        """Tokens of a control token's characters. One that is not declared special is only kept apart by cutting it up."""
-        ids = self._continued(piece, split_special_tokens=True)
+    def encode_text(self, piece: str) -> list[int]:
+        """Token ids of ordinary text within a conversation, no control token among them whatever its characters are.
+
+        A control token that is not declared special is only kept apart by cutting it up.
+        """
+        ids = self._inner.encode(piece, split_special_tokens=True)
         if self._control_ids.isdisjoint(ids):
             return ids
-        return [token for char in piece for token in self._continued(char, split_special_tokens=True)]
-
-    def _continued(self, piece: str, *, split_special_tokens: bool) -> list[int]:
-        """Tokens of a piece within a text: SentencePiece vocabularies put a space at the beginning of a text, so the
-        piece is tokenised after a newline, which is then taken away."""
-        ids = self._ids("\n" + piece, split_special_tokens=split_special_tokens)
-        if ids[: len(self._newline)] == self._newline:
-            return ids[len(self._newline) :]
-        return self._ids(piece, split_special_tokens=split_special_tokens)  # the newline is part of a longer token
-
-    def _ids(self, text: str, *, split_special_tokens: bool) -> list[int]:
-        options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens, "verbose": False}
-        return list(self.tokenizer(text, **options)["input_ids"])
+        return [token for char in piece for token in self._inner.encode(char, split_special_tokens=True)]
 
     def _without_bos(self, ids: list[int]) -> list[int]:
         bos = self.tokenizer.bos_token_id  # the harvest prepends it to each window where it is wanted
         return ids[1:] if ids and bos is not None and ids[0] == bos else ids
+
+
+class InnerText:
+    """Tokenises a piece within a text. SentencePiece vocabularies put a space at the beginning of a text, so the piece is
+    tokenised after a newline, which is then taken away."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._newline = _ids(tokenizer, "\n", split_special_tokens=False)
+
+    def encode(self, piece: str, *, split_special_tokens: bool) -> list[int]:
+        """Token ids; with `split_special_tokens` the characters of a special token are ordinary text."""
+        ids = _ids(self._tokenizer, "\n" + piece, split_special_tokens=split_special_tokens)
+        if ids[: len(self._newline)] == self._newline:
+            return ids[len(self._newline) :]
+        # the newline is part of a longer token
+        return _ids(self._tokenizer, piece, split_special_tokens=split_special_tokens)
+
+
+def _ids(tokenizer: Any, text: str, *, split_special_tokens: bool) -> list[int]:
+    options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens, "verbose": False}
+    return list(tokenizer(text, **options)["input_ids"])
 
 
 def _control_tokens(tokenizer: Any, template: str) -> dict[str, int]:

@@ -120,10 +120,19 @@ async def test_what_passes_is_tried_again(broker: Broker, journal: Journal, llm_
     assert [entry.attempts for entry in journal.entries()] == [3] * len(TRANSIENT)
 
 
+async def test_an_overloaded_server_is_given_time_and_not_counted_tries(
+    provider: Provider, journal: Journal, llm_server: LlmServer
+) -> None:
+    llm_server.usual = serve.rate_limited()
+    async with Broker(provider, "m", journal, retries=0, backoff=0.001, patience_s=0.3) as broker:
+        failure = await fails(broker.ask(question()))
+    assert failure.kind == FailureKind.RATE_LIMITED and failure.reason == "HTTP 429: slow down"
+    assert failure.attempts == llm_server.total >= 3
+
+
 @pytest.mark.parametrize(
     ("behaviour", "kind", "reason"),
     [
-        (serve.rate_limited(), FailureKind.RATE_LIMITED, "HTTP 429: slow down"),
         (serve.status(408), FailureKind.TIMEOUT, "HTTP 408"),
         (serve.status(500, {"message": "oops"}), FailureKind.SERVER_ERROR, "HTTP 500: oops"),
         (serve.status(502, "<p>\nbad  gateway</p>"), FailureKind.SERVER_ERROR, "HTTP 502: <p> bad gateway</p>"),

@@ -65,9 +65,9 @@ def test_a_line_holds_everything_that_the_documentation_names(tmp_path: Path) ->
     line = json.loads((tmp_path / "000001.jsonl").read_text())
     assert set(line) == {
         *("key", "provider", "model", "served_model", "payload_hash", "template_hash", "purpose", "sample"),
-        *("usage", "latency_s", "attempts", "finish", "text", "time"),
+        *("usage", "latency_s", "attempts", "finish", "text", "time", "money", "prompt_chars", "logprobs"),
     }
-    assert line["usage"] == {"input": 100, "output": 20, "cached": 10}
+    assert line["usage"] == {"input": 100, "output": 20, "cached": 10, "written": 0}
 
 
 def test_every_writer_starts_a_segment_of_its_own_and_only_when_it_writes(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_line_without_a_key_of_ours_is_named(tmp_path: Path) -> None:
     line = json.loads(path.read_text())
     del line["purpose"]
     path.write_text(json.dumps(line) + "\n")
-    with pytest.raises(DataError, match=r"000001\.jsonl, line 1: .*'purpose'"):
+    with pytest.raises(DataError, match=r"000001\.jsonl, line 1: .*`purpose`"):
         Journal(tmp_path)
 
 
@@ -150,24 +150,27 @@ def test_the_first_of_two_answers_to_one_request_stands_and_both_are_paid(tmp_pa
         answer = journal.get("a")
         assert answer is not None
         assert answer.text == "first"
-        assert journal.spend() == [Spend("explain", "m", 2, 0, Usage(200, 40, 20))]
+        assert journal.spend() == [Spend("openai", "explain", "m", 2, 0, Usage(200, 40, 20), None, 2, 1.5)]
 
 
-def test_spend_sums_by_purpose_and_model_and_counts_replies_that_are_no_answers(tmp_path: Path) -> None:
+def test_spend_sums_by_group_and_counts_replies_that_are_no_answers(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
-        journal.append(entry("a"))
-        journal.append(entry("b", purpose="simulate", usage=Usage(7, 3, 0)))
-        journal.append(entry("c", purpose="simulate", usage=Usage(5, 1, 2), finish="length"))
-        journal.append(entry("d", purpose="simulate", model="other"))
+        journal.append(entry("a", provider="anthropic"))
+        journal.append(entry("b", purpose="simulate", usage=Usage(7, 3, 0), money=0.1))
+        journal.append(entry("c", purpose="simulate", usage=Usage(5, 1, 2, 1), finish="length", money=0.2))
+        journal.append(entry("d", purpose="simulate", model="other", money=0.7))
+        journal.append(entry("e", purpose="simulate", model="other", latency_s=0.25))
         live = journal.spend()
         assert journal.get("c") is None  # paid for, but no answer: it is asked again
+        assert journal.money == 1.0
     with Journal(tmp_path, read_only=True) as journal:
         assert journal.spend() == live
         assert journal.get("c") is None
+        assert journal.money == 1.0
     assert live == [
-        Spend("explain", "m", 1, 0, Usage(100, 20, 10)),
-        Spend("simulate", "m", 2, 1, Usage(12, 4, 2)),
-        Spend("simulate", "other", 1, 0, Usage(100, 20, 10)),
+        Spend("anthropic", "explain", "m", 1, 0, Usage(100, 20, 10), None, 1, 1.5),
+        Spend("openai", "simulate", "m", 2, 1, Usage(12, 4, 2, 1), 0.3, 0, 1.5),  # as floats they sum to more
+        Spend("openai", "simulate", "other", 2, 0, Usage(200, 40, 20), 0.7, 1, 0.256),  # the upper edge of a bin
     ]
 
 

@@ -1,0 +1,118 @@
+"""The command `estimate`: what a run will ask of models and what that costs, before anything is sent."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autointerp.cli.options import configure, folder_options, model_options, score_options
+from autointerp.cli.terminal import one_line
+from autointerp.errors import UserError
+
+if TYPE_CHECKING:
+    from autointerp.config import Config
+    from autointerp.estimate import Estimate
+    from autointerp.projection import Range, Row
+
+_WIDTH = 160  # where the output is no terminal
+
+
+@click.command()
+@folder_options
+@model_options
+@score_options
+@click.option("--sample", type=click.IntRange(1), default=20, show_default=True,
+              help="Features of each stage whose prompts are looked at.")  # fmt: skip
+def estimate(sample: int, **options: Any) -> None:
+    """Say what labelling and scoring a sampled run will ask of models, and what it costs. Nothing is sent.
+
+    \b
+    autointerp sample … --out RUN_DIR
+    autointerp estimate --out RUN_DIR --explainer token_activation --label-model gpt-5-mini
+    autointerp estimate --out RUN_DIR --explainer token_activation --label-model NAME --prices FILE.toml
+
+    The prompts are the real ones of a few features; their number is scaled up to the features that are still to be done.
+    What the journal holds already is not counted again.
+    """
+    from autointerp.harvest.runs import runs_of
+
+    config, out = configure(**options)
+    for one in runs_of(config, out):
+        if one.facts() is None:
+            raise UserError(f"{one.out}: nothing sampled here yet; run first: autointerp sample --out {out}")
+        if one.out != out:
+            click.echo(f"{one.out.name}:")
+        show(_estimate(one.config, one.out, sample))
+
+
+def _estimate(config: "Config", out: Path, sample: int) -> "Estimate":
+    from autointerp.catalog.store import Catalog
+    from autointerp.estimate import estimate as of_run
+    from autointerp.pipeline import catalog_path
+
+    with Catalog.open(catalog_path(out)) as catalog:
+        return of_run(config, catalog, out, sample=sample)
+
+
+def show(found: "Estimate") -> None:
+    """Print the table and what belongs to it."""
+    if found.rows:
+        _print_table(found)
+    for note in found.notes:
+        head, *rest = note.splitlines()
+        click.echo("\n".join([f"- {one_line(head)}", *(f"    {line}" for line in rest)]))
+
+
+def _print_table(found: "Estimate") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("stage", "by", "model"):
+        table.add_column(name)
+    for name in ("requests", "input tokens", "of these cached", "output tokens", "money", "as a batch"):
+        table.add_column(name, justify="right")
+    for row in found.rows:
+        table.add_row(*map(Text, _cells(row)))
+    if len(found.rows) > 1:
+        table.add_row(*map(Text, _sums(found)))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+
+
+def _cells(row: "Row") -> list[str]:
+    return [
+        row.stage, row.part, one_line(row.model), f"{row.requests:,}", _counts(row.input), _short(row.cached),
+        _counts(row.output), _dollars(row.money), "–" if row.batch is None else _dollars(row.batch),
+    ]  # fmt: skip
+
+
+def _sums(found: "Estimate") -> list[str]:
+    from autointerp.projection import Range
+
+    def total(name: str) -> "Range | None":
+        parts = [getattr(row, name) for row in found.rows]
+        if None in parts:
+            return None
+        return Range(sum(part.expected for part in parts), sum(part.most for part in parts))
+
+    given, written, money, batch = (total(name) for name in ("input", "output", "money", "batch"))
+    assert given is not None and written is not None
+    requests, cached = sum(row.requests for row in found.rows), sum(row.cached for row in found.rows)
+    return ["together", "", "", f"{requests:,}", _counts(given), _short(cached), _counts(written), _dollars(money),
+            "–" if batch is None else _dollars(batch)]  # fmt: skip
+
+
+def _counts(count: "Range") -> str:
+    return f"{_short(count.expected)} … {_short(count.most)}"
+
+
+def _short(count: float) -> str:
+    return f"{count:,.0f}" if count < 10_000 else f"{count / 1e3:,.0f} k" if count < 1e6 else f"{count / 1e6:,.1f} M"
+
+
+def _dollars(money: "Range | None") -> str:
+    from autointerp.llm.prices import money_text
+
+    return "unknown" if money is None else f"{money_text(money.expected)} … {money_text(money.most)}"

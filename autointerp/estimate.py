@@ -1,0 +1,223 @@
+"""What a run will ask and cost, before anything is sent: from the real prompts of a sample of its features.
+
+The configured explainer and simulator run on the sample with an `ask` that sends nothing: it answers from the journal, else
+as the mock provider does, so that the second stage's prompts are real, too. What they asked is scaled up to the features
+that the stages have still to do.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
+from autointerp.catalog.records import Label
+from autointerp.catalog.store import Catalog
+from autointerp.config import Config, ModelAccess
+from autointerp.explain import explainers
+from autointerp.explain import stage as explaining
+from autointerp.llm.identity import request_key
+from autointerp.llm.journal import Journal
+from autointerp.llm.prices import find_price, money_text, price_lines, unknown_price_note
+from autointerp.llm.provider import check_request
+from autointerp.llm.providers.mock import MockProvider
+from autointerp.llm.session import journal_folder, provider_for, require_model
+from autointerp.llm.types import Answer, Ask, Request, RequestFailed
+from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
+from autointerp.score import simulators
+from autointerp.score import stage as scoring
+from autointerp.score.simulation import scored_contexts
+
+SAMPLE = 20
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A row for each stage that has something to ask of a model; `notes` are sentences that belong to it."""
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def money(self) -> float | None:
+        """Expected US dollars; None where a price is not known."""
+        return _total(row.money.expected if row.money else None for row in self.rows)
+
+    @property
+    def money_most(self) -> float | None:
+        """US dollars that it costs about at most; None where a price is not known."""
+        return _total(row.money.most if row.money else None for row in self.rows)
+
+    def summary(self) -> str:
+        """One line, to be said before a run."""
+        if not self.rows:
+            return "no model has to be asked: it costs nothing"
+        requests = sum(row.requests for row in self.rows)
+        tokens = " + ".join(f"{sum(part):,.0f}" for part in zip(
+            *((row.input.expected, row.output.expected) for row in self.rows), strict=True))  # fmt: skip
+        money = f"{money_text(self.money)}, at most about {money_text(self.money_most)}"
+        return f"about {requests:,} requests, {tokens} tokens, {'price unknown' if self.money is None else money}"
+
+
+def _total(amounts: Iterable[float | None]) -> float | None:
+    total = 0.0
+    for amount in amounts:
+        if amount is None:
+            return None
+        total += amount
+    return total
+
+
+def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPLE) -> Estimate:
+    """What is left to ask for the run folder `out`, by the prompts of up to `sample` features a stage.
+
+    The sampling must be finished. Raises UserError where the run would: a model is not named, a provider lacks what a part
+    needs, the file of prices is wrong.
+    """
+    name = scoring.simulator_name(config)
+    explainer, simulator = explainers.get(config.explain.explainer), simulators.get(name)
+    parts = [("explainer", config.explain.explainer, explainer.needs_model), ("simulator", name, simulator.needs_model)]
+    free = [f"the {kind} {part} asks no model and costs nothing" for kind, part, needs in parts if not needs]
+    if len(free) == len(parts):
+        return Estimate((), tuple(free))
+    with ExitStack() as stack:
+        journal = None
+        if journal_folder(out).is_dir():
+            journal = stack.enter_context(Journal(journal_folder(out), read_only=True))
+        rows = asyncio.run(_Trial(config, catalog, out, journal).rows(sample))
+    rows = [row for row in rows if row.features]
+    return Estimate(tuple(rows), (*free, *_notes(rows)))
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return ["nothing is left to be asked"]
+    sampled = [f"{row.sampled:,} of {row.features:,} ({row.stage})" for row in rows if row.sampled < row.features]
+    notes = [f"from the prompts of {', '.join(sampled)}" if sampled else "from all the prompts"]
+    if known := sum(row.known for row in rows):
+        notes.append(f"about {known:,} further requests are answered by the journal and cost nothing")
+    if all(row.calibrated for row in rows):
+        notes.append(
+            "tokens as in earlier answers of the model in this folder; at most: the 95th percentile of its answers"
+        )
+    else:
+        notes.append(
+            f"tokens by rule of thumb, {CHARS_PER_TOKEN:g} characters each, and answers as short as the mock's: a model that "
+            f"reasons writes more; at most: {FEWEST_CHARS_PER_TOKEN:g} characters a token, and every answer as long as allowed"
+        )
+    notes.append(
+        "answers that are refused or of no use are asked for once more, which is not counted; --budget is a firm limit"
+    )
+    unpriced = dict.fromkeys(row.model for row in rows if row.price is None)
+    notes += [f"{unknown_price_note(model)}:\n{price_lines(model)}" for model in unpriced]
+    sources = dict.fromkeys(
+        f"{row.price.source}, read on {row.price.read}" for row in rows if row.price and row.price.read
+    )
+    return [*notes, *(f"prices are those of {source}" for source in sources)]
+
+
+class _Line:
+    """The way to a model, on which nothing is sent: the journal answers, else the mock."""
+
+    def __init__(self, access: ModelAccess, out: Path, journal: Journal | None, by: str) -> None:
+        self._model, self._journal, self._mock = require_model(access, by), journal, MockProvider()
+        self._provider = provider_for(access, out)
+        self.billing = Billing(
+            access.provider, self._model, find_price(access.provider, self._model, access.base_url, access.prices),
+            journal.calibration(self._model) if journal else {}, self._provider.capabilities.prompt_caching,
+        )  # fmt: skip
+
+    def ask_into(self, asked: list[Asked]) -> Ask:
+        """An `ask` that puts what it is asked into `asked`."""
+
+        async def ask(request: Request) -> Answer:
+            check_request(self._provider, request)
+            payload = self._provider.payload(self._model, request)
+            key = request_key(self._provider.name, self._model, payload, request.sample)
+            answer = self._journal.get(key) if self._journal else None
+            if answer is None:
+                reply = await self._mock.send(request, self._mock.payload(self._model, request))
+                answer = Answer(key, reply.text, reply.finish, self._model, reply.usage)
+            asked.append(Asked.of(request, answer))
+            return answer
+
+        return ask
+
+
+class _Trial:
+    """The run's explainer and simulator, tried on a few of the features that they have still to do."""
+
+    def __init__(self, config: Config, catalog: Catalog, out: Path, journal: Journal | None) -> None:
+        self._config, self._catalog, self._out, self._journal = config, catalog, out, journal
+        self._vocabulary = read_vocabulary(catalog)
+        self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
+        self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+        self._explainer = explainers.get(config.explain.explainer)
+        key = explaining.explainer_key(config, config.explain.explainer)
+        self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
+        self._labels: dict[int, Label | None] = {
+            feature: label for feature, (_, label) in read_labels(catalog, key).items()
+        }
+        self._line: _Line | None = None
+
+    async def rows(self, sample: int) -> list[Row]:
+        config, rows = self._config, []
+        features = sorted({*self._labels, *self._todo})
+        if self._explainer.needs_model:
+            name = config.explain.explainer
+            self._line = _Line(config.explaining(), self._out, self._journal, f"explainer {name}")
+            trial = await self._explain(_evenly(self._todo, sample))
+            rows.append(project("explain", name, self._line.billing, len(self._todo), trial))
+        name = scoring.simulator_name(config)
+        if simulators.get(name).needs_model:
+            line = _Line(config.simulating(), self._out, self._journal, f"simulator {name}")
+            for stage, tasks in self._grading(features).items():
+                trial = await self._simulate(line, _evenly(tasks, sample))
+                rows.append(project(stage, name, line.billing, len(tasks), trial))
+        return rows
+
+    def _grading(self, features: Sequence[int]) -> dict[str, list[tuple[int, int]]]:
+        """Stage → what it has still to grade: (feature, the feature whose label is graded on its contexts)."""
+        done = set(self._catalog.rows(
+            "SELECT feature_id, control FROM scores WHERE score_key = ? GROUP BY ALL HAVING max(n_failed) = 0",
+            [scoring.score_key(self._config)],
+        ))  # fmt: skip
+        partners = scoring.partners(self._config, self._catalog, list(features))
+        return {
+            "score": [(feature, feature) for feature in features if (feature, "") not in done],
+            "controls": [pair for pair in sorted(partners.items()) if (pair[0], scoring.SHUFFLED) not in done],
+        }
+
+    async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
+        """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
+        trial = []
+        for evidence in self._shown.read(features, ("explain",)):
+            asked: list[Asked] = []
+            ask = self._line.ask_into(asked) if self._line else None
+            try:
+                self._labels[evidence.feature_id] = await self._explainer(evidence, ask, self._vocabulary)
+            except RequestFailed:
+                self._labels[evidence.feature_id] = None
+            trial.append(asked)
+        return trial
+
+    async def _simulate(self, line: _Line, pairs: Sequence[tuple[int, int]]) -> list[list[Asked]]:
+        """Simulate each pair's (feature, the feature whose label it is); return what was asked for each."""
+        await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
+        labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
+        tasks = [scoring.Task(feature, "", label, "", None) for feature, label in labels if label is not None]
+        simulator = simulators.get(scoring.simulator_name(self._config))
+        trial: list[list[Asked]] = [[] for _, label in labels if label is None]
+        for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
+            asked: list[Asked] = []
+            contexts = [scoring.blinded(context) for context in scored_contexts(evidence)]
+            await simulator(task.label, contexts, evidence.max_activation, line.ask_into(asked), self._vocabulary)
+            trial.append(asked)
+        return trial
+
+
+def _evenly(items: Sequence[Item], count: int) -> list[Item]:
+    return [items[index * len(items) // count] for index in range(count)] if count < len(items) else list(items)

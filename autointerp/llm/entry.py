@@ -1,0 +1,101 @@
+"""One line of the journal: what it says, how it is written and how it is read back."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from autointerp.llm.types import TokenLogprobs, Usage
+
+ANSWER = "stop"
+"""The `finish` of a line that answers later questions."""
+
+DUPLICATE = "duplicate"
+"""The `finish` of a second answer to one question, after a compaction: counted as before, its text given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal.
+
+    `model` is the one asked for, `served_model` the one that the server says it used. `payload_hash` is SHA-256 of
+    the canonical payload. `latency_s` is that of the attempt that succeeded, `attempts` counts the failed ones too.
+    `time` is that of delivery, UTC, ISO 8601. `money` is in US dollars, None where no price is known. `prompt_chars`
+    counts the characters of all messages, 0 where it was not recorded. The last three are missing in older journals.
+    """
+
+    key: str
+    provider: str
+    model: str
+    served_model: str
+    payload_hash: str
+    template_hash: str
+    purpose: str
+    sample: int
+    usage: Usage
+    latency_s: float
+    attempts: int
+    finish: str
+    text: str
+    time: str
+    money: float | None = None
+    prompt_chars: int = 0
+    logprobs: Sequence[TokenLogprobs] | None = None
+
+
+def to_record(entry: Entry) -> dict[str, Any]:
+    """The entry as JSON holds it. (`dataclasses.asdict` would copy deeply, which takes longer than writing the line.)"""
+    usage = entry.usage
+    return {
+        "key": entry.key,
+        "provider": entry.provider,
+        "model": entry.model,
+        "served_model": entry.served_model,
+        "payload_hash": entry.payload_hash,
+        "template_hash": entry.template_hash,
+        "purpose": entry.purpose,
+        "sample": entry.sample,
+        "usage": {"input": usage.input, "output": usage.output, "cached": usage.cached, "written": usage.written},
+        "latency_s": entry.latency_s,
+        "attempts": entry.attempts,
+        "finish": entry.finish,
+        "text": entry.text,
+        "time": entry.time,
+        "money": entry.money,
+        "prompt_chars": entry.prompt_chars,
+        "logprobs": [_packed(token) for token in entry.logprobs] if entry.logprobs else None,
+    }
+
+
+def from_record(record: Mapping[str, Any]) -> Entry:
+    """The entry that a line's JSON holds; keys that this version does not know are ignored.
+
+    Raises msgspec.ValidationError, which names what is missing or of the wrong type.
+    """
+    entry = msgspec.convert({**record, "logprobs": None}, Entry)
+    packed = record.get("logprobs")
+    return entry if packed is None else replace(entry, logprobs=unpacked(packed))
+
+
+def unpacked(packed: Any) -> list[TokenLogprobs]:
+    """The log-probabilities of a line. Raises msgspec.ValidationError if they are not what `to_record` writes."""
+    rows = msgspec.convert(packed, list[tuple[str, float | None, dict[str, float | None]]])
+    return [
+        TokenLogprobs(token, _number(value), {name: _number(other) for name, other in top.items()})
+        for token, value, top in rows
+    ]
+
+
+def _packed(token: TokenLogprobs) -> list[Any]:
+    return [token.token, _finite(token.logprob), {name: _finite(value) for name, value in token.top.items()}]
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinities; a token of probability 0 is written as null."""
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return -math.inf if value is None else value

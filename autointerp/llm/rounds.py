@@ -1,0 +1,107 @@
+"""Features through coroutines: bounded memory, results written as they come, again and again until none waits."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Generic, NamedTuple, TypeVar
+
+from autointerp.concurrent import concurrently
+from autointerp.llm.broker import Broker
+from autointerp.llm.limiter import asking_for
+from autointerp.llm.session import ModelSession
+from autointerp.llm.types import Answer, Ask, Deferred, Request
+from autointerp.progress import Advance, progress
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+Outcome = TypeVar("Outcome")
+_SAMPLES_A_DRAW = 1000  # no explainer or scorer repeats a question so often
+CHUNK = 64  # items read, and written, at a time
+
+
+class _Attempt(NamedTuple, Generic[Item, Outcome]):
+    item: Item
+    outcome: Outcome | None  # None: deferred
+
+
+async def in_rounds(
+    what: str,
+    unit: str,
+    todo: Sequence[Item],
+    read: Callable[[Sequence[Item]], Iterator[Prepared]],
+    work: Callable[[Prepared], Awaitable[Outcome]],
+    write: Callable[[list[Outcome]], None],
+    session: ModelSession | None,
+) -> None:
+    """`work` on every item; `read` brings what it needs for a chunk of items, in their order, `write` takes outcomes.
+
+    Where `work` ends in Deferred the item's turn comes again once answers have come. What is finished is written whatever
+    happens. Without a session items are worked on one by one.
+    """
+    with progress(what, len(todo), unit) as advance:
+        left: Sequence[Item] = todo
+        while left:
+            deferred = await _round(left, read, work, write, session, advance)
+            if not deferred or session is None or session.is_ending or not await session.broker.collect():
+                return
+            left = deferred
+
+
+def drawn(broker: Broker, draw: int) -> Ask:
+    """`ask` for the n-th time that a failed item is tried anew: earlier answers that can be used, else fresh ones."""
+    if not draw:
+        return broker.ask
+
+    async def ask_again(request: Request) -> Answer:
+        samples = [request.sample + number * _SAMPLES_A_DRAW for number in range(draw + 1)]
+        check = request.check or (lambda text: False)
+        for sample in samples[:-1]:
+            known = broker.recorded(replace(request, sample=sample))
+            if known is not None and check(known.text):
+                return known
+        return await broker.ask(replace(request, sample=samples[-1]))
+
+    return ask_again
+
+
+async def _round(
+    todo: Sequence[Item],
+    read: Callable[[Sequence[Item]], Iterator[Prepared]],
+    work: Callable[[Prepared], Awaitable[Outcome]],
+    write: Callable[[list[Outcome]], None],
+    session: ModelSession | None,
+    advance: Advance,
+) -> list[Item]:
+    """One turn for every item; those that were deferred."""
+    deferred: list[Item] = []
+    finished: list[Outcome] = []
+
+    def prepared() -> Iterator[tuple[Item, Prepared]]:
+        for begin in range(0, len(todo), CHUNK):
+            if session is not None and session.is_ending:
+                return
+            chunk = todo[begin : begin + CHUNK]
+            yield from zip(chunk, read(chunk), strict=True)
+
+    async def attempt(pair: tuple[Item, Prepared]) -> _Attempt[Item, Outcome]:
+        asking_for.set(id(pair[0]))
+        try:
+            return _Attempt(pair[0], await work(pair[1]))
+        except Deferred:
+            return _Attempt(pair[0], None)
+
+    attempts: AsyncIterator[_Attempt[Item, Outcome]]
+    attempts = concurrently(prepared(), attempt, session.at_once if session else 1)
+    try:
+        async for one in attempts:
+            if one.outcome is None:
+                deferred.append(one.item)
+                continue
+            finished.append(one.outcome)
+            advance(1, session.note() if session else "")
+            if len(finished) == CHUNK:
+                full, finished = finished, []
+                write(full)
+    finally:
+        if finished:
+            write(finished)
+    return deferred
