@@ -93,7 +93,7 @@ class SdkLink:
     async def _exchange(self, path: str, body: Mapping[str, Any]) -> WireReply | CallFailed | UserError:
         """Returns what `post` raises: raised in here it would carry the client's errors, which hold the request."""
         try:
-            response = await self._client.post(path, body=body, cast_to=self._response_type)
+            response = await self._client.post(path, content=wire.encoded(body), cast_to=self._response_type)
         except self._sdk.APIStatusError as error:
             response = error.response
         except self._lost as error:
