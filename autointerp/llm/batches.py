@@ -45,7 +45,8 @@ class BatchProvider:
         self._pace = pace or Pace()
         self._opened: RequestStore | None = None
         self._most_requests = api.most_requests
-        self._hold = False  # submit nothing until a batch has ended
+        self._serial = False  # one batch at a time: the account takes no more
+        self._alone: set[str] = set()  # tokens of batches that were submitted while no other was under way
         self._doubts = 0
         self._shown: dict[str, str] = {}
 
@@ -108,10 +109,15 @@ class BatchProvider:
 
     async def _submit_waiting(self) -> None:
         """Submit what waits, batch by batch, until nothing is left, one is in doubt, or there is too much under way."""
-        while not self._hold and self._store.count_waiting():
-            if any(batch.remote is None for batch in self._store.batches()):
+        while self._store.count_waiting():
+            others = self._store.batches()
+            if any(batch.remote is None for batch in others):
                 return  # which would make it harder to tell that one from this
+            if others and self._serial:
+                return
             token = new_token()
+            if not others:
+                self._alone.add(token)
             file = self._file(token, "requests")
             try:
                 await self._submit(token, file)
@@ -225,7 +231,6 @@ class BatchProvider:
             yield Delivered(queued, _missing(status))
             self._store.handed_over()
         self._store.release(batch.token)
-        self._hold = False
         file.unlink()
         if strange:
             self._say(f"{strange:,} lines of batch {remote}'s results answer no request; they were left out")
@@ -242,13 +247,14 @@ class BatchProvider:
     def _give_up(self, batch: Batch, status: Status) -> None:
         """The provider refused the whole batch: try less of it if there was too much under way, else tell the user."""
         self._store.release(batch.token)
-        others = len(self._store.batches())
-        if status.full and (others or batch.count > 1):
-            self._most_requests = max(1, min(self._most_requests, batch.count) // 2)
-            self._hold = others > 0
+        alone = batch.token in self._alone
+        if status.full and not (alone and batch.count == 1):
+            self._serial = True
+            if alone:
+                self._most_requests = max(1, batch.count // 2)
             self._say(
-                f"batch {batch.remote} was refused, too much is under way ({status.reason}); "
-                + ("waiting for another to end" if others else f"trying {self._most_requests:,} requests at a time")
+                f"batch {batch.remote} was refused, too much is under way ({status.reason}); going on with one batch at a "
+                f"time, of at most {self._most_requests:,} requests"
             )
             return
         raise UserError(

@@ -354,6 +354,8 @@ class Broker:
         held = self._held.pop(asked.key, None)
         tries = self._tries.pop(asked.key, 0) + 1
         if isinstance(outcome, Reply):
+            if asked.key in self._journal:  # handed over a second time, after a kill
+                return
             money = self._cost(outcome.usage)
             if held is not None:
                 held.settle(money or 0.0)

@@ -38,12 +38,12 @@ async def in_rounds(
     happens. Without a session items are worked on one by one.
     """
     with progress(what, len(todo), unit) as advance:
-        left: Sequence[Item] = todo
-        while left:
-            deferred = await _round(left, read, work, write, session, advance)
-            if not deferred or session is None or session.is_ending or not await session.broker.collect():
+        begun = False
+        while todo:
+            todo = await _round(todo, read, work, write, session, advance, begun)
+            if not todo or session is None or not await session.broker.collect():
                 return
-            left = deferred
+            begun = True
 
 
 def drawn(broker: Broker, draw: int) -> Ask:
@@ -70,14 +70,15 @@ async def _round(
     write: Callable[[list[Outcome]], None],
     session: ModelSession | None,
     advance: Advance,
+    begun: bool,
 ) -> list[Item]:
-    """One turn for every item; those that were deferred."""
+    """One turn for every item; those that were deferred. A run that is over budget begins no item that is not `begun`."""
     deferred: list[Item] = []
     finished: list[Outcome] = []
 
     def prepared() -> Iterator[tuple[Item, Prepared]]:
         for begin in range(0, len(todo), CHUNK):
-            if session is not None and session.is_ending:
+            if session is not None and (session.broker.is_draining or (session.broker.is_over_budget and not begun)):
                 return
             chunk = todo[begin : begin + CHUNK]
             yield from zip(chunk, read(chunk), strict=True)

@@ -52,11 +52,6 @@ class ModelSession:
     def ask(self) -> Ask:
         return self.broker.ask
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether no further feature should be begun."""
-        return self.broker.is_draining or self.broker.is_over_budget
-
     def note(self) -> str:
         counts = self.broker.progress
         waiting = f"{counts.queued:,} queued" if counts.queued else f"{counts.in_flight:,} in flight"
