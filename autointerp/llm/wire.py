@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from autointerp.errors import UserError
 from autointerp.llm.provider import CallFailed
 from autointerp.llm.retry import retry_after_seconds, used_up_seconds
@@ -39,6 +41,14 @@ class WireReply:
 
 class BodyTooLarge(Exception):
     """More bytes came than `MAX_BODY_BYTES`."""
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """The JSON text of a request."""
+    try:
+        return msgspec.json.encode(body)  # a tenth of the time that `json` takes
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 can't hold and `json` writes as an escape
+        return json.dumps(body).encode()
 
 
 async def limited(chunks: AsyncIterable[bytes]) -> bytes:

@@ -22,7 +22,6 @@ from autointerp.llm import (
     open_provider,
     require,
 )
-from autointerp.llm.provider import providers
 from autointerp.llm.providers import anthropic as anthropic_module
 from autointerp.llm.providers.mock import MockProvider, default_answer
 from tests.llm.server import LlmServer, anthropic_reply, openai_reply
@@ -39,6 +38,7 @@ REQUEST = Request(
     json_schema=SCHEMA,
     schema_name="number",
 )
+NAMES = ["anthropic", "anthropic-batch", "files", "http", "mock", "openai", "openai-batch", "transformers"]
 TURNS = [
     {"role": "user", "content": "one"},
     {"role": "assistant", "content": "1"},
@@ -50,7 +50,7 @@ def test_the_registry_knows_them_without_importing_their_clients() -> None:
     code = (
         "import sys, autointerp.llm as llm\n"
         "from autointerp.llm.provider import providers\n"
-        "assert providers.names() == ['anthropic', 'http', 'mock', 'openai'], providers.names()\n"
+        f"assert providers.names() == {NAMES}, providers.names()\n"
         "llm.open_provider('http').payload('m', llm.Request([llm.Message('user', 'x')]))\n"
         "llm.open_provider('openai').payload('m', llm.Request([llm.Message('user', 'x')]))\n"
         "print([name for name in ('openai', 'anthropic', 'aiohttp', 'httpx2', 'tenacity') if name in sys.modules])"
@@ -58,7 +58,7 @@ def test_the_registry_knows_them_without_importing_their_clients() -> None:
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    with pytest.raises(UserError, match="no provider is named 'opnai'; there are: anthropic, http, mock, openai"):
+    with pytest.raises(UserError, match="no provider is named 'opnai'; there are: anthropic, anthropic-batch,"):
         open_provider("opnai")
 
 
@@ -251,8 +251,8 @@ def test_what_a_provider_lacks_is_refused_before_anything_is_sent() -> None:
         check_request(bare, replace(warm, temperature=None))
 
 
-def test_capabilities_are_what_this_package_can_use() -> None:
-    offered = {name: open_provider(name).capabilities for name in providers.names()}
+def test_capabilities_of_live_providers_are_what_this_package_can_use() -> None:
+    offered = {name: open_provider(name).capabilities for name in ("openai", "http", "anthropic", "mock")}
     chat_can = Capabilities(temperature=True, json_schema=True, logprobs=True)
     assert offered == {
         "openai": replace(chat_can, prompt_caching=True),
@@ -266,6 +266,19 @@ def test_capabilities_are_what_this_package_can_use() -> None:
             temperature=True, seed=True, logprobs=True, prompt_logprobs=True, json_schema=True, prompt_caching=True
         ),
     }
+
+
+def test_the_table_in_the_documentation_is_what_they_offer() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "providers.md").read_text()
+    section = text.split("## What each can do")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.split("\n") if line.startswith("| `")]
+    assert {row[0].strip("`") for row in rows} == set(NAMES)
+    for name, *cells in rows:
+        offers = open_provider(name.strip("`"), base_url="https://api.openai.com/v1").capabilities
+        if name == "`http`":
+            offers = open_provider("http", base_url="http://127.0.0.1:8000/v1").capabilities
+        columns = ("temperature", "json_schema", "logprobs", "prompt_logprobs", "prompt_caching")
+        assert [cell == "yes" for cell in cells] == [getattr(offers, column) for column in columns], name
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,13 @@ async def test_a_body_without_end_is_not_read_to_its_end(
     assert len((await provider.send(REQUEST, provider.payload("m", REQUEST))).text) == 2**19
 
 
+async def test_any_text_is_sent_as_it_is(provider: Provider, llm_server: LlmServer) -> None:
+    for text in ('quotes " and \\ and \n', "é ü 猫 😀", "half of a pair: \ud83d", "\x00\u2028"):
+        request = Request([Message("user", text)], temperature=None)
+        await provider.send(request, provider.payload("m", request))
+        assert llm_server.bodies[-1]["messages"] == [{"role": "user", "content": text}]
+
+
 async def test_a_redirect_is_not_followed_with_the_key(provider: Provider, llm_server: LlmServer) -> None:
     llm_server.usual = serve.status(308, location="http://127.0.0.1:9/elsewhere")
     with pytest.raises(UserError, match=r"sends requests elsewhere \(HTTP 308\).*--base-url"):

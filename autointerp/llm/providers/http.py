@@ -6,7 +6,6 @@ broker tries again, and the next choice falls on another server.
 """
 
 import importlib
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from autointerp.llm.chat import chat_payload, own_host, read_reply, wire_body
 from autointerp.llm.fleet import Fleet, Server
 from autointerp.llm.provider import CallFailed, Capabilities, Provider, ProviderOptions, Reply, providers
 from autointerp.llm.types import FailureKind, Request
-from autointerp.llm.wire import BodyTooLarge, ReplyReader, WireReply, limited, read_key
+from autointerp.llm.wire import BodyTooLarge, ReplyReader, WireReply, encoded, limited, read_key
 
 _KEY_ENV = "OPENAI_API_KEY"
 _KEEP_ALIVE_S = (
@@ -112,7 +111,7 @@ class HttpProvider:
 
     async def _post(self, server: Server, body: Mapping[str, Any]) -> WireReply:
         """One attempt. Raises CallFailed or UserError only."""
-        outcome = await self._exchange(server.address, json.dumps(body).encode())
+        outcome = await self._exchange(server.address, encoded(body))
         if isinstance(outcome, WireReply):
             return outcome
         raise outcome
