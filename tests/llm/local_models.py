@@ -16,7 +16,9 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-NO_SYSTEM_TEMPLATE = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT_TEMPLATE
+NO_SYSTEM_TEMPLATE = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT_TEMPLATE
+)
 SIZES = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32, "head_dim": 8,
          "intermediate_size": 48, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -39,7 +41,9 @@ def save_tokenizer(folder: Path, template: str | None = CHAT_TEMPLATE) -> None:
     special = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator([SYSTEM, "the cat sat on the mat and the dog ran home", "User: Assistant: System:"] * 3, trainer)
+    tokenizer.train_from_iterator(
+        [SYSTEM, "the cat sat on the mat and the dog ran home", "User: Assistant: System:"] * 3, trainer
+    )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>",
                                    additional_special_tokens=special[2:])  # fmt: skip
     fast.chat_template = template
@@ -53,7 +57,9 @@ def save_model(folder: Path, family: str = "llama", *, window: int = 512, templa
 
     save_tokenizer(folder, template)
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(family, **{**SIZES, "vocab_size": 328, "max_position_embeddings": window, **FAMILIES[family]})
+    config = AutoConfig.for_model(
+        family, **{**SIZES, "vocab_size": 328, "max_position_embeddings": window, **FAMILIES[family]}
+    )
     model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
         if parameter.ndim == 2:
@@ -89,7 +95,23 @@ def naive(model: Any, prompt: Sequence[int], count: int, stops: frozenset[int] =
 
 def questions(count: int = 8, **fields: Any) -> list[Request]:
     """Questions of many lengths after the same system prompt."""
-    words = "the cat sat on the mat and the dog ran home because it was late".split()
+    words = [
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "the",
+        "mat",
+        "and",
+        "the",
+        "dog",
+        "ran",
+        "home",
+        "because",
+        "it",
+        "was",
+        "late",
+    ]
     texts = [" ".join(words[index % 5 :] * (1 + index % 3)) + f" {index}" for index in range(count)]
     options = {"max_tokens": 12, "logprobs": 3} | fields
     return [Request([Message("system", SYSTEM), Message("user", text)], **options) for text in texts]

@@ -96,7 +96,9 @@ async def test_beginnings_are_kept_from_batch_to_batch(model: str, opened: Open)
 async def test_more_beginnings_than_are_kept(model: str, opened: Open) -> None:
     provider = opened(model)
     for number in range(12):
-        pair = [replace(one, messages=[Message("system", f"{number} {SYSTEM}"), one.messages[1]]) for one in questions(2)]
+        pair = [
+            replace(one, messages=[Message("system", f"{number} {SYSTEM}"), one.messages[1]]) for one in questions(2)
+        ]
         replies = await send_all(provider, pair, model)
         assert sum(reply.usage.written for reply in replies) > 16
         alone = await send(opened(model), pair[0], model)
@@ -132,7 +134,10 @@ async def test_real_model(opened: Open) -> None:
         pytest.skip("the folder shared/ is not beside the repository")
     model, plain = str(STORIES), load(str(STORIES), None, "cpu", "auto")
     story = "Once upon a time there was a little girl named Lily."
-    requests = [Request([Message("user", f"{story} She had a {word}.")], max_tokens=20, logprobs=1) for word in ("cat", "red hat", "dog")]
+    requests = [
+        Request([Message("user", f"{story} She had a {word}.")], max_tokens=20, logprobs=1)
+        for word in ("cat", "red hat", "dog")
+    ]
     for request, reply in zip(requests, await send_all(opened(model), requests, model), strict=True):
         expected = naive(plain.model, plain.prompts.encode(request.messages), 20)
         assert reply.text == plain.prompts.tokenizer.decode(expected.tokens, skip_special_tokens=True)
@@ -193,7 +198,9 @@ async def test_the_window_bounds_prompt_and_answer(tmp_path: Path, opened: Open)
         await outcome(provider, replace(short, continuation="z" * 60), model),
         await outcome(provider, replace(short, continuation=""), model),
     ]
-    assert all(isinstance(one, CallFailed) and one.kind is FailureKind.REJECTED and not one.retryable for one in failures)
+    assert all(
+        isinstance(one, CallFailed) and one.kind is FailureKind.REJECTED and not one.retryable for one in failures
+    )
     tokens = 200 + reply.usage.input - 3  # "the cat" is the tokens "the", " c", "at" or fewer
     said = str(failures[0])
     assert "does not fit into the model's 64" in said and any(f"{tokens + more} tokens" in said for more in range(3))
@@ -230,7 +237,9 @@ async def test_a_model_of_nan_is_a_failure(tmp_path: Path, opened: Open, monkeyp
     assert isinstance(failure, CallFailed) and "the model gave NaN" in failure.reason
 
 
-async def test_a_fault_of_the_library_reaches_the_caller(model: str, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_the_library_reaches_the_caller(
+    model: str, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*arguments: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
