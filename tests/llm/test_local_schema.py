@@ -19,7 +19,8 @@ from tests.llm.local_models import outcome, questions, save_model, send
 SMALL = {
     "type": "object",
     "properties": {"title": {"type": "string", "maxLength": 12}, "kind": {"enum": ["token", "phrase"]},
-                   "marks": {"type": "array", "minItems": 2, "maxItems": 3, "items": {"type": "integer", "minimum": 0, "maximum": 10}}},
+                   "marks": {"type": "array", "minItems": 2, "maxItems": 3,
+                             "items": {"type": "integer", "minimum": 0, "maximum": 10}}},
     "required": ["title", "kind", "marks"], "additionalProperties": False,
 }  # fmt: skip
 
