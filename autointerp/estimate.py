@@ -127,7 +127,7 @@ class _Line:
         self._provider = provider_for(access, out)
         self.billing = Billing(
             access.provider, self._model, find_price(access.provider, self._model, access.base_url, access.prices),
-            journal.calibration(self._model) if journal else {}, self._provider.capabilities.prompt_caching,
+            journal.calibration(self._model) if journal is not None else {}, self._provider.capabilities.prompt_caching,
         )  # fmt: skip
 
     def ask_into(self, asked: list[Asked]) -> Ask:
@@ -137,7 +137,7 @@ class _Line:
             check_request(self._provider, request)
             payload = self._provider.payload(self._model, request)
             key = request_key(self._provider.name, self._model, payload, request.sample)
-            answer = self._journal.get(key) if self._journal else None
+            answer = self._journal.get(key) if self._journal is not None else None
             if answer is None:
                 reply = await self._mock.send(request, self._mock.payload(self._model, request))
                 answer = Answer(key, reply.text, reply.finish, self._model, reply.usage)

@@ -11,6 +11,7 @@ RUN_DIR/report.html       the report
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +60,20 @@ def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
     if config.negatives.per_kind:
         negatives_stage(config, out)
     for run in runs:
+        _say_estimate(run.config, run.out)
         explain_stage(run.config, run.out)
         score_stage(run.config, run.out)
     return [report_stage(run.config, run.out) for run in runs]
+
+
+def _say_estimate(config: Config, out: Path) -> None:
+    """One line on stderr of what is going to be asked, if anything is."""
+    from autointerp.estimate import estimate
+
+    with _sampled(config, out) as catalog:
+        found = estimate(config, catalog, out)
+    if found.rows:
+        print(f"estimate: {found.summary()}", file=sys.stderr, flush=True)
 
 
 def check_models(config: Config, out: Path) -> None:

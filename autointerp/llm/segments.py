@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+import numpy as np
+
 from autointerp.errors import DataError, UserError
 
 HEADER_START = b'{"compacted":'
+_NEWLINE = ord("\n")
 _BLOCK_BYTES = 1 << 20
 _MOST_OPEN = 64  # segments; the connections to a server need descriptors, too
 
@@ -139,9 +142,11 @@ def read_blocks(fd: int, size: int) -> Iterator[Block]:
             if not cut:  # a line longer than a block
                 wanted *= 2
                 continue
-            block = Block(number, start, data[:cut])
-            yield block
-            number += block.data.count(b"\n")
+            data = data[:cut]
+            yield Block(number, start, data)
+            number += int(
+                np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
+            )  # bytes.count takes three times as long
             start += cut
             wanted = _BLOCK_BYTES
     finally:

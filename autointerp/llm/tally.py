@@ -5,6 +5,7 @@ the sum does not depend on the order of the lines.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -199,13 +200,9 @@ class Tallies:
         self._tally((reply.purpose, reply.provider, reply.model)).add(reply)
 
     def add_many(self, replies: Iterable[Reply]) -> None:
-        groups: dict[tuple[str, str, str], list[Reply]] = {}
+        groups: defaultdict[tuple[str, str, str], list[Reply]] = defaultdict(list)
         for reply in replies:
-            group = (reply.purpose, reply.provider, reply.model)
-            if group in groups:
-                groups[group].append(reply)
-            else:
-                groups[group] = [reply]
+            groups[reply.purpose, reply.provider, reply.model].append(reply)
         for group, members in groups.items():
             self._tally(group).add_many(members)
 

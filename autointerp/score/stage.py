@@ -21,7 +21,7 @@ from autointerp.catalog.spending import SpendRow, write_spend
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
-from autointerp.explain.stage import Which, explainer_key
+from autointerp.explain.stage import Which, explainer_key, features_to_label
 from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
@@ -84,6 +84,11 @@ def score(
     `failed` ones; or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
     key = score_key(config)
     if not _labels_state(config, catalog):
+        if not features_to_label(catalog, "", config.explain.include_rare):
+            raise UserError(
+                "every feature is dead or rare (fires in fewer than 20 documents), so none is labelled; take more of the corpus "
+                "(--max-tokens), or --set explain.include_rare=true"
+            )
         raise UserError(
             f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autointerp.llm import Message, Provider, Request, open_provider, request_key
-from autointerp.llm.identity import canonical_json, payload_hash
+from autointerp.llm.identity import canonical_json, identify, payload_hash
 
 REQUEST = Request([Message("system", "be brief"), Message("user", "why?")], json_schema={"type": "object"})
 
@@ -21,6 +21,13 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
     assert payload_hash({"b": 1, "a": 2}) == hashlib.sha256(b'{"a":2,"b":1}').hexdigest()
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical_json({"x": float("nan")})
+
+
+def test_key_and_hash_at_once() -> None:
+    payload = {"messages": [{"role": "user", "content": "\ud800 why?"}], "model": "m"}
+    assert identify("openai", "m", payload, 3) == (request_key("openai", "m", payload, 3), payload_hash(payload))
+    # computed by hand from the definition: a journal must be found again by every later version
+    assert request_key("openai", "m", {"a": 1}, 0) == "0a04969cf1b4b26af30054900052a87b"
 
 
 def test_a_lone_surrogate_can_be_hashed() -> None:
