@@ -262,15 +262,14 @@ def test_capabilities_of_live_providers_are_what_this_package_can_use() -> None:
     }
 
 
-def test_the_table_in_the_documentation_is_what_they_offer() -> None:
+def test_the_table_in_the_documentation_is_what_they_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     text = (Path(__file__).resolve().parents[2] / "docs" / "providers.md").read_text()
     section = text.split("## What each can do")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.split("\n") if line.startswith("| `")]
     assert {row[0].strip("`") for row in rows} == set(NAMES)
     for name, *cells in rows:
-        offers = open_provider(name.strip("`"), base_url="https://api.openai.com/v1").capabilities
-        if name == "`http`":
-            offers = open_provider("http", base_url="http://127.0.0.1:8000/v1").capabilities
+        offers = open_provider(name.strip("`"), model="m").capabilities
         columns = ("temperature", "json_schema", "logprobs", "prompt_logprobs", "prompt_caching")
         assert [cell == "yes" for cell in cells] == [getattr(offers, column) for column in columns], name
 
