@@ -70,17 +70,15 @@ def check_models(config: Config, out: Path) -> None:
     from autointerp.score import simulators
     from autointerp.score.stage import simulator_name
 
-    parts = [
-        (f"explainer {config.explain.explainer}", explainers.get(config.explain.explainer).needs_model, config.explaining()),
-        (f"simulator {simulator_name(config)}", simulators.get(simulator_name(config)).needs_model, config.simulating()),
-    ]  # fmt: skip
+    explainer, simulator = explainers.get(config.explain.explainer), simulators.get(simulator_name(config))
     if (out / "report.stamp").exists():
         return
     from autointerp.llm.session import check_access
 
-    for name, needs, access in parts:
-        if needs:
-            check_access(access, out, name)
+    if explainer.needs_model:
+        check_access(config.explaining(), out, f"explainer {config.explain.explainer}", explainer.needs)
+    if simulator.needs_model:
+        check_access(config.simulating(), out, f"simulator {simulator_name(config)}", simulator.needs)
 
 
 def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import click
 from autointerp import __version__
 from autointerp.cli.doctor import doctor
 from autointerp.cli.estimate import estimate
+from autointerp.cli.journal import journal
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
 from autointerp.cli.stages import explain, negatives, rederive, report, retry, run, sample, score
@@ -43,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (run, sample, negatives, estimate, explain, score, report, retry, rederive, sql, probe, doctor):
+for command in (run, sample, negatives, estimate, explain, score, report, retry, rederive, sql, journal, probe, doctor):
     cli.add_command(command)
 
 

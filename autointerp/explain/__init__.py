@@ -14,9 +14,13 @@ __all__ = ["Explainer", "explainers"]
 
 
 class Explainer(Protocol):
-    """`needs_model` False: `ask` is never called and may be None. Raises RequestFailed when no usable label was had."""
+    """`needs_model` False: `ask` is never called and may be None. `needs`: capabilities that the provider must have.
+
+    Raises RequestFailed when no usable label was had.
+    """
 
     needs_model: bool
+    needs: tuple[str, ...]
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label: ...
 

@@ -18,6 +18,7 @@ class Lexicon:
     """Deterministic; milliseconds a feature."""
 
     needs_model = False
+    needs: tuple[str, ...] = ()
     version = f"{VERSION}.2"  # of the rule, and of the words
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:

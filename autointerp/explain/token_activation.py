@@ -95,6 +95,7 @@ class TokenActivation:
     temperature: float | None = None
     directory: Path | None = None
     needs_model: bool = True
+    needs: tuple[str, ...] = ("json_schema",)
 
     @property
     def template_hash(self) -> str:

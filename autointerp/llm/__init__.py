@@ -8,7 +8,7 @@ An explainer or a scorer needs `Request`, `Message`, `Answer`, `RequestFailed` a
 The registry of providers is `autointerp.llm.provider.providers`; here its name belongs to the folder of its parts.
 """
 
-from autointerp.llm.broker import Broker, Progress
+from autointerp.llm.broker import Broker
 from autointerp.llm.compaction import Compaction
 from autointerp.llm.entry import Entry
 from autointerp.llm.identity import request_key
@@ -23,6 +23,7 @@ from autointerp.llm.provider import (
     open_provider,
     require,
 )
+from autointerp.llm.recorder import Progress
 from autointerp.llm.tally import Calibration, Spend
 from autointerp.llm.types import (
     Answer,

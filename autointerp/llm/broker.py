@@ -7,66 +7,30 @@ allow, tried again by one policy, and its answer is in the journal before anyone
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self, cast
 
 from autointerp.errors import UserError
 from autointerp.llm.breaker import Breaker
-from autointerp.llm.identity import Identity, identify
-from autointerp.llm.journal import Entry, Journal
+from autointerp.llm.deferrals import Deferrals
+from autointerp.llm.identity import identify
+from autointerp.llm.journal import Journal
 from autointerp.llm.limiter import Limiter, asking_for
 from autointerp.llm.prices import Price
 from autointerp.llm.provider import (
     AnyProvider,
     CallFailed,
     DeferredProvider,
-    Finish,
     Provider,
-    Queued,
-    Reply,
     check_request,
 )
 from autointerp.llm.purse import Purse, Reservation
+from autointerp.llm.recorder import Call, Progress, Recorder
 from autointerp.llm.retry import policy
-from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed, Usage
+from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed
 
 _LONGEST_PAUSE_S = 60.0  # that a success may impose on all requests
-_NO_ANSWER: Mapping[Finish, tuple[FailureKind, str]] = {
-    "length": (FailureKind.TRUNCATED, "the answer was cut off at {max_tokens} tokens"),
-    "refusal": (FailureKind.REFUSED, "the model or its provider's filter refused"),
-    "empty": (FailureKind.MALFORMED, "the answer is empty"),
-    "other": (FailureKind.MALFORMED, "the model stopped for a reason that leaves no answer (a tool call or a pause)"),
-}
-
-
-@dataclass(slots=True)
-class Progress:
-    """Counters for a progress display. `done` and `failed` count askers, `from_journal` is part of `done`.
-
-    `in_flight` counts attempts under way, `queued` requests that wait for a batch. Tokens and `money` (US dollars; of replies
-    whose price is known) are those of this process's replies, failed ones included, and not those from the journal.
-    """
-
-    done: int = 0
-    from_journal: int = 0
-    failed: int = 0
-    in_flight: int = 0
-    queued: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    money: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A request on its way."""
-
-    identity: Identity
-    request: Request
-    payload: Mapping[str, Any]
 
 
 class Broker:
@@ -104,7 +68,6 @@ class Broker:
             raise UserError(f"--concurrency is {concurrency}; expected a positive number of requests at a time")
         self.provider = provider
         self.model = model
-        self.progress = Progress()
         self.limiter = Limiter(concurrency)
         self._breaker = Breaker(concurrency, give_up_s=give_up_s, say=say)
         self._journal = journal
@@ -112,14 +75,13 @@ class Broker:
         self._retries = retries
         self._backoff = backoff
         self._patience_s = patience_s
-        self._price = price
-        self._price_factor = price_factor
         self._purse = purse or Purse(None)
+        self._recorder = Recorder(journal, provider.name, price, price_factor)
+        self._deferrals: Deferrals | None = None
+        if provider.capabilities.batch:
+            self._deferrals = Deferrals(cast(DeferredProvider, provider), model, self._recorder, self._purse, retries)
         self._offline = offline
         self._calls: dict[str, asyncio.Task[Answer]] = {}
-        self._failed: dict[str, RequestFailed] = {}  # of deferred requests, until their coroutines ask again
-        self._tries: dict[str, int] = {}  # of deferred requests that are to be tried again
-        self._held: dict[str, Reservation] = {}  # for deferred requests under way, where there is a budget
         self.is_over_budget = False
         self._stopped: UserError | None = None
         self._draining = asyncio.Event()
@@ -136,6 +98,10 @@ class Broker:
                 call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         await self.provider.close()
+
+    @property
+    def progress(self) -> Progress:
+        return self._recorder.progress
 
     @property
     def is_draining(self) -> bool:
@@ -173,14 +139,18 @@ class Broker:
             return known
         if self._offline or self._draining.is_set():
             raise Deferred
-        call = _Call(identity, request, payload)
+        call = Call(identity, request, payload)
         try:
-            if self.provider.capabilities.batch:
-                await self._queue(call)
+            if self._deferrals is not None:
+                await self._deferrals.queue(call)
                 raise Deferred
             answer = await asyncio.shield(self._shared(call))
-        except RequestFailed:
+        except RequestFailed as failure:
             self.progress.failed += 1
+            self.is_over_budget |= failure.kind == FailureKind.OVER_BUDGET
+            raise
+        except UserError as error:
+            self._stopped = error
             raise
         self.progress.done += 1
         return answer
@@ -190,7 +160,7 @@ class Broker:
         payload = self.provider.payload(self.model, request)
         return self._journal.get(identify(self.provider.name, self.model, payload, request.sample).key)
 
-    def _shared(self, call: _Call) -> asyncio.Task[Answer]:
+    def _shared(self, call: Call) -> asyncio.Task[Answer]:
         key = call.identity.key
         task = self._calls.get(key)
         if task is None:
@@ -204,7 +174,7 @@ class Broker:
         if not task.cancelled():
             task.exception()  # seen: if every caller was cancelled, asyncio would complain that nobody looked at it
 
-    async def _deliver(self, call: _Call) -> Answer:
+    async def _deliver(self, call: Call) -> Answer:
         try:
             return await self._attempt(call, 1)
         except CallFailed as error:
@@ -229,28 +199,25 @@ class Broker:
             return
         raise Deferred
 
-    async def _attempt(self, call: _Call, number: int) -> Answer:
+    async def _attempt(self, call: Call, number: int) -> Answer:
         """One attempt, journalled. Nothing is awaited between reply and journal: a cancellation can't fall in between."""
         await self.limiter.acquire(asking_for.get())
         self.progress.in_flight += 1
         try:
             self._raise_if_stopped()
             self.provider.connect()
-            if self._price is None:
+            if not self._recorder.is_priced:
                 return await self._send(call, number, None)
-            async with self._purse.reserve(self._most(call)) as held:
+            async with self._purse.reserve(self._recorder.most(call)) as held:
                 return await self._send(call, number, held)
         except UserError as error:
-            self._stopped = error
-            raise
-        except RequestFailed as failure:
-            self.is_over_budget |= failure.kind == FailureKind.OVER_BUDGET
+            self._stopped = error  # before another request is admitted
             raise
         finally:
             self.progress.in_flight -= 1
             self.limiter.release()
 
-    async def _send(self, call: _Call, number: int, held: Reservation | None) -> Answer:
+    async def _send(self, call: Call, number: int, held: Reservation | None) -> Answer:
         clock = asyncio.get_running_loop().time
         began, key = clock(), call.identity.key
         try:
@@ -272,67 +239,9 @@ class Broker:
         self.limiter.succeeded()
         if reply.pause:
             self.limiter.pause(min(reply.pause, _LONGEST_PAUSE_S))
-        money = self._cost(reply.usage)
         if held is not None:
-            held.settle(money or 0.0)
-        return self._record(_queued(call, self.model), reply, money, number, clock() - began)
-
-    def _record(self, asked: Queued, reply: Reply, money: float | None, attempts: int, latency_s: float) -> Answer:
-        """Journal a reply. Raises RequestFailed if it is no answer."""
-        self.progress.input_tokens += reply.usage.input
-        self.progress.output_tokens += reply.usage.output
-        self.progress.money += money or 0.0
-        entry = Entry(
-            key=asked.key,
-            provider=self.provider.name,
-            model=self.model,
-            served_model=reply.model,
-            payload_hash=asked.payload_hash,
-            template_hash=asked.template_hash,
-            purpose=asked.purpose,
-            sample=asked.sample,
-            usage=reply.usage,
-            latency_s=round(latency_s, 4),
-            attempts=attempts,
-            finish=reply.finish,
-            text=reply.text,
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            money=money,
-            prompt_chars=asked.prompt_chars,
-            logprobs=reply.logprobs or None,
-        )
-        self._journal.append(entry)
-        if reply.finish in _NO_ANSWER:
-            kind, reason = _NO_ANSWER[reply.finish]
-            raise RequestFailed(kind, reason.format(max_tokens=asked.max_tokens), attempts)
-        return Answer(asked.key, reply.text, reply.finish, self.model, reply.usage, logprobs=reply.logprobs)
-
-    def _cost(self, usage: Usage) -> float | None:
-        return None if self._price is None else self._price.cost(usage, self._price_factor)
-
-    def _most(self, call: _Call) -> float:
-        if self._price is None:
-            return 0.0
-        return self._price.most(call.identity.size, call.request.max_tokens, self._price_factor)
-
-    async def _queue(self, call: _Call) -> None:
-        """Leave a request with a deferred provider. Raises RequestFailed if it came back without an answer before."""
-        key, provider = call.identity.key, cast(DeferredProvider, self.provider)
-        if key in self._failed:
-            raise self._failed[key]
-        if self._purse.budget is not None and key not in self._held:
-            held = self._purse.try_reserve(self._most(call))
-            if held is None:
-                self.is_over_budget = True
-                raise self._purse.refusal(self._most(call))
-            self._held[key] = held
-        try:
-            provider.connect()
-            await provider.queue(_queued(call, self.model))
-        except UserError as error:
-            self._stopped = error
-            raise
-        self.progress.queued += 1
+            held.settle(self._recorder.cost(reply.usage) or 0.0)
+        return self._recorder.record(call.queued(self.model), reply, number, clock() - began)
 
     async def collect(self) -> bool:
         """Submit what was queued, wait for the first answers, journal all that are there; False if nothing came.
@@ -340,46 +249,10 @@ class Broker:
         For deferred providers; the coroutines that got Deferred are to be run again after it. Raises UserError where only the
         user can go on.
         """
-        if not self.provider.capabilities.batch or self._draining.is_set():
+        if self._deferrals is None or self._draining.is_set():
             return False
-        came = False
-        async for delivered in cast(DeferredProvider, self.provider).collect():
-            came = True
-            self._take(delivered.queued, delivered.outcome)
-        self.progress.queued = 0
-        return came
-
-    def _take(self, asked: Queued, outcome: Reply | CallFailed) -> None:
-        """What came back for a queued request. One that may be tried again is queued when its coroutine asks again."""
-        held = self._held.pop(asked.key, None)
-        tries = self._tries.pop(asked.key, 0) + 1
-        if isinstance(outcome, Reply):
-            if asked.key in self._journal:  # handed over a second time, after a kill
-                return
-            money = self._cost(outcome.usage)
-            if held is not None:
-                held.settle(money or 0.0)
-            try:
-                self._record(asked, outcome, money, tries, 0.0)
-            except RequestFailed as failure:
-                self._failed[asked.key] = failure
-            return
-        if held is not None:
-            held.settle(0.0)
-        if outcome.retryable and tries <= self._retries:
-            self._tries[asked.key] = tries
-        else:
-            self._failed[asked.key] = RequestFailed(outcome.kind, outcome.reason, tries)
+        return await self._deferrals.collect(self._draining)
 
     def _raise_if_stopped(self) -> None:
         if self._stopped is not None:
             raise UserError(str(self._stopped))  # a fresh one: a shared one would gather every caller's traceback
-
-
-def _queued(call: _Call, model: str) -> Queued:
-    request = call.request
-    return Queued(
-        key=call.identity.key, model=model, payload=call.payload, payload_hash=call.identity.payload_hash,
-        purpose=request.purpose, template_hash=request.template_hash, sample=request.sample, max_tokens=request.max_tokens,
-        prompt_chars=sum(len(message.content) for message in request.messages) + len(request.continuation or ""),
-    )  # fmt: skip

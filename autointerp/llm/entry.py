@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -69,23 +69,68 @@ def to_record(entry: Entry) -> dict[str, Any]:
     }
 
 
+class UsageRecord(msgspec.Struct, gc=False):
+    """`usage` in a line."""
+
+    input: int
+    output: int
+    cached: int
+    written: int = 0
+
+
+class _Record(msgspec.Struct):
+    """A line as it must be to be an entry."""
+
+    key: str
+    provider: str
+    model: str
+    served_model: str
+    payload_hash: str
+    template_hash: str
+    purpose: str
+    sample: int
+    usage: UsageRecord
+    latency_s: float
+    attempts: int
+    finish: str
+    text: str
+    time: str
+    money: float | None = None
+    prompt_chars: int = 0
+    logprobs: list[tuple[str, float | None, dict[str, float | None]]] | None = None
+
+
 def from_record(record: Mapping[str, Any]) -> Entry:
     """The entry that a line's JSON holds; keys that this version does not know are ignored.
 
     Raises msgspec.ValidationError, which names what is missing or of the wrong type.
     """
-    entry = msgspec.convert({**record, "logprobs": None}, Entry)
-    packed = record.get("logprobs")
-    return entry if packed is None else replace(entry, logprobs=unpacked(packed))
-
-
-def unpacked(packed: Any) -> list[TokenLogprobs]:
-    """The log-probabilities of a line. Raises msgspec.ValidationError if they are not what `to_record` writes."""
-    rows = msgspec.convert(packed, list[tuple[str, float | None, dict[str, float | None]]])
-    return [
-        TokenLogprobs(token, _number(value), {name: _number(other) for name, other in top.items()})
-        for token, value, top in rows
-    ]
+    found = msgspec.convert(record, _Record)
+    usage, logprobs = found.usage, None
+    if found.logprobs is not None:
+        logprobs = [
+            TokenLogprobs(token, _number(value), {name: _number(other) for name, other in top.items()})
+            for token, value, top in found.logprobs
+        ]
+    return Entry(
+        key=found.key,
+        provider=found.provider,
+        model=found.model,
+        served_model=found.served_model,
+        payload_hash=found.payload_hash,
+        template_hash=found.template_hash,
+        purpose=found.purpose,
+        sample=found.sample,
+        usage=Usage(usage.input, usage.output, usage.cached, usage.written),
+        latency_s=found.latency_s,
+        attempts=found.attempts,
+        finish=found.finish,
+        text=found.text,
+        time=found.time,
+        money=found.money,
+        prompt_chars=found.prompt_chars,
+        logprobs=logprobs,
+    )
 
 
 def _packed(token: TokenLogprobs) -> list[Any]:

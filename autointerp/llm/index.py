@@ -23,7 +23,7 @@ class Place(NamedTuple):
     length: int
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Parallel arrays over answers: the halves of the key, the packed segment and offset, the length."""
 
     high: NDArray[np.uint64]
@@ -32,15 +32,15 @@ class _Run(NamedTuple):
     length: NDArray[np.uint32]
 
 
-_EMPTY = _Run(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint32))
+_EMPTY = Run(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint32))
 
 
 class Index:
     """`extend` in bulk while loading, then `finish`; from then on `add` and `find`."""
 
-    def __init__(self) -> None:
-        self._run = _EMPTY
-        self._loading: list[_Run] = []
+    def __init__(self, run: Run | None = None) -> None:
+        self._run = _EMPTY if run is None else run
+        self._loading: list[Run] = []
         self._new: dict[bytes, Place] = {}
 
     def __len__(self) -> int:
@@ -50,10 +50,12 @@ class Index:
         """Take the answers of one block of a segment. They are found after `finish`."""
         high, low = _halves(_joined_digests(keys))
         place = (np.uint64(segment) << np.uint64(_OFFSET_BITS)) | offsets.astype(np.uint64)
-        self._loading.append(_Run(high, low, place, lengths.astype(np.uint32)))
+        self._loading.append(Run(high, low, place, lengths.astype(np.uint32)))
 
     def finish(self) -> None:
         """Sort what was taken; of equal keys the one that came first stays."""
+        if not self._loading:
+            return
         parts, self._loading = [self._run, *self._loading], []
         high, low, place, length = (np.concatenate([part[column] for part in parts]) for column in range(4))
         del parts
@@ -62,7 +64,7 @@ class Index:
         first = np.ones(len(order), dtype=bool)
         first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
         order = order[first]
-        self._run = _Run(high[first], low[first], place[order], length[order])
+        self._run = Run(high[first], low[first], place[order], length[order])
 
     def add(self, key: str, place: Place) -> None:
         if self.find(key) is None:
@@ -85,6 +87,11 @@ class Index:
             at += 1
         return None
 
+    def merged(self) -> Run:
+        """All answers, sorted by key."""
+        self._merge()
+        return self._run
+
     def _merge(self) -> None:
         """Insert the new answers where they belong: one pass over the arrays, no sorting of them."""
         digests, places = list(self._new), list(self._new.values())
@@ -94,7 +101,7 @@ class Index:
         lengths = np.array([place.length for place in places], np.uint32)
         run = self._run
         at = run.high.searchsorted(high[order])  # among equal high halves any order will do: `find` looks at all
-        self._run = _Run(
+        self._run = Run(
             np.insert(run.high, at, high[order]),
             np.insert(run.low, at, low[order]),
             np.insert(run.place, at, packed[order]),

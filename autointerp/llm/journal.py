@@ -13,6 +13,7 @@ In memory there are about 50 bytes an answer; texts stay on disk.
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,8 +25,9 @@ from autointerp.errors import DataError, UserError
 from autointerp.llm.compaction import Compaction, write_compacted
 from autointerp.llm.entry import ANSWER, Entry, from_record, to_record
 from autointerp.llm.index import Index, Place
+from autointerp.llm.index_cache import read_cache, write_cache
 from autointerp.llm.rows import entry_of, read_rows
-from autointerp.llm.segment_folder import list_segments, next_segment, sweep
+from autointerp.llm.segment_folder import list_segments, need_folder, next_segment, sweep
 from autointerp.llm.segments import OpenSegments, Segment, parse_line, read_blocks, read_lines, take_lock
 from autointerp.llm.tally import Calibration, Spend, Tallies
 from autointerp.llm.types import Answer
@@ -33,6 +35,7 @@ from autointerp.llm.types import Answer
 __all__ = ["Entry", "Journal", "Spend"]
 
 _LOCK_NAME = "lock"
+_WORTH_CACHING = 20_000  # lines
 _LISTINGS = 10  # a compaction by another process may remove segments as a reader opens them
 
 
@@ -48,12 +51,13 @@ class Journal:
         self.read_only = read_only
         self._segment: Segment | None = None
         self._segments = OpenSegments()
+        self._uncached = 0
         self._lock = -1
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(folder / _LOCK_NAME)
-        elif not folder.is_dir():
-            raise UserError(f"{folder} is not there; expected the folder of a journal; run the labelling stage first")
+        else:
+            need_folder(folder)
         try:
             self._load()
         except BaseException:
@@ -121,6 +125,7 @@ class Journal:
                 "earlier answer is safe"
             ) from error
         self._sizes[-1] = offset + length
+        self._uncached += 1
         self._tallies.add(entry)
         if entry.finish == ANSWER:
             self._index.add(entry.key, Place(len(self._sizes) - 1, offset, length))
@@ -175,6 +180,8 @@ class Journal:
     def close(self) -> None:
         """Close the segments and release the lock. Closing twice is allowed."""
         self._end_segment()
+        if self._lock >= 0:
+            self._write_cache()
         self._segments.close()
         if self._lock >= 0:
             os.close(self._lock)
@@ -198,15 +205,27 @@ class Journal:
                     raise
 
     def _read(self) -> None:
-        self._index, self._tallies = Index(), Tallies()
-        for segment, (path, size) in enumerate(zip(self._segments.paths, self._sizes, strict=True)):
-            for block in read_blocks(self._segments.descriptor(segment), size):
-                rows, offsets, lengths, _ = read_rows(path, block)
+        cached = read_cache(self.folder, self._segments.paths)
+        self._index, self._tallies = (cached.index, cached.tallies) if cached else (Index(), Tallies())
+        self._uncached = parsed = 0
+        for segment in range(cached.segments if cached else 0, len(self._sizes)):
+            for block in read_blocks(self._segments.descriptor(segment), self._sizes[segment]):
+                rows, offsets, lengths, _ = read_rows(self._segments.paths[segment], block)
                 self._tallies.add_many(rows)
                 answers = np.array([row.finish == ANSWER for row in rows], dtype=bool)
                 keys = [row.key for row in rows if row.finish == ANSWER]
                 self._index.extend(keys, segment, offsets[answers], lengths[answers])
+                parsed += len(rows)
         self._index.finish()
+        self._uncached = parsed  # only now: half a load must leave no cache
+        self._write_cache()
+
+    def _write_cache(self) -> None:
+        """Spare the next load the parsing, if there is enough of it. A disk that is too full for it is no error here."""
+        if not self.read_only and self._segment is None and self._uncached >= _WORTH_CACHING:
+            with suppress(OSError):
+                write_cache(self.folder, self._segments.paths, self._index, self._tallies)
+                self._uncached = 0
 
     def _need_writer(self) -> None:
         if self.read_only:

@@ -1,7 +1,7 @@
 """Lines of the journal, read in bulk: the fields that the index and the sums need, a block of lines at a time.
 
-The fast path is one call of msgspec a block, which skips the texts. Whatever it can't read is read line by line with
-the standard library, which also finds out which line is damaged.
+The fast path is one call of msgspec a block, which skips the texts. A block that it can't read is read line by line, and
+a line that it can't read by the standard library: that knows lone surrogates, and finds out which line is damaged.
 """
 
 from pathlib import Path
@@ -12,17 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autointerp.errors import DataError
-from autointerp.llm.entry import Entry, from_record
-from autointerp.llm.segments import Block, Line, read_lines
+from autointerp.llm.entry import Entry, UsageRecord, from_record
+from autointerp.llm.segments import Block, Line, read_lines, split_lines
 
 _NOTHING = msgspec.Raw(b"null")
-
-
-class RowUsage(msgspec.Struct, gc=False):
-    input: int
-    output: int
-    cached: int
-    written: int = 0
 
 
 class Row(msgspec.Struct, gc=False):
@@ -36,7 +29,7 @@ class Row(msgspec.Struct, gc=False):
     template_hash: str
     purpose: str
     sample: int
-    usage: RowUsage
+    usage: UsageRecord
     latency_s: float
     attempts: int
     finish: str
@@ -70,11 +63,23 @@ def read_rows(path: Path, block: Block) -> Rows:
         rows = []
     torn = False
     if len(rows) != len(ends):
-        rows = [_row(path, line) for line in read_lines(path, block)]
+        rows = _line_by_line(path, block)
         torn = len(rows) < len(ends)
         ends = ends[: len(rows)]
     starts = np.concatenate([np.zeros(min(1, len(ends)), dtype=ends.dtype), ends[:-1]])
     return Rows(rows, starts + block.offset, ends - starts, torn)
+
+
+def _line_by_line(path: Path, block: Block) -> list[Row]:
+    rows = []
+    offset = block.offset
+    for number, data in enumerate(split_lines(block.data), start=block.number):
+        try:
+            rows.append(_DECODER.decode(data))
+        except msgspec.MsgspecError:
+            rows += [_row(path, line) for line in read_lines(path, Block(number, offset, data))]
+        offset += len(data)
+    return rows
 
 
 def entry_of(path: Path, line: Line) -> Entry:
@@ -95,7 +100,7 @@ def _row(path: Path, line: Line) -> Row:
     return Row(
         **known
         | {
-            "usage": RowUsage(usage.input, usage.output, usage.cached, usage.written),
+            "usage": UsageRecord(usage.input, usage.output, usage.cached, usage.written),
             "text": _NOTHING,
             "logprobs": _NOTHING,
         }

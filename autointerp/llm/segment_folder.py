@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
-from autointerp.errors import DataError
+from autointerp.errors import DataError, UserError
 from autointerp.llm.segments import read_header
 
 _SEGMENT_NAME = re.compile(r"\d{6,}\.jsonl")
-_PARTIAL_NAME = re.compile(r"\.\d{6,}\.jsonl\.[0-9a-f]+\.partial")
+_PARTIAL_NAME = re.compile(r"\.(\d{6,}\.jsonl|index\.cache)\.[0-9a-f]+\.partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,12 @@ class Listing:
     leftovers: list[Path]
 
 
+def need_folder(folder: Path) -> None:
+    """Raise UserError if there is no such folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not there; expected the folder of a journal; run the labelling stage first")
+
+
 def list_segments(folder: Path) -> Listing:
     """Look at a journal's folder. Raises FileNotFoundError if a compaction removes a segment meanwhile."""
     found = sorted(
@@ -71,7 +77,7 @@ def list_segments(folder: Path) -> Listing:
 
 
 def sweep(folder: Path, listing: Listing) -> None:
-    """Remove what an interrupted compaction left. Only the journal's writer may."""
+    """Remove what an interrupted process left. Only the journal's writer may."""
     for path in listing.leftovers:
         path.unlink()
     for path in list(folder.iterdir()):

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from autointerp.errors import Interrupted, UserError
 from autointerp.llm.broker import Broker
 from autointerp.llm.journal import Journal
 from autointerp.llm.prices import find_price, money_text, require_price, unknown_price_note
-from autointerp.llm.provider import AnyProvider, open_provider
+from autointerp.llm.provider import AnyProvider, open_provider, require
 from autointerp.llm.purse import Purse
 from autointerp.llm.types import Ask
 
@@ -83,12 +83,14 @@ def require_model(access: ModelAccess, by: str) -> str:
     return access.model
 
 
-def check_access(access: ModelAccess, run: Path, by: str) -> None:
-    """Before a long stage that comes first: raises UserError where no model is named, or its key or price is missing."""
+def check_access(access: ModelAccess, run: Path, by: str, needs: Sequence[str] = ()) -> None:
+    """Before a long stage that comes first: raises UserError where no model is named, its key or price is missing, or the
+    provider lacks one of the capabilities in `needs`."""
     model = require_model(access, by)
+    provider = provider_for(access, run)
+    require(provider, *needs, by=by)
     if access.budget is not None:
         require_price(find_price(access.provider, model, access.base_url, access.prices), model)
-    provider = provider_for(access, run)
 
     async def connect() -> None:
         try:

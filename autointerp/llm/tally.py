@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,13 +124,14 @@ class Histogram:
         return self.largest
 
 
+_SUMS = ("replies", "failed", "input", "output", "cached", "written", "pico", "unpriced", "chars", "chars_input",
+         "counted")  # fmt: skip
+
+
 class Tally:
     """The running sums behind one `Spend`."""
 
-    __slots__ = (
-        "cached", "chars", "chars_input", "counted", "failed", "input", "latencies_ms", "output", "outputs", "pico",
-        "replies", "unpriced", "written",
-    )  # fmt: skip
+    __slots__ = (*_SUMS, "latencies_ms", "outputs")
 
     def __init__(self) -> None:
         self.replies = self.failed = self.input = self.output = self.cached = self.written = 0
@@ -182,8 +183,7 @@ class Tally:
         self.latencies_ms.add_many(np.rint(np.array([reply.latency_s for reply in replies]) * 1000))
 
     def merge(self, other: "Tally") -> None:
-        for name in ("replies", "failed", "input", "output", "cached", "written", "pico", "unpriced", "chars",
-                     "chars_input", "counted"):  # fmt: skip
+        for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.outputs.merge(other.outputs)
         self.latencies_ms.merge(other.latencies_ms)
@@ -208,6 +208,29 @@ class Tallies:
                 groups[group] = [reply]
         for group, members in groups.items():
             self._tally(group).add_many(members)
+
+    def state(self) -> list[Any]:
+        """Everything, as JSON can hold it."""
+        return [
+            [
+                *group,
+                [getattr(tally, name) for name in _SUMS],
+                *([histogram.counts, histogram.largest] for histogram in (tally.outputs, tally.latencies_ms)),
+            ]
+            for group, tally in self._by_group.items()
+        ]
+
+    @classmethod
+    def from_state(cls, state: list[Any]) -> "Tallies":
+        """What `state` was taken of."""
+        made = cls()
+        for *group, sums, outputs, latencies_ms in state:
+            tally = made._tally((group[0], group[1], group[2]))
+            for name, value in zip(_SUMS, sums, strict=True):
+                setattr(tally, name, value)
+            for histogram, (counts, largest) in ((tally.outputs, outputs), (tally.latencies_ms, latencies_ms)):
+                histogram.counts, histogram.largest = counts, largest
+        return made
 
     def spend(self) -> list[Spend]:
         """Sorted by purpose, provider and model."""

@@ -37,10 +37,11 @@ class Simulator(Protocol):
 
     `max_activation` is the feature's maximum over the harvest, to which 10 on the simulated scale corresponds. One
     `Simulated` is returned for every context, in the order given. A context that could not be simulated is a
-    `Simulated` of status "failed": the simulator does not raise for it.
+    `Simulated` of status "failed": the simulator does not raise for it. `needs`: capabilities that its provider must have.
     """
 
     needs_model: bool
+    needs: tuple[str, ...]
 
     async def __call__(
         self,

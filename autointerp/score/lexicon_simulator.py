@@ -14,6 +14,7 @@ class LexiconSimulator:
     """Reads `label.rule` and the contexts' tokens, nothing else."""
 
     needs_model = False
+    needs: tuple[str, ...] = ()
     version = "1"
 
     async def __call__(

@@ -87,6 +87,7 @@ class LogprobFree:
     temperature: float | None = None
     directory: Path | None = None
     needs_model: bool = True
+    needs: tuple[str, ...] = ("json_schema",)
 
     @property
     def template_hash(self) -> str:

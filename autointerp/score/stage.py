@@ -305,7 +305,12 @@ def _write_spending(catalog: Catalog, run: Path) -> None:
     if journal_folder(run).is_dir():
         with Journal(journal_folder(run), read_only=True) as journal:
             rows = [
-                SpendRow(s.purpose, s.model, s.replies, s.failed, s.usage.input, s.usage.cached, s.usage.output)
-                for s in journal.spend()
-            ]
+                SpendRow(
+                    purpose=spend.purpose, provider=spend.provider, model=spend.model, requests=spend.replies,
+                    failed=spend.failed, input_tokens=spend.usage.input, cached_tokens=spend.usage.cached,
+                    written_tokens=spend.usage.written, output_tokens=spend.usage.output, money=spend.money,
+                    n_unpriced=spend.n_unpriced,
+                )
+                for spend in journal.spend()
+            ]  # fmt: skip
         write_spend(catalog, rows)

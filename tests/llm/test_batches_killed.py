@@ -14,7 +14,7 @@ import pytest
 from tests.llm.batch_server import BatchServer
 
 ROOT = Path(__file__).resolve().parents[2]
-COUNT = 90
+COUNT = 150
 
 
 class Clients:
@@ -73,11 +73,11 @@ def test_killed_at_random_moments(server: BatchServer, clients: Clients, name: s
     chance = random.Random(name)
     killed, code = 0, -1
     while code != 0:
-        after = chance.uniform(0.02, 0.2) if killed < 30 else 0.0
+        after = chance.uniform(0.02, 0.12) if killed < 30 else 0.0
         code = clients.run(name, tmp_path, count=COUNT, after=after)
         assert code in (0, -signal.SIGKILL)
         killed += code != 0
-    assert killed >= 20
+    assert killed >= 10
     check(server, tmp_path, COUNT, twice=True)
 
 

@@ -2,38 +2,18 @@
 
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autointerp.errors import DataError, UserError
-from autointerp.llm import Entry, Journal, Spend, Usage
+from autointerp.llm import Journal, Spend, TokenLogprobs, Usage
 from autointerp.llm.segments import Segment
-
-
-def entry(key: str, **changes: Any) -> Entry:
-    plain = Entry(
-        key=key,
-        provider="openai",
-        model="m",
-        served_model="m-dated",
-        payload_hash="00",
-        template_hash="t1",
-        purpose="explain",
-        sample=0,
-        usage=Usage(input=100, output=20, cached=10),
-        latency_s=1.5,
-        attempts=2,
-        finish="stop",
-        text=f"text of {key}",
-        time="2025-06-01T12:00:00.000+00:00",
-    )
-    return replace(plain, **changes)
+from tests.llm.entries import entry
 
 
 def segments(folder: Path) -> list[str]:
@@ -250,3 +230,141 @@ def test_a_segment_changed_behind_our_back_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes().replace(b'"key":"b"', b'"key":"z"'))
         with pytest.raises(DataError, match="was changed while it was in use"):
             journal.get("b")
+
+
+def test_money_written_tokens_and_logprobs_are_kept(tmp_path: Path) -> None:
+    tokens = [
+        TokenLogprobs("\ud800", -0.25, {"a": -1.5, "\ud800": -0.25}),
+        TokenLogprobs("b", -math.inf, {"c": -math.inf}),
+    ]
+    one = entry("a", money=0.002, prompt_chars=321, logprobs=tokens, usage=Usage(9, 8, 3, 4))
+    with Journal(tmp_path) as journal:
+        journal.append(one)
+        journal.append(entry("b", logprobs=()))
+        live = journal.get("a")
+    assert '"logprobs":[["\\ud800",-0.25,{"a":-1.5,' in (tmp_path / "000001.jsonl").read_text()
+    assert "Infinity" not in (tmp_path / "000001.jsonl").read_text()
+    with Journal(tmp_path) as journal:
+        answer, without = journal.get("a"), journal.get("b")
+        assert next(journal.entries()) == one
+    assert answer is not None and answer == live and without is not None
+    assert list(answer.logprobs) == tokens and without.logprobs == ()
+    assert answer.usage == Usage(9, 8, 3, 4)
+
+
+def test_lines_of_the_first_version_are_read(tmp_path: Path) -> None:
+    line = (
+        '{"key":"a","provider":"openai","model":"m","served_model":"m","payload_hash":"00","template_hash":"t",'
+        '"purpose":"explain","sample":0,"usage":{"input":5,"output":4,"cached":3},"latency_s":1,"attempts":1,'
+        '"finish":"stop","text":"x","time":"2025-06-01T12:00:00.000+00:00"}\n'
+    )
+    (tmp_path / "000001.jsonl").write_text(line)
+    with Journal(tmp_path) as journal:
+        answer = journal.get("a")
+        assert answer is not None and (answer.text, answer.usage, answer.logprobs) == ("x", Usage(5, 4, 3, 0), ())
+        old = next(journal.entries())
+        assert (old.money, old.prompt_chars, old.logprobs, old.latency_s) == (None, 0, None, 1.0)
+        assert journal.spend() == [Spend("openai", "explain", "m", 1, 0, Usage(5, 4, 3, 0), None, 1, 1.0)]
+        assert journal.calibration("m")["explain"].tokens_per_char is None
+
+
+def test_torn_lines_in_several_segments_are_left_out_by_every_reader(tmp_path: Path) -> None:
+    for key in ("a", "b", "c"):
+        with Journal(tmp_path) as journal:
+            journal.append(entry(key))
+    for name in ("000001.jsonl", "000002.jsonl"):
+        with (tmp_path / name).open("ab") as file:
+            file.write((tmp_path / name).read_bytes()[:-30])
+    for read_only in (False, True):
+        with Journal(tmp_path, read_only=read_only) as journal:
+            assert [one.key for one in journal.entries()] == ["a", "b", "c"]
+            assert len(journal) == 3 and journal.spend()[0].replies == 3
+
+
+def test_keys_that_are_equal_in_one_half(tmp_path: Path) -> None:
+    keys = [half * 16 + other * 16 for half in "0af" for other in "0af"]
+    with Journal(tmp_path) as journal:
+        for key in keys:
+            journal.append(entry(key))
+    for _ in range(2):
+        with Journal(tmp_path) as journal:
+            for key in keys:
+                answer = journal.get(key)
+                assert answer is not None and answer.text == f"text of {key}"
+            assert journal.get("0" * 31 + "1") is None
+            journal.compact()
+
+
+def test_answers_of_ten_megabytes(tmp_path: Path) -> None:
+    texts = {key: key * 10_000_000 for key in "ab"} | {"c": "short"}
+    with Journal(tmp_path) as journal:
+        for key, text in texts.items():
+            journal.append(entry(key, text=text))
+    with (tmp_path / "000001.jsonl").open("ab") as file:
+        file.write(b'{"text":"' + b"x" * 3_000_000)
+    with Journal(tmp_path) as journal:
+        for key, text in texts.items():
+            answer = journal.get(key)
+            assert answer is not None and answer.text == text
+        assert [one.text == texts[one.key] for one in journal.entries()] == [True] * 3
+
+
+def test_more_segments_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autointerp.llm.segments._MOST_OPEN", 3)
+    keys = [f"{number:032x}" for number in range(10)]
+    for key in keys:
+        with Journal(tmp_path) as journal:
+            journal.append(entry(key))
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    with Journal(tmp_path, read_only=True) as journal:
+        for key in (*keys, *keys[::-1]):
+            assert journal.get(key) is not None
+        assert [one.key for one in journal.entries()] == keys
+        if before:
+            assert len(os.listdir("/proc/self/fd")) <= before + 3
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from autointerp.llm import Journal
+from tests.llm.entries import entry
+with Journal(Path(sys.argv[1])) as journal:
+    print("open", flush=True)
+    for number in range(3000):
+        journal.append(entry(f"{number:032x}", text="x" * (number % 2000), money=1.0))
+"""
+
+
+def test_readers_look_on_while_another_process_writes(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=root, stdout=subprocess.PIPE)
+    counts = [0]
+    with writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"open\n"
+        while writer.poll() is None:
+            with Journal(tmp_path, read_only=True) as reader:
+                found = len(reader)
+                assert found == len(list(reader.entries())) == round(reader.money) == len(reader)
+                assert found == 0 or reader.get(f"{found - 1:032x}") is not None
+                assert reader.get(f"{found:032x}") is None
+            counts.append(found)
+        assert writer.returncode == 0
+    assert counts == sorted(counts)
+    with Journal(tmp_path) as journal:
+        assert len(journal) == 3000
+
+
+def test_a_segment_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autointerp.llm.segments._MOST_OPEN", 1)
+    for key in ("a", "b"):
+        with Journal(tmp_path) as journal:
+            journal.append(entry(key))
+    with Journal(tmp_path, read_only=True) as journal:
+        (tmp_path / "000001.jsonl").unlink()
+        with pytest.raises(DataError, match=r"000001\.jsonl was changed"):
+            journal.get("a")
+        with pytest.raises(DataError, match=r"000001\.jsonl is gone"):
+            list(journal.entries())

@@ -259,6 +259,12 @@ def test_capabilities_of_live_providers_are_what_this_package_can_use() -> None:
         "http": replace(chat_can, prompt_logprobs=True),
         "anthropic": Capabilities(json_schema=True, prompt_caching=True),
         "mock": Capabilities(temperature=True, json_schema=True),
+        "openai-batch": Capabilities(temperature=True, json_schema=True, batch=True),
+        "anthropic-batch": Capabilities(json_schema=True, batch=True),
+        "files": Capabilities(temperature=True, json_schema=True, batch=True),
+        "transformers": Capabilities(
+            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, json_schema=True, prompt_caching=True
+        ),
     }
 
 

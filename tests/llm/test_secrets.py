@@ -43,7 +43,7 @@ async def main():
                 provider = open_provider(name, base_url=server.url_for(name))
                 server.usual = BEHAVIOURS[number]
                 timeout = 0.5 if server.usual.kind == "hang" else 60
-                async with Broker(provider, "m", journal, retries=1, backoff=0.001, timeout=timeout) as broker:
+                async with Broker(provider, "m", journal, retries=1, backoff=0.001, timeout=timeout, patience_s=0.1) as broker:
                     try:
                         print(await broker.ask(Request([Message("user", f"{number}")])))
                     except Exception as error:

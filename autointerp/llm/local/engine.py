@@ -83,10 +83,10 @@ class Engine:
             job = jobs[0]
             job.deliver(CallFailed(FailureKind.SERVER_ERROR, f"{reason} (one request of {job.length:,} tokens alone)"))
             return
-        self.most = max(1, len(jobs) // 2)
+        half = self.most = max(1, len(jobs) // 2)
         left = [job for job in jobs if not job.done and not job.cancelled]
-        for start in range(0, len(left), self.most):
-            self.run(left[start : start + self.most])
+        for start in range(0, len(left), half):
+            self.run(left[start : start + half])
 
     def _matcher(self, schema: Mapping[str, Any]) -> Matcher:
         if self._schemas is None:

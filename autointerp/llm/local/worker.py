@@ -41,6 +41,9 @@ class Worker:
 
     def submit(self, job: Job) -> None:
         with self._changed:
+            if self._closing:
+                job.deliver(_closed())
+                return
             self._new.append(job)
             self._changed.notify()
 
@@ -57,7 +60,7 @@ class Worker:
             self._changed.notify()
         self._thread.join()
         for job in [*self._new, *self._waiting, *self._running]:
-            job.deliver(CallFailed(FailureKind.SERVER_ERROR, "the model was closed before the answer was there"))
+            job.deliver(_closed())
 
     def _work(self) -> None:
         while self._gather():
@@ -85,9 +88,9 @@ class Worker:
                 self._changed.wait(_PAUSE_S)
                 if len(self._new) == known or self._closing:
                     break
-            new, self._new = self._new, []
             if self._closing:
                 return False
+            new, self._new = self._new, []
         for job in new:
             try:
                 if not job.cancelled and self._engine.prepare(job):
@@ -113,3 +116,7 @@ class Worker:
         taken = set(map(id, batch))
         self._waiting = [job for job in self._waiting if id(job) not in taken]
         return sorted(batch, key=lambda job: job.length)
+
+
+def _closed() -> CallFailed:
+    return CallFailed(FailureKind.SERVER_ERROR, "the model was closed before the answer was there")

@@ -1,0 +1,76 @@
+"""Requests that are answered later: what is reserved, tried again and failed between a question and its answer."""
+
+import asyncio
+from typing import cast
+
+from autointerp.llm.provider import CallFailed, DeferredProvider, Queued, Reply
+from autointerp.llm.purse import Purse, Reservation
+from autointerp.llm.recorder import Call, Recorder
+from autointerp.llm.types import RequestFailed
+
+
+class Deferrals:
+    """The broker's part for a `DeferredProvider`. `retries`: how often a request is submitted again that came back unanswered."""
+
+    def __init__(self, provider: DeferredProvider, model: str, recorder: Recorder, purse: Purse, retries: int) -> None:
+        self._provider = provider
+        self._model = model
+        self._recorder = recorder
+        self._purse = purse
+        self._retries = retries
+        self._failed: dict[str, RequestFailed] = {}  # until their coroutines ask again
+        self._tries: dict[str, int] = {}  # of requests that are to be tried again
+        self._held: dict[str, Reservation] = {}  # for requests under way, where there is a budget
+
+    async def queue(self, call: Call) -> None:
+        """Leave a request with the provider. Raises RequestFailed if it came back without an answer, or is too dear."""
+        key = call.identity.key
+        if key in self._failed:
+            raise self._failed[key]
+        if self._purse.budget is not None and key not in self._held:
+            held = self._purse.try_reserve(self._recorder.most(call))
+            if held is None:
+                raise self._purse.refusal(self._recorder.most(call))
+            self._held[key] = held
+        self._provider.connect()
+        await self._provider.queue(call.queued(self._model))
+        self._recorder.progress.queued += 1
+
+    async def collect(self, until: asyncio.Event) -> bool:
+        """Submit what was queued, wait for the first answers, take all that are there; False if nothing came `until` then."""
+        work, ending = asyncio.create_task(self._take_all()), asyncio.create_task(until.wait())
+        try:
+            await asyncio.wait({work, ending}, return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else False
+        finally:
+            for task in (work, ending):
+                task.cancel()
+            await asyncio.gather(work, ending, return_exceptions=True)
+            self._recorder.progress.queued = 0
+
+    async def _take_all(self) -> bool:
+        came = False
+        async for delivered in self._provider.collect():
+            came = True
+            self._take(delivered.queued, delivered.outcome)
+        return came
+
+    def _take(self, asked: Queued, outcome: Reply | CallFailed) -> None:
+        """One that may be tried again is queued when its coroutine asks again."""
+        held = self._held.pop(asked.key, None)
+        tries = self._tries.pop(asked.key, 0) + 1
+        is_known = asked.key in self._recorder.journal  # an answer that is handed over a second time, after a kill
+        is_paid = isinstance(outcome, Reply) and not is_known
+        if held is not None:
+            held.settle((self._recorder.cost(cast(Reply, outcome).usage) or 0.0) if is_paid else 0.0)
+        if is_known:
+            return
+        if isinstance(outcome, Reply):
+            try:
+                self._recorder.record(asked, outcome, tries, 0.0)
+            except RequestFailed as failure:
+                self._failed[asked.key] = failure
+        elif outcome.retryable and tries <= self._retries:
+            self._tries[asked.key] = tries
+        else:
+            self._failed[asked.key] = RequestFailed(outcome.kind, outcome.reason, tries)

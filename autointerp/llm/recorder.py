@@ -1,0 +1,110 @@
+"""What becomes of a reply: counted, priced, journalled, and only then an answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from autointerp.llm.entry import Entry
+from autointerp.llm.identity import Identity
+from autointerp.llm.journal import Journal
+from autointerp.llm.prices import Price
+from autointerp.llm.provider import Finish, Queued, Reply
+from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed, Usage
+
+_NO_ANSWER: Mapping[Finish, tuple[FailureKind, str]] = {
+    "length": (FailureKind.TRUNCATED, "the answer was cut off at {max_tokens} tokens"),
+    "refusal": (FailureKind.REFUSED, "the model or its provider's filter refused"),
+    "empty": (FailureKind.MALFORMED, "the answer is empty"),
+    "other": (FailureKind.MALFORMED, "the model stopped for a reason that leaves no answer (a tool call or a pause)"),
+}
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters for a progress display. `done` and `failed` count askers, `from_journal` is part of `done`.
+
+    `in_flight` counts attempts under way, `queued` requests that wait for a batch. Tokens and `money` (US dollars; of replies
+    whose price is known) are those of this process's replies, failed ones included, and not those from the journal.
+    """
+
+    done: int = 0
+    from_journal: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    money: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on its way."""
+
+    identity: Identity
+    request: Request
+    payload: Mapping[str, Any]
+
+    def queued(self, model: str) -> Queued:
+        """The same for a batch, and for the journal."""
+        request = self.request
+        return Queued(
+            key=self.identity.key, model=model, payload=self.payload, payload_hash=self.identity.payload_hash,
+            purpose=request.purpose, template_hash=request.template_hash, sample=request.sample,
+            max_tokens=request.max_tokens,
+            prompt_chars=sum(len(message.content) for message in request.messages) + len(request.continuation or ""),
+        )  # fmt: skip
+
+
+class Recorder:
+    """Takes replies of `provider` (its name). `price`, times `factor`, is None where it is not known."""
+
+    def __init__(self, journal: Journal, provider: str, price: Price | None, factor: float) -> None:
+        self.progress = Progress()
+        self.journal = journal
+        self.is_priced = price is not None
+        self._provider = provider
+        self._price = price
+        self._factor = factor
+
+    def cost(self, usage: Usage) -> float | None:
+        """US dollars, None where the price is not known."""
+        return None if self._price is None else self._price.cost(usage, self._factor)
+
+    def most(self, call: Call) -> float:
+        """An upper bound of what a request can cost in US dollars; 0 where the price is not known."""
+        if self._price is None:
+            return 0.0
+        return self._price.most(call.identity.size, call.request.max_tokens, self._factor)
+
+    def record(self, asked: Queued, reply: Reply, attempts: int, latency_s: float) -> Answer:
+        """Journal a reply. Raises RequestFailed if it is no answer, UserError if it can't be written."""
+        money = self.cost(reply.usage)
+        self.progress.input_tokens += reply.usage.input
+        self.progress.output_tokens += reply.usage.output
+        self.progress.money += money or 0.0
+        entry = Entry(
+            key=asked.key,
+            provider=self._provider,
+            model=asked.model,
+            served_model=reply.model,
+            payload_hash=asked.payload_hash,
+            template_hash=asked.template_hash,
+            purpose=asked.purpose,
+            sample=asked.sample,
+            usage=reply.usage,
+            latency_s=round(latency_s, 4),
+            attempts=attempts,
+            finish=reply.finish,
+            text=reply.text,
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            money=money,
+            prompt_chars=asked.prompt_chars,
+            logprobs=reply.logprobs or None,
+        )
+        self.journal.append(entry)
+        if reply.finish in _NO_ANSWER:
+            kind, reason = _NO_ANSWER[reply.finish]
+            raise RequestFailed(kind, reason.format(max_tokens=asked.max_tokens), attempts)
+        return Answer(asked.key, reply.text, reply.finish, asked.model, reply.usage, logprobs=reply.logprobs)
