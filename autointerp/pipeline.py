@@ -138,6 +138,7 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
     from autointerp.explain.stage import explain, explainer_key
 
     with _sampled(config, out) as catalog:
+        save_config(config, out)  # before the work: whoever is stopped goes on with the same settings
         facts = {}
         for name in dict.fromkeys([BASELINE, config.explain.explainer]):
             facts[name] = explain(config, catalog, out, name)
@@ -147,7 +148,6 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
                 catalog.connection.execute("DELETE FROM ranking")
                 catalog.connection.execute("DELETE FROM ranks")
                 catalog.connection.execute("INSERT INTO ranking VALUES (?, NULL, ?)", [shown, config.score.rank_by])
-    save_config(config, out)
     return facts
 
 
@@ -155,8 +155,8 @@ def score_stage(config: Config, out: Path) -> dict[str, Any]:
     from autointerp.score.stage import score
 
     with _sampled(config, out) as catalog:
+        save_config(config, out)
         facts = score(config, catalog, out)
-    save_config(config, out)
     return facts
 
 

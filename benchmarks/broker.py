@@ -212,8 +212,10 @@ async def timed(ask: Ask, features: int, at_once: int) -> Figures:
 
 def compare(names: list[str], features: int, repeats: int, widths: list[int], folder: Path) -> None:
     print(f"\n{features} features × {1 + SCORINGS} requests, medians of {repeats}\n")
-    print("| delay | concurrency | | requests/s | CPU ms a request | rate ÷ bare | rate ÷ SDK, post |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| delay | concurrency | | requests/s | CPU ms a request | rate ÷ bare | rate ÷ SDK, post | rate ÷ SDK, create |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     with server() as address:
         for delay, where in (("0", "fast"), ("50 ms", "slow")):
             for width in widths:
@@ -233,7 +235,7 @@ def row(name: str, rounds: list[dict[str, Figures]]) -> str:
 
     rate = statistics.median(found[name].rate for found in rounds)
     cpu = statistics.median(found[name].cpu_ms for found in rounds)
-    return f"{PATHS[name][0]} | {rate:,.0f} | {cpu:.3f} | {to('bare')} | {to('post')}"
+    return f"{PATHS[name][0]} | {rate:,.0f} | {cpu:.3f} | {to('bare')} | {to('post')} | {to('create')}"
 
 
 # -- without a network -----------------------------------------------------------------------------------------------------

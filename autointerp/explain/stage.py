@@ -135,11 +135,10 @@ def _write(
         for rank, window in enumerate(outcome.label.evidence if outcome.label else (), start=1)
     ]
     with catalog.transaction():
-        ids = [outcome.feature_id for outcome in outcomes]
         _forget_scores_of_changed(catalog, rows)
-        catalog.rows(
-            "DELETE FROM explanations WHERE explainer_key = ? AND feature_id IN (SELECT unnest(?))", [key, ids]
-        )
+        for table in ("explanations", "explanation_evidence"):
+            ids = [row["explanation_id"] for row in rows]
+            catalog.rows(f"DELETE FROM {table} WHERE explanation_id IN (SELECT unnest(?))", [ids])
         catalog.insert("explanations", pa.Table.from_pylist(rows, schema=_EXPLANATIONS))
         catalog.insert("explanation_evidence", pa.Table.from_pylist(evidence, schema=_EVIDENCE))
 
