@@ -269,12 +269,7 @@ def test_the_table_in_the_documentation_is_what_they_offer(monkeypatch: pytest.M
     rows = [line.strip("| ").split(" | ") for line in section.split("\n") if line.startswith("| `")]
     assert {row[0].strip("`") for row in rows} == set(NAMES)
     for name, *cells in rows:
-<<<<<<< HEAD
-        base_url = {"`http`": "http://127.0.0.1:8000/v1", "`openai`": "https://api.openai.com/v1"}.get(name)
-        offers = open_provider(name.strip("`"), base_url=base_url).capabilities
-=======
         offers = open_provider(name.strip("`"), model="m").capabilities
->>>>>>> fleet
         columns = ("temperature", "json_schema", "logprobs", "prompt_logprobs", "prompt_caching")
         assert [cell == "yes" for cell in cells] == [getattr(offers, column) for column in columns], name
 
