@@ -18,8 +18,10 @@ from tests.llm.local_models import outcome, questions, save_model, send
 
 SMALL = {
     "type": "object",
-    "properties": {"title": {"type": "string", "maxLength": 12}, "kind": {"enum": ["token", "phrase"]},
-                   "marks": {"type": "array", "minItems": 2, "maxItems": 3, "items": {"type": "integer", "minimum": 0, "maximum": 10}}},
+    "properties": {
+        "title": {"type": "string", "maxLength": 12}, "kind": {"enum": ["token", "phrase"]},
+        "marks": {"type": "array", "minItems": 2, "maxItems": 3, "items": {"type": "integer", "minimum": 0, "maximum": 10}},
+    },
     "required": ["title", "kind", "marks"], "additionalProperties": False,
 }  # fmt: skip
 
@@ -43,7 +45,6 @@ async def test_every_answer_fits(model: str) -> None:
         assert reply.finish == "stop" and list(answer) == ["title", "kind", "marks"]
         assert len(answer["title"]) <= 12 and answer["kind"] in ("token", "phrase")
         assert 2 <= len(answer["marks"]) <= 3 and all(0 <= mark <= 10 for mark in answer["marks"])
-        assert len({json.dumps(one) for one in answer["marks"]}) >= 1
         assert "".join(one.token for one in reply.logprobs) == reply.text
     assert len({reply.text for reply in replies[4:8]}) == 4
     cut = await send(provider, replace(asked[0], max_tokens=3), model)
