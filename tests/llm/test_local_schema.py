@@ -9,8 +9,10 @@ import pytest
 
 pytest.importorskip("llguidance", reason="llguidance is not installed (the extra local)")
 
+from autointerp.errors import UserError
 from autointerp.explain.token_activation import SCHEMA as EXPLANATION
 from autointerp.llm import CallFailed, FailureKind, Reply
+from autointerp.llm.local.schema import Schemas
 from autointerp.llm.provider import ProviderOptions, check_request
 from autointerp.llm.providers.transformers import TransformersProvider
 from autointerp.score.logprob_free import SCHEMA as SIMULATION
@@ -80,3 +82,8 @@ async def test_a_schema_that_cannot_be_followed(model: str) -> None:
 
 def test_the_capability_is_there(tmp_path: Path) -> None:
     assert TransformersProvider(ProviderOptions()).capabilities.json_schema
+
+
+def test_a_tokenizer_that_cannot_be_used() -> None:
+    with pytest.raises(UserError, match="cannot be held to a JSON schema with this model's tokenizer"):
+        Schemas(object(), 10, [1])
