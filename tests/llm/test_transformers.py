@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from autointerp.errors import UserError
-from autointerp.llm import Broker, CallFailed, FailureKind, Journal, Message, Reply, Request
+from autointerp.llm import Broker, CallFailed, FailureKind, Journal, Message, Reply, Request, RequestFailed
+from autointerp.llm.local.engine import Engine
+from autointerp.llm.local.jobs import Job
 from autointerp.llm.local.loaded import Loaded, load
 from autointerp.llm.provider import ProviderOptions, check_request, open_provider
 from autointerp.llm.providers.transformers import Place, TransformersProvider, read_place
@@ -166,8 +168,8 @@ async def test_draws_follow_the_distribution(model: str, opened: Open) -> None:
     draws = [replace(request, sample=number) for number in range(300)]
     replies = await send_all(opened(model, concurrency=64), draws, model)
     counts = Counter(reply.text for reply in replies)
-    whole = [token for token in expected.topk(20).indices.tolist() if plain.prompts.text_of(token).isprintable()]
-    clear = [token for token in whole if "\ufffd" not in plain.prompts.text_of(token)]
+    texts = {token: plain.prompts.text_of(token) for token in expected.topk(20).indices.tolist()}
+    clear = [token for token, text in texts.items() if text and "\ufffd" not in text]  # others share a text
     assert len(clear) > 3
     for token in clear:
         chance = float(expected[token])
@@ -185,6 +187,42 @@ async def test_an_answer_ends_at_the_models_own_end(tmp_path: Path, model: str, 
     assert reply.text == "".join(plain.prompts.pieces(tokens[:first]))
     silent = str(save_model(tmp_path / "silent", eos=tokens[:1]))
     assert (await send(opened(silent), request, silent)).finish == "empty"
+
+
+async def test_an_answer_in_plain_text_ends_where_the_next_turn_begins(tmp_path: Path, opened: Open) -> None:
+    """The mark is planted: a text that the model happens to write in the middle of a longer one."""
+    model = str(save_model(tmp_path, template=None))
+    request = questions(1, max_tokens=30)[0]
+    whole = await send(opened(model), request, model)
+    assert whole.finish == "length" and len(whole.text) > 12
+    mark = whole.text[6:9]
+    end = whole.text.index(mark)
+    provider = opened(model)
+    provider.connect()
+    provider._worker._engine._loaded.prompts.stop_texts = ("never", mark)  # type: ignore[union-attr]
+    reply = await send(provider, request, model)
+    assert (reply.text, reply.finish) == (whole.text[:end], "stop")
+    assert reply.usage.output < 30
+    joined = "".join(one.token for one in reply.logprobs)
+    assert joined.startswith(reply.text) and not joined[: -len(reply.logprobs[-1].token)].startswith(reply.text)
+    assert same_values(reply, replace(whole, logprobs=whole.logprobs[: len(reply.logprobs)]))
+
+
+async def test_no_more_than_fits_into_memory(model: str, opened: Open) -> None:
+    """Rows are counted at the size of the largest: 100 tokens read and 900 written, or 64 read with all their logits."""
+    loaded = load(model, None, "cpu", "auto")
+    engine = Engine(loaded, "m", 8)
+    loop = asyncio.get_running_loop()
+    jobs = [Job(Request([], max_tokens=900), 0, loop, loop.create_future(), prompt=[5] * 100) for _ in range(20)]
+    row = 1000 * 2 * 3 * 2 * 8 * 4 + 100 * (16 * 32 + 3 * 48) * 4 + 328 * 12
+    assert loaded.row_bytes(100, 900, 1) == row
+    for memory, fits in ((row * 100, 8), (row * 5, 5), (row * 5 - 1, 4), (row // 2, 1)):
+        engine._memory = memory
+        assert engine.fitting(jobs) == fits
+    jobs[1].prompt = [5] * 3000
+    engine._memory = row * 5
+    assert engine.fitting(jobs) == 1
+    assert loaded.row_bytes(64, 0, 64) > 64 * 328 * 12
 
 
 async def test_the_window_bounds_prompt_and_answer(tmp_path: Path, opened: Open) -> None:
@@ -279,7 +317,10 @@ async def test_through_broker_and_journal(model: str, tmp_path: Path, monkeypatc
     with Journal(tmp_path / "journal") as journal:
         async with Broker(provider(), model, journal) as broker:
             answer = await broker.ask(stopped)
+            cut = await asyncio.gather(*map(broker.ask, requests), return_exceptions=True)
         assert (answer.text, answer.finish) == ("the cat", "stop")
+        assert all(isinstance(one, RequestFailed) and one.kind is FailureKind.TRUNCATED for one in cut)
+        assert [entry.usage.output for entry in journal.entries()] == [0] + [12] * 8
         monkeypatch.setattr(TransformersProvider, "connect", lambda self: pytest.fail("the model was opened"))
         async with Broker(provider(), model, journal) as broker:
             again = await broker.ask(stopped)

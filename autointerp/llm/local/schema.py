@@ -8,18 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autointerp.errors import UserError
 from autointerp.llm.local.jobs import Unanswerable
 from autointerp.llm.provider import CallFailed
 from autointerp.llm.types import FailureKind
 
 
 class Schemas:
-    """Makes a `Matcher` of a schema. `vocabulary`: columns of the logits."""
+    """Makes a `Matcher` of a schema. `vocabulary`: columns of the logits. Raises UserError for a tokenizer in Python."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, stops: Sequence[int]) -> None:
         from llguidance.hf import from_tokenizer
 
-        self._tokenizer = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(stops))
+        try:
+            self._tokenizer = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(stops))
+        except ValueError as error:
+            raise UserError(
+                f"answers cannot be held to a JSON schema with this model's tokenizer ({_first_line(str(error))}); expected a "
+                "tokenizer.json that llguidance can read; choose another model"
+            ) from error
         self._vocabulary = vocabulary
 
     def matcher(self, schema: Mapping[str, Any]) -> "Matcher":
