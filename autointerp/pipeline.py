@@ -135,8 +135,12 @@ def save_configs(config: Config, out: Path) -> None:
 
 def explain_stage(config: Config, out: Path) -> dict[str, Any]:
     """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat."""
+    from autointerp.explain import explainers
     from autointerp.explain.stage import explain, explainer_key
+    from autointerp.llm.session import require_model
 
+    if explainers.get(config.explain.explainer).needs_model:
+        require_model(config.explaining(), f"explainer {config.explain.explainer}")
     with _sampled(config, out) as catalog:
         save_config(config, out)  # before the work: whoever is stopped goes on with the same settings
         facts = {}
@@ -152,9 +156,10 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
 
 
 def score_stage(config: Config, out: Path) -> dict[str, Any]:
-    from autointerp.score.stage import score
+    from autointerp.score.stage import require_labels, score
 
     with _sampled(config, out) as catalog:
+        require_labels(config, catalog)
         save_config(config, out)
         facts = score(config, catalog, out)
     return facts

@@ -266,9 +266,12 @@ def _warn_of_failures(out: Path, table: str) -> None:
     from autointerp.catalog.store import Catalog
     from autointerp.pipeline import catalog_path
 
+    key = {"explanations": "explainer_key", "simulations": "score_key"}[table]
     with Catalog.open(catalog_path(out)) as catalog:
         rows = catalog.rows(
-            f"SELECT reason, count(*) FROM {table} WHERE status = 'failed' GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 3"
+            f"SELECT split_part(reason, ':', 1), any_value(reason), count(DISTINCT feature_id) FROM {table} "
+            f"WHERE status = 'failed' AND {key} = (SELECT {key} FROM ranking) GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT 5"
         )
-    for reason, count in rows:
-        click.echo(f"{count:,} {table} failed: {one_line(reason)}; run the same command again to retry them", err=True)
+    for kind, reason, count in rows:
+        advice = "" if kind == "no_evidence" else "; run the same command again, or autointerp retry"
+        click.echo(f"{table} of {count:,} features failed: {one_line(reason)}{advice}", err=True)

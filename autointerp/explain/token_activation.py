@@ -116,7 +116,7 @@ class TokenActivation:
             raise UserError("the explainer token_activation asks a model, and none is given; name one, or use lexicon")
         shown = choose(evidence, self.texts, self.window)
         if not shown:
-            reason = f"feature {evidence.feature_id} is active in no context of the explain split"
+            reason = "the feature is active in no context of the explain split"
             raise RequestFailed(FailureKind.NO_EVIDENCE, reason, attempts=0)
         prompt = render(TEMPLATE, directory=self.directory, data=fenced(_data(shown, vocabulary)))
         request = Request(

@@ -16,7 +16,7 @@ from autointerp.llm.breaker import Breaker
 from autointerp.llm.deferrals import Deferrals
 from autointerp.llm.identity import identify
 from autointerp.llm.journal import Journal
-from autointerp.llm.limiter import Limiter, asking_for
+from autointerp.llm.limiter import START, Limiter, asking_for
 from autointerp.llm.prices import Price
 from autointerp.llm.provider import (
     AnyProvider,
@@ -68,10 +68,10 @@ class Broker:
             raise UserError(f"--concurrency is {concurrency}; expected a positive number of requests at a time")
         self.provider = provider
         self.model = model
-        self.limiter = Limiter(concurrency)
+        self.limiter = Limiter(concurrency, start=concurrency if provider.capabilities.local else START)
         self._breaker = Breaker(concurrency, give_up_s=give_up_s, say=say)
         self._journal = journal
-        self._timeout = timeout
+        self._timeout = None if provider.capabilities.local else timeout
         self._retries = retries
         self._backoff = backoff
         self._patience_s = patience_s

@@ -20,7 +20,11 @@ Finish = Literal["stop", "length", "refusal", "empty", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a provider can be asked for through this package. Everything is off unless the provider says otherwise."""
+    """What a provider can be asked for through this package. Everything is off unless the provider says otherwise.
+
+    `batch`: it is a `DeferredProvider`. `local`: it computes on this machine, so what waits for its turn has not failed:
+    the broker sends as many as it may from the start and sets no time limit.
+    """
 
     temperature: bool = False
     seed: bool = False
@@ -29,6 +33,10 @@ class Capabilities:
     json_schema: bool = False
     prompt_caching: bool = False
     batch: bool = False
+    local: bool = False
+
+
+_MANNERS = ("batch", "local")  # capabilities that nobody asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +221,11 @@ def require(provider: AnyProvider, *needs: str, by: str) -> None:
     """Raise UserError unless the provider has all the capabilities in `needs`; `by` says who asks for them."""
     for need in needs:
         if not getattr(provider.capabilities, need):
-            has = [f.name for f in fields(Capabilities) if getattr(provider.capabilities, f.name)]
+            has = [
+                f.name
+                for f in fields(Capabilities)
+                if f.name not in _MANNERS and getattr(provider.capabilities, f.name)
+            ]
             remedy = getattr(provider, "remedies", {}).get(need, f"choose another provider or leave {need} out")
             raise UserError(
                 f"{by} needs {need}, which the provider {provider.name!r} does not offer (it offers: "

@@ -83,15 +83,7 @@ def score(
     """Grade labels, rank, and return the facts of the stage: those without a grade, failed ones included; or only the
     `failed` ones; or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
     key = score_key(config)
-    if not _labels_state(config, catalog):
-        if not features_to_label(catalog, "", config.explain.include_rare):
-            raise UserError(
-                "every feature is dead or rare (fires in fewer than 20 documents), so none is labelled; take more of the corpus "
-                "(--max-tokens), or --set explain.include_rare=true"
-            )
-        raise UserError(
-            f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"
-        )
+    require_labels(config, catalog)
     fingerprint = hex_hash(
         key, config.score.rank_by, str(config.score.control_features), *_labels_state(config, catalog)
     )
@@ -113,6 +105,19 @@ def score(
         is_whole = not failed and not tasks(config, catalog, key)
         catalog.finish_stage("score", fingerprint if is_whole else "", config.score.model_dump(), facts)
     return facts
+
+
+def require_labels(config: Config, catalog: Catalog) -> None:
+    """Raise UserError where there is nothing to score."""
+    if not _labels_state(config, catalog):
+        if not features_to_label(catalog, "", config.explain.include_rare):
+            raise UserError(
+                "every feature is dead or rare (fires in fewer than 20 documents), so none is labelled; take more of the corpus "
+                "(--max-tokens), or --set explain.include_rare=true"
+            )
+        raise UserError(
+            f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"
+        )
 
 
 def _labels_state(config: Config, catalog: Catalog) -> list[str]:

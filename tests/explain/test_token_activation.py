@@ -189,7 +189,7 @@ class TestAnswers:
     async def test_a_feature_without_evidence_is_not_asked_about(self) -> None:
         model = Model()
         silent = [one_hot(1, 9, split="test"), one_hot(2, 0.5)]
-        with pytest.raises(RequestFailed, match="feature 7 is active in no context of the explain split"):
+        with pytest.raises(RequestFailed, match="the feature is active in no context of the explain split"):
             await TokenActivation()(evidence(silent), model, VOCABULARY)
         assert model.requests == []
 

@@ -25,7 +25,9 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
 
 def test_key_and_hash_at_once() -> None:
     payload = {"messages": [{"role": "user", "content": "\ud800 why?"}], "model": "m"}
-    assert identify("openai", "m", payload, 3) == (request_key("openai", "m", payload, 3), payload_hash(payload))
+    both = identify("openai", "m", payload, 3)
+    assert (both.key, both.payload_hash) == (request_key("openai", "m", payload, 3), payload_hash(payload))
+    assert both.size == len(canonical_json(payload))
     # computed by hand from the definition: a journal must be found again by every later version
     assert request_key("openai", "m", {"a": 1}, 0) == "0a04969cf1b4b26af30054900052a87b"
 

@@ -1,5 +1,6 @@
 """What each provider sends and how it reads what comes back; capabilities, addresses, keys; the mock."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -259,7 +260,14 @@ def test_capabilities_are_what_this_package_can_use() -> None:
         "http": replace(chat_can, prompt_logprobs=True),
         "anthropic": Capabilities(json_schema=True, prompt_caching=True),
         "mock": Capabilities(temperature=True, json_schema=True),
-    }
+        "openai-batch": Capabilities(temperature=True, json_schema=True, batch=True),
+        "anthropic-batch": Capabilities(json_schema=True, batch=True),
+        "files": Capabilities(temperature=True, json_schema=True, batch=True),
+        "transformers": Capabilities(
+            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True, local=True,
+            json_schema=importlib.util.find_spec("llguidance") is not None,
+        ),
+    }  # fmt: skip
 
 
 def test_the_table_in_the_documentation_is_what_they_offer(monkeypatch: pytest.MonkeyPatch) -> None:

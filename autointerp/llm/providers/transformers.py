@@ -70,7 +70,7 @@ class TransformersProvider:
             )
         self.remedies = {"json_schema": _REMEDY}
         self.capabilities = Capabilities(
-            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True,
+            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True, local=True,
             json_schema=importlib.util.find_spec("llguidance") is not None,
         )  # fmt: skip
         self._place = read_place(options.argument)
