@@ -392,6 +392,8 @@ def main(
         assert folder is not None
         asyncio.run(first_new_request(folder))
     else:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             place, width = Path(scratch), (widths or (64,))[0]
             if with_memory:
