@@ -139,6 +139,25 @@ class ExplainConfig(_Section):
     """Seconds until an unanswered request counts as failed and is tried again."""
     include_rare: bool = False
     """Label features that fire in fewer than 20 documents, too."""
+    prompt_dir: str | None = None
+    """A folder of your own prompts (NAME.j2); one that is there comes before the packaged one of the same name."""
+
+
+class ExemplarsConfig(_Section):
+    """Which contexts explainers are shown, all of the explain split."""
+
+    top: int = Field(default=10, ge=0, le=200)
+    """Of the strongest windows."""
+    banded: int = Field(default=10, ge=0, le=200)
+    """In turn from all bands of the feature's activations, weak ones included."""
+    silent: int = Field(default=0, ge=0, le=200)
+    """Random windows in which the feature does not fire."""
+    negatives: int = Field(default=0, ge=0, le=200)
+    """Hard negatives, as far as `autointerp negatives` has found some."""
+    window: int = Field(default=32, ge=4, le=512)
+    """Tokens of each text, cut around the peak."""
+    show: Literal["levels", "marks", "both"] = "levels"
+    """Activations as whole numbers 0 to 10, as marks around the active tokens, or both, where the explainer leaves the choice."""
 
 
 class ScoreConfig(_Section):
@@ -195,6 +214,7 @@ class Config(_Section):
     sample: SampleConfig = SampleConfig()
     negatives: NegativesConfig = NegativesConfig()
     explain: ExplainConfig = ExplainConfig()
+    exemplars: ExemplarsConfig = ExemplarsConfig()
     score: ScoreConfig = ScoreConfig()
     spending: SpendingConfig = SpendingConfig()
     report: ReportConfig = ReportConfig()

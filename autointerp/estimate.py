@@ -16,7 +16,6 @@ from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabul
 from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
-from autointerp.explain import explainers
 from autointerp.explain import stage as explaining
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
@@ -78,7 +77,7 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     needs, the file of prices is wrong.
     """
     name = scoring.simulator_name(config)
-    explainer, simulator = explainers.get(config.explain.explainer), simulators.get(name)
+    explainer, simulator = explaining.explainer_for(config, config.explain.explainer), simulators.get(name)
     parts = [("explainer", config.explain.explainer, explainer.needs_model), ("simulator", name, simulator.needs_model)]
     free = [f"the {kind} {part} asks no model and costs nothing" for kind, part, needs in parts if not needs]
     if len(free) == len(parts):
@@ -155,7 +154,7 @@ class _Trial:
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
         self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
-        self._explainer = explainers.get(config.explain.explainer)
+        self._explainer = explaining.explainer_for(config, config.explain.explainer)
         key = explaining.explainer_key(config, config.explain.explainer)
         self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
         self._labels: dict[int, Label | None] = {

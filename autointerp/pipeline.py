@@ -78,11 +78,11 @@ def _say_estimate(config: Config, out: Path) -> None:
 
 def check_models(config: Config, out: Path) -> None:
     """Before a long harvest: the named parts exist, and where a model will be asked its key is there."""
-    from autointerp.explain import explainers
+    from autointerp.explain.stage import explainer_for
     from autointerp.score import simulators
     from autointerp.score.stage import simulator_name
 
-    explainer, simulator = explainers.get(config.explain.explainer), simulators.get(simulator_name(config))
+    explainer, simulator = explainer_for(config, config.explain.explainer), simulators.get(simulator_name(config))
     if (out / "report.stamp").exists():
         return
     from autointerp.llm.session import check_access
@@ -135,11 +135,10 @@ def save_configs(config: Config, out: Path) -> None:
 
 def explain_stage(config: Config, out: Path) -> dict[str, Any]:
     """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat."""
-    from autointerp.explain import explainers
-    from autointerp.explain.stage import explain, explainer_key
+    from autointerp.explain.stage import explain, explainer_for, explainer_key
     from autointerp.llm.session import require_model
 
-    if explainers.get(config.explain.explainer).needs_model:
+    if explainer_for(config, config.explain.explainer).needs_model:
         require_model(config.explaining(), f"explainer {config.explain.explainer}")
     with _sampled(config, out) as catalog:
         save_config(config, out)  # before the work: whoever is stopped goes on with the same settings

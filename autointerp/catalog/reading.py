@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from autointerp.catalog.records import SPLITS, Context, FeatureEvidence, Label, Split
+from autointerp.catalog.records import SPLITS, Context, FeatureEvidence, Label, OutputLabel, Split
 from autointerp.catalog.store import Catalog
 from autointerp.hashing import sample_key, stable_hash
 from autointerp.vocabulary import Vocabulary
@@ -129,19 +129,34 @@ def read_labels(
     import json
 
     query = (
-        "SELECT feature_id, explanation_id, title, description, kind, rule FROM explanations "
-        "WHERE status = 'ok' AND explainer_key = $key"
+        "SELECT feature_id, explanation_id, title, description, kind, rule, scope, confidence, domains, safety, parts, "
+        "output_title, output_description, sides_agree FROM explanations WHERE status = 'ok' AND explainer_key = $key"
     )
     parameters: dict[str, Any] = {"key": explainer_key}
     if feature_ids is not None:
         query += " AND feature_id IN (SELECT unnest($ids))"
         parameters["ids"] = [int(feature) for feature in feature_ids]
-    return {
-        feature: (explanation, Label(title, description, kind, None if rule is None else json.loads(rule)))
-        for feature, explanation, title, description, kind, rule in catalog.rows(
-            query + " ORDER BY feature_id", parameters
-        )
-    }
+    found = {}
+    for (
+        feature,
+        explanation,
+        title,
+        description,
+        kind,
+        rule,
+        scope,
+        confidence,
+        *lists,
+        about,
+        says,
+        agree,
+    ) in catalog.rows(query + " ORDER BY feature_id", parameters):
+        output = OutputLabel(about, says, agree) if about else None
+        domains, safety, parts = (tuple(values or ()) for values in lists)
+        patterns = None if rule is None else json.loads(rule)
+        label = Label(title, description, kind, patterns, (), scope, confidence, domains, safety, parts, output)
+        found[feature] = (explanation, label)
+    return found
 
 
 def _arrays(column: pa.ChunkedArray, dtype: Any) -> list[NDArray[Any]]:

@@ -63,10 +63,30 @@ class FeatureEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What an explainer says of a feature. `rule` is machine-readable (the lexicon's patterns) or None."""
+    """What an explainer says of a feature. `rule` is machine-readable (the lexicon's patterns) or None.
+
+    `scope`: how wide it is; `confidence`: low, medium or high; `domains`: languages and domains where they matter; `safety`: tags
+    of docs/explainers.md; `parts`: of several unrelated things each one; `output`: what the feature makes the model say, where
+    that was asked.
+    """
 
     title: str
     description: str
     kind: str = "unclear"
     rule: Mapping[str, Any] | None = None
     evidence: Sequence[int] = field(default=())
+    scope: str | None = None
+    confidence: str | None = None
+    domains: Sequence[str] = ()
+    safety: Sequence[str] = ()
+    parts: Sequence[str] = ()
+    output: "OutputLabel | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLabel:
+    """What a feature makes the model say. `agrees`: whether that is the concept of the input label; None if nobody judged."""
+
+    title: str
+    description: str
+    agrees: bool | None = None

@@ -18,7 +18,8 @@ _FIELDS = {
     "model": "subject.model", "device": "subject.device", "dtype": "subject.dtype", "corpus": "corpus.source",
     "text_field": "corpus.text_field", "max_tokens": "corpus.max_tokens", "features": "sample.features",
     "loss_recovered": "sample.loss_recovered", "per_kind": "negatives.per_kind",
-    "explainer": "explain.explainer", "provider": "explain.provider", "label_model": "explain.model",
+    "explainer": "explain.explainer", "prompt_dir": "explain.prompt_dir", "provider": "explain.provider",
+    "label_model": "explain.model",
     "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",
     "budget": "spending.budget", "prices": "spending.prices",
     "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",
@@ -97,6 +98,7 @@ engine_options = _stack(
 model_options = _stack(
     click.option("--explainer", help="Who writes the labels: lexicon (no model is asked), token_activation, … "
                                      "[default: lexicon]"),
+    click.option("--prompt-dir", metavar="FOLDER", help="Your own prompts, NAME.j2; they come before the packaged ones."),
     click.option("--provider", metavar="NAME[:ARGUMENT]",
                  help="openai (and every compatible server), anthropic, http, transformers, openai-batch, anthropic-batch, "
                       "files:DIR, mock; see docs/providers.md. [default: openai]"),

@@ -4,8 +4,11 @@ It learns a rule from the explain split's contexts (see lexicon_rules), says it 
 the rule in the label, so that the simulator of the same name can predict from it.
 """
 
+from pathlib import Path
+
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.explain import explainers
+from autointerp.explain.exemplars import Selection
 from autointerp.explain.lexicon_rules import VERSION, learn
 from autointerp.explain.lexicon_words import describe
 from autointerp.llm.types import Ask, FailureKind, RequestFailed
@@ -20,6 +23,11 @@ class Lexicon:
     needs_model = False
     needs: tuple[str, ...] = ()
     version = f"{VERSION}.2"  # of the rule, and of the words
+    template_hash = None
+
+    def configured(self, selection: Selection, directory: Path | None) -> "Lexicon":
+        """Itself: it looks at all contexts, and has no prompt."""
+        return self
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
         """The label, with its rule. Raises RequestFailed where the explain split has no activating context."""

@@ -16,6 +16,7 @@ from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.explain import Explainer, explainers
+from autointerp.explain.exemplars import Selection
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, open_session, provider_for
@@ -35,12 +36,18 @@ class Explained:
     reason: str | None
 
 
+def explainer_for(config: Config, name: str) -> Explainer:
+    """The explainer `name` with the run's settings."""
+    folder = config.explain.prompt_dir
+    return explainers.get(name).configured(Selection(**config.exemplars.model_dump()), Path(folder) if folder else None)
+
+
 def explainer_key(config: Config, name: str) -> str:
     """Identity of an explainer with everything that its labels depend on, the harvest apart."""
-    explainer = explainers.get(name)
+    explainer = explainer_for(config, name)
     access = config.explaining()
     model = (provider_for(access).name, access.model) if explainer.needs_model else ("", "")
-    return hex_hash("explainer", name, _version(explainer), *model, config.seed)
+    return hex_hash("explainer", name, explainer.version, *model, config.seed)
 
 
 def explain(
@@ -57,7 +64,7 @@ def explain(
     ones; or `all`; of these the ones in `only`. `offline`: from the journal alone; what it cannot answer is left as it is.
     Returns counts.
     """
-    explainer = explainers.get(name)
+    explainer = explainer_for(config, name)
     key = explainer_key(config, name)
     todo = features_to_label(catalog, key, config.explain.include_rare, which)
     todo = todo if only is None else [feature for feature in todo if feature in set(only)]
@@ -73,11 +80,6 @@ def facts(catalog: Catalog, key: str) -> dict[str, Any]:
         [key],
     )
     return {"n_ok": counts.get("ok", 0), "n_failed": counts.get("failed", 0), "kinds": dict(kinds)}
-
-
-def _version(explainer: Explainer) -> str:
-    """Explainers state a `version` that changes with their method or prompt."""
-    return str(getattr(explainer, "version", "1"))
 
 
 def features_to_label(catalog: Catalog, key: str, include_rare: bool, which: Which = "pending") -> list[int]:
@@ -119,7 +121,8 @@ async def _explain_all(
                 return Explained(evidence.feature_id, None, str(failure))
 
         await in_rounds(
-            "explain", "features", todo, lambda chunk: iter(reader.read(chunk, ("explain",))), work,
+            "explain", "features", todo,
+            lambda chunk: iter(reader.read(chunk, ("explain",), negatives=bool(config.exemplars.negatives))), work,
             lambda finished: _write(catalog, config, name, explainer, key, finished), session,
         )  # fmt: skip
 
@@ -172,8 +175,15 @@ _EXPLANATIONS = pa.schema(
             "description",
             "kind",
             "rule",
+            "scope",
+            "confidence",
+            "output_title",
+            "output_description",
+            "selection",
         )
     ]
+    + [(column, pa.list_(pa.string())) for column in ("domains", "safety", "parts")]
+    + [("sides_agree", pa.bool_())]
 )
 _EVIDENCE = pa.schema([("explanation_id", pa.string()), ("rank", pa.uint16()), ("window_id", pa.uint64())])
 
@@ -186,11 +196,18 @@ def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Exp
         "explainer_key": key,
         "explainer": name,
         "model": config.explaining().model if explainer.needs_model else None,
-        "template_hash": getattr(explainer, "template_hash", None),
+        "template_hash": explainer.template_hash,
         "status": "failed" if label is None else "ok",
         "reason": outcome.reason,
     }
     if label is not None:
         rule = None if label.rule is None else json.dumps(label.rule, sort_keys=True)
         row |= {"title": label.title, "description": label.description, "kind": label.kind, "rule": rule}
+        row |= {"scope": label.scope, "confidence": label.confidence}
+        row |= {"domains": list(label.domains), "safety": list(label.safety), "parts": list(label.parts)}
+        if explainer.needs_model:
+            row["selection"] = config.exemplars.model_dump_json()
+        if label.output is not None:
+            row |= {"output_title": label.output.title, "output_description": label.output.description,
+                    "sides_agree": label.output.agrees}  # fmt: skip
     return row

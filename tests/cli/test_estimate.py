@@ -155,9 +155,10 @@ def test_two_models_have_two_prices(
     explain, score, controls = estimated(config, out).rows
     assert (explain.provider, explain.model) == ("openai", "gpt-5-mini")
     assert (score.provider, controls.model) == ("anthropic", "claude-haiku-4-5")
-    for row, given, written in ((explain, 0.25, 2.0), (score, 1.0, 5.0)):
+    for row, given, cached, written in ((explain, 0.25, 0.025, 2.0), (score, 1.0, 0.1, 5.0)):
         assert row.money is not None and row.batch is not None
-        assert row.money.expected == pytest.approx((row.input.expected * given + row.output.expected * written) / 1e6)
+        asked = (row.input.expected - row.cached) * given + row.cached * cached
+        assert row.money.expected == pytest.approx((asked + row.output.expected * written) / 1e6)
         assert row.money.most > row.money.expected and row.batch.expected == row.money.expected / 2
     both = config.model_copy(update={"score": config.score.model_copy(update={"provider": None, "model": None})})
     assert {row.model for row in estimated(both, out).rows} == {"gpt-5-mini"}

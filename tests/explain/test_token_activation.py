@@ -9,7 +9,9 @@ import pytest
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.errors import UserError
 from autointerp.explain import explainers
-from autointerp.explain.token_activation import MAX_TITLE_WORDS, SCHEMA, TokenActivation, choose
+from autointerp.explain.answers import MAX_TITLE_WORDS, SCHEMA
+from autointerp.explain.exemplars import Selection
+from autointerp.explain.token_activation import TokenActivation
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
 from autointerp.vocabulary import Vocabulary
 from tests.score.builders import context
@@ -94,46 +96,12 @@ async def test_nothing_but_the_explain_split_is_shown() -> None:
         assert not seen & {f" w{token}" for token in hidden.tokens}
 
 
-class TestChoice:
-    def windows(self, contexts: Sequence[Context], texts: int = 20, window: int = 32) -> list[int]:
-        return [cut.context.window_id for cut in choose(evidence(contexts), texts, window)]
-
-    def test_half_the_strongest_and_half_from_the_bands_in_turn(self) -> None:
-        top = [one_hot(i, 10 - i / 10, band=4) for i in range(8)]
-        banded = [one_hot(100 + 10 * b + i, 2 * b + i / 10, kind="band", band=b) for b in (1, 2, 3, 4) for i in (0, 1)]
-        # Four of the top, then one of each band; strongest first: 10, 9.9, 9.8, 9.7, 8, 6, 4, 2.
-        assert self.windows([*top, *banded], texts=8) == [0, 1, 2, 3, 140, 130, 120, 110]
-        # Two more: of the strongest bands again.
-        assert set(self.windows([*top, *banded], texts=10)) == {0, 1, 2, 3, 4, 140, 130, 120, 110, 141}
-
-    def test_the_strongest_fill_what_the_bands_leave_and_the_other_way_round(self) -> None:
-        assert len(self.windows([one_hot(i, 9) for i in range(30)])) == 20
-        assert len(self.windows([one_hot(i, 9, kind="band") for i in range(30)])) == 20
-
-    def test_a_window_that_is_both_top_and_band_is_shown_once(self) -> None:
-        assert self.windows([one_hot(1, 9), one_hot(1, 9, kind="band")]) == [1]
-
-    def test_near_copies_are_shown_once(self) -> None:
-        original = one_hot(1, 9, at=20, first=0)
-        tokens = original.tokens.copy()
-        tokens[[18, 22]] = 4000  # two of 32 tokens differ
-        edited = Context(2, "explain", "top", 1, tokens, original.activations)
-        shifted = one_hot(3, 8, at=17, first=3)  # the same text, cut out of the document three tokens later
-        elsewhere = one_hot(4, 7, at=40, first=0)  # the same tokens, but the peak is somewhere else
-        assert self.windows([original, edited, shifted, elsewhere]) == [1, 4]
-
-    def test_contexts_that_would_look_silent_are_left_out(self) -> None:
-        assert self.windows([one_hot(1, 0.99), one_hot(2, 1.0)]) == [2]
-
-    @pytest.mark.parametrize(("at", "begin", "peak"), [(0, 0, 0), (10, 0, 10), (24, 0, 24), (40, 16, 24), (63, 32, 31)])
-    def test_cuts_hold_the_peak_with_most_of_the_room_before_it(self, at: int, begin: int, peak: int) -> None:
-        (cut,) = choose(evidence([one_hot(1, 9, at=at, first=0)]), 20, 32)
-        assert cut.tokens.tolist() == list(range(begin, begin + 32))
-        assert cut.peak == peak and cut.levels[peak] == 9 and cut.levels.sum() == 9
-
-    def test_short_contexts_are_whole(self) -> None:
-        (cut,) = choose(evidence([one_hot(1, 9, at=3, length=5, first=0)]), 20, 32)
-        assert cut.tokens.tolist() == [0, 1, 2, 3, 4]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"selection": Selection(top=8)},
+    {"selection": Selection(window=64)},
+    {"max_tokens": 9},
+]
 
 
 class TestAnswers:
@@ -229,6 +197,9 @@ async def test_planted_instructions_stay_inside_the_data() -> None:
 def test_it_is_registered_and_its_version_covers_what_it_depends_on() -> None:
     part = explainers.get("token_activation")
     assert isinstance(part, TokenActivation) and part.needs_model
-    versions = {TokenActivation(**options).version for options in ({}, {"texts": 8}, {"window": 64}, {"max_tokens": 9})}
+    versions = {
+        TokenActivation(**options).version
+        for options in ({}, {"selection": Selection(top=8)}, {"selection": Selection(window=64)}, {"max_tokens": 9})
+    }
     assert len(versions) == 4
     assert part.version == TokenActivation().version

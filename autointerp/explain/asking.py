@@ -1,0 +1,79 @@
+"""What explainers that ask a model share: settings, the request, one more try for an answer that cannot be used."""
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from autointerp.catalog.records import Label
+from autointerp.errors import UserError
+from autointerp.explain.answers import SCHEMA, LabelAnswer
+from autointerp.explain.exemplars import Exemplars, Selection
+from autointerp.explain.parsing import can_parse, parse_answer
+from autointerp.hashing import hex_hash
+from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed
+from autointerp.prompts_loader import fenced, render, template_hash
+
+
+@dataclass(frozen=True, slots=True)
+class ModelExplainer:
+    """The settings of an explainer, and how it asks. An explainer is a subclass with a template and a `__call__`.
+
+    `template` names the prompt in prompts/; `method` changes with what the code puts into it. `directory` holds the user's own
+    prompts; `temperature` None leaves it to the provider.
+    """
+
+    template: ClassVar[str]
+    method: ClassVar[str] = "1"
+    needs_model: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("json_schema",)
+    wants_negatives: ClassVar[bool] = False
+
+    selection: Selection = field(default_factory=Selection)
+    max_tokens: int = 2048
+    temperature: float | None = None
+    directory: Path | None = None
+
+    def configured(self, selection: Selection, directory: Path | None) -> Self:
+        """The same explainer with a run's settings."""
+        return replace(self, selection=selection, directory=directory)
+
+    @property
+    def template_hash(self) -> str:
+        return template_hash(self.template, directory=self.directory)
+
+    @property
+    def version(self) -> str:
+        """Changes with everything that the labels depend on, the model apart."""
+        chosen = sorted(asdict(self.selection).items())
+        return hex_hash(self.method, str(chosen), self.max_tokens, self.temperature, self.template_hash)
+
+    async def label(self, ask: Ask | None, chosen: Exemplars, data: str, **values: Any) -> Label:
+        """The label that the model gives for `data`; `values` are further variables of the template.
+
+        An answer that cannot be used is asked for once more. Raises RequestFailed where there is none after that, or where
+        there is no active exemplar; UserError where `ask` is None.
+        """
+        if ask is None:
+            raise UserError(f"the explainer {self.template} asks a model, and none is given; name one, or use lexicon")
+        if not chosen.active:
+            reason = "the feature is active in no context of the explain split"
+            raise RequestFailed(FailureKind.NO_EVIDENCE, reason, attempts=0)
+        prompt = render(self.template, directory=self.directory, data=fenced(data), show=self.selection.show, **values)
+        request = Request(
+            messages=prompt.messages,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            json_schema=SCHEMA,
+            schema_name="label",
+            purpose="explain",
+            template_hash=prompt.template_hash,
+            check=partial(can_parse, model=LabelAnswer),
+        )
+        try:
+            answer = parse_answer(await ask(request), LabelAnswer)
+        except RequestFailed as failure:
+            if failure.kind != FailureKind.MALFORMED:
+                raise
+            answer = parse_answer(await ask(replace(request, sample=1)), LabelAnswer)
+        return answer.label(chosen.windows)
