@@ -121,9 +121,8 @@ def main(out: Path, features: int, encoding: str) -> None:
         todo = explaining.features_to_label(catalog, "", config.explain.include_rare)
         ids = [todo[index * len(todo) // features] for index in range(features)] if features < len(todo) else todo
         print(f"\n{len(ids)} features of {out.name}, tokens of {encoding} a feature\n")
-        print(
-            "| stage | part | requests | prompt tokens | of these the common beginning | without it | |\n|---|---|---|---|---|---|---|"
-        )
+        print("| stage | part | requests | prompt tokens | of these the common beginning | without it | |")
+        print("|---|---|---|---|---|---|---|")
         for name in explainers.names():
             if explainers.get(name).needs_model:
                 print(
