@@ -96,8 +96,10 @@ class Broker:
         if not (kind is None and self._draining.is_set()):  # who drains waits for what is paid for
             for call in calls:
                 call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        await self.provider.close()
+        try:
+            await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            await self.provider.close()
 
     @property
     def progress(self) -> Progress:
@@ -204,11 +206,12 @@ class Broker:
         await self.limiter.acquire(asking_for.get())
         self.progress.in_flight += 1
         try:
-            self._raise_if_stopped()
+            self._raise_if_ending()
             self.provider.connect()
             if not self._recorder.is_priced:
                 return await self._send(call, number, None)
             async with self._purse.reserve(self._recorder.most(call)) as held:
+                self._raise_if_ending()  # once more: the purse may have let it wait
                 return await self._send(call, number, held)
         except UserError as error:
             self._stopped = error  # before another request is admitted
@@ -249,9 +252,14 @@ class Broker:
         For deferred providers; the coroutines that got Deferred are to be run again after it. Raises UserError where only the
         user can go on.
         """
-        if self._deferrals is None or self._draining.is_set():
+        if self._deferrals is None or self._offline or self._draining.is_set():
             return False
         return await self._deferrals.collect(self._draining)
+
+    def _raise_if_ending(self) -> None:
+        self._raise_if_stopped()
+        if self._draining.is_set():
+            raise Deferred
 
     def _raise_if_stopped(self) -> None:
         if self._stopped is not None:

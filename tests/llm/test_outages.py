@@ -172,6 +172,27 @@ async def test_a_budget_is_never_passed_and_used_nearly_up(journal: Journal) -> 
     assert journal.money == pytest.approx(answered * 1e-4) and broker.progress.money == pytest.approx(answered * 1e-4)
 
 
+async def test_draining_sends_nothing_that_waited_for_money(journal: Journal) -> None:
+    asked: list[str] = []
+
+    async def send(request: Request, payload: object) -> Reply:
+        asked.append(request.messages[0].content)
+        await asyncio.sleep(0.1)
+        return Reply("yes", usage=Usage(input=1, output=1))
+
+    provider = MockProvider()
+    provider.send = send  # type: ignore[method-assign]
+    purse = Purse(0.002)  # room for one request's worst case, and for many at what they cost
+    async with Broker(provider, "m", journal, price=PRICE, purse=purse, concurrency=8) as broker:
+        tasks = [asyncio.create_task(broker.ask(question(number))) for number in range(3)]
+        while not asked:
+            await asyncio.sleep(0.005)
+        broker.drain()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert asked == ["0"] and purse.reserved == 0
+    assert [getattr(outcome, "text", type(outcome)) for outcome in outcomes] == ["yes", Deferred, Deferred]
+
+
 async def test_replies_that_are_no_answers_cost_too(journal: Journal) -> None:
     def script(request: Request) -> Reply:
         return Reply("no", "refusal", usage=Usage(input=50, output=50))
