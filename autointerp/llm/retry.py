@@ -83,8 +83,9 @@ def policy(
     """A fresh policy for one request (tenacity keeps a request's state in it).
 
     At most `retries` tries after the first; waits grow from `backoff` seconds to 60, also where a server asks for 0: taken at
-    its word it would be asked without a pause. A server that asks for more than `max_wait` seconds is not waited for. Attempts that it turned away because it had too much to do are not counted, for
-    `max_wait` seconds in all. `sleep` waits between tries.
+    its word it would be asked without a pause. A server that asks for more than `max_wait` seconds is not waited for.
+    Attempts that it turned away because it had too much to do are not counted, for `max_wait` seconds in all. `sleep` waits
+    between tries.
     """
     from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
