@@ -1,4 +1,4 @@
-"""The commands that do work: run, sample, negatives, explain, score, report."""
+"""The commands that do work: run, sample, negatives, explain, score, report, retry, rederive."""
 
 from pathlib import Path
 from typing import Any

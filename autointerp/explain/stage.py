@@ -60,7 +60,9 @@ def explain(
     explainer = explainers.get(name)
     key = explainer_key(config, name)
     todo = features_to_label(catalog, key, config.explain.include_rare, which)
-    todo = todo if only is None else [feature for feature in todo if feature in set(only)]
+    if only is not None:
+        wanted = set(only)
+        todo = [feature for feature in todo if feature in wanted]
     if todo:
         asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo, offline))
     return facts(catalog, key)

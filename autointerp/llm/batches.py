@@ -27,10 +27,8 @@ class BatchProvider:
     """A `DeferredProvider` over a `BatchApi`. Its state is in `folder`, made at the first request that is queued.
 
     `name` is that of the live provider, whose payload it takes too: the same question asked live or by batch is the same
-    question, so a run may be begun by one and finished by the other. `price_factor`: a batch costs half.
+    question, so a run may be begun by one and finished by the other.
     """
-
-    price_factor = 0.5
 
     def __init__(
         self, label: str, live: Provider, api: BatchApi, folder: Path | None, pace: Pace | None = None

@@ -31,10 +31,12 @@ from autointerp.llm.retry import policy
 from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed
 
 _LONGEST_PAUSE_S = 60.0  # that a success may impose on all requests
+_LAST_ANSWERS_S = 30.0  # for which a run that is being ended waits for what is in flight, and paid for
 
 
 class Broker:
-    """Asks `model` of `provider`, with `journal` as memory. Use it as `async with`; leaving it stops what is in flight.
+    """Asks `model` of `provider`, with `journal` as memory. Use it as `async with`; leaving it stops what is in flight, but
+    where the run ends because no request would fare better: then what is in flight has half a minute to be answered.
 
     `concurrency` is the most requests in flight; fewer are sent where the server is overloaded. `timeout` is of one attempt
     in seconds, `retries` the tries after the first, `backoff` the first pause in seconds where the server names none.
@@ -93,11 +95,16 @@ class Broker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         calls = list(self._calls.values())
-        if not (kind is None and self._draining.is_set()):  # who drains waits for what is paid for
-            for call in calls:
-                call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        await self.provider.close()
+        try:
+            if calls and self._stopped is not None and isinstance(error, UserError):
+                self.drain()
+                await asyncio.wait(calls, timeout=_LAST_ANSWERS_S)
+            if not (kind is None and self._draining.is_set()):  # who drains waits for what is paid for
+                for call in calls:
+                    call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            await self.provider.close()
 
     @property
     def progress(self) -> Progress:
@@ -204,11 +211,12 @@ class Broker:
         await self.limiter.acquire(asking_for.get())
         self.progress.in_flight += 1
         try:
-            self._raise_if_stopped()
+            self._raise_if_ending()
             self.provider.connect()
             if not self._recorder.is_priced:
                 return await self._send(call, number, None)
             async with self._purse.reserve(self._recorder.most(call)) as held:
+                self._raise_if_ending()  # once more: the purse may have let it wait
                 return await self._send(call, number, held)
         except UserError as error:
             self._stopped = error  # before another request is admitted
@@ -249,9 +257,14 @@ class Broker:
         For deferred providers; the coroutines that got Deferred are to be run again after it. Raises UserError where only the
         user can go on.
         """
-        if self._deferrals is None or self._draining.is_set():
+        if self._deferrals is None or self._offline or self._draining.is_set():
             return False
         return await self._deferrals.collect(self._draining)
+
+    def _raise_if_ending(self) -> None:
+        self._raise_if_stopped()
+        if self._draining.is_set():
+            raise Deferred
 
     def _raise_if_stopped(self) -> None:
         if self._stopped is not None:

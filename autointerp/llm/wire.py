@@ -28,6 +28,7 @@ _NO_CREDIT = (
     "billing_hard_limit_reached",
     "enforced_spend_limit_reached",  # Anthropic: a month's limit, as a 429 that no waiting helps
 )
+_MOST_TOKENS = 2**40  # of one reply; what a server counts beyond that is no count, and sums must stay sums
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -205,8 +206,8 @@ def _code(body: object) -> str:
 
 
 def count(usage: object, *path: str) -> int:
-    """A token count from a usage object of a reply; 0 where the server does not report it."""
+    """A token count from a usage object of a reply; 0 where the server does not report it, or reports what is none."""
     found = usage
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, int) else 0
+    return found if type(found) is int and 0 <= found <= _MOST_TOKENS else 0

@@ -62,11 +62,11 @@ async def test_a_pause_that_a_success_announces_is_kept(journal: Journal) -> Non
 
     def script(request: Request) -> Reply:
         sent.append(time.monotonic())
-        return Reply("yes", pause=0.2 if len(sent) == 1 else None)
+        return Reply("yes", pause=0.6 if len(sent) == 1 else None)
 
     async with Broker(MockProvider(script), "m", journal, concurrency=1) as broker:
         await ask_all(broker, 3)
-    assert sent[1] - sent[0] >= 0.19 and sent[2] - sent[1] < 0.15
+    assert sent[1] - sent[0] >= 0.59 and sent[2] - sent[1] < 0.5
 
 
 async def test_an_outage_ends_the_run_and_not_the_dictionary(journal: Journal) -> None:
@@ -115,7 +115,7 @@ async def test_one_poisonous_request_is_its_own_trouble(journal: Journal) -> Non
     def script(request: Request) -> str:
         raise CallFailed(FailureKind.SERVER_ERROR, "HTTP 500", retryable=True)
 
-    async with Broker(MockProvider(script), "m", journal, retries=15, backoff=0.001, give_up_s=0.0) as broker:
+    async with Broker(MockProvider(script), "m", journal, retries=15, backoff=1e-5, give_up_s=0.0) as broker:
         with pytest.raises(RequestFailed):
             await broker.ask(question())
 
@@ -170,6 +170,53 @@ async def test_a_budget_is_never_passed_and_used_nearly_up(journal: Journal) -> 
     answered = 500 - len(over)
     assert 80 <= answered <= 100  # 100 would be the whole budget; the last ones are held back by their worst case
     assert journal.money == pytest.approx(answered * 1e-4) and broker.progress.money == pytest.approx(answered * 1e-4)
+
+
+async def test_draining_sends_nothing_that_waited_for_money(journal: Journal) -> None:
+    asked: list[str] = []
+
+    async def send(request: Request, payload: object) -> Reply:
+        asked.append(request.messages[0].content)
+        await asyncio.sleep(0.1)
+        return Reply("yes", usage=Usage(input=1, output=1))
+
+    provider = MockProvider()
+    provider.send = send  # type: ignore[method-assign]
+    purse = Purse(0.002)  # room for one request's worst case, and for many at what they cost
+    async with Broker(provider, "m", journal, price=PRICE, purse=purse, concurrency=8) as broker:
+        tasks = [asyncio.create_task(broker.ask(question(number))) for number in range(3)]
+        while not asked:
+            await asyncio.sleep(0.005)
+        broker.drain()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert asked == ["0"] and purse.reserved == 0
+    assert [getattr(outcome, "text", type(outcome)) for outcome in outcomes] == ["yes", Deferred, Deferred]
+
+
+async def test_a_run_that_is_ended_keeps_the_answers_under_way(journal: Journal) -> None:
+    asked: list[str] = []
+
+    async def send(request: Request, payload: object) -> Reply:
+        asked.append(request.messages[0].content)
+        if asked[-1] == "1":
+            raise UserError("no credit")
+        await asyncio.sleep(30.0 if asked[-1] == "99" else 0.1)
+        return Reply("yes")
+
+    provider = MockProvider()
+    provider.send = send  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="no credit"):
+        async with Broker(provider, "m", journal, concurrency=2) as broker:
+            await asyncio.gather(*(broker.ask(question(number)) for number in range(9)))
+    assert asked == ["0", "1"] and len(journal) == 1
+    # Any other end, such as a second Ctrl-C, does not wait.
+    with pytest.raises(KeyError):
+        async with Broker(provider, "m", journal) as broker:
+            task = asyncio.create_task(broker.ask(question(99)))
+            await asyncio.sleep(0.01)
+            raise KeyError
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_replies_that_are_no_answers_cost_too(journal: Journal) -> None:

@@ -128,6 +128,28 @@ async def test_a_budget_bounds_what_is_queued(journal: Journal) -> None:
     assert len(found) >= 3 and all(text.startswith("over_budget") for text in found.values())
 
 
+async def test_offline_nothing_is_collected(journal: Journal) -> None:
+    provider = Slow()
+    async with Broker(provider, "m", journal) as broker:
+        with pytest.raises(Deferred):
+            await broker.ask(Request([Message("user", "0")]))
+    async with Broker(provider, "m", journal, offline=True) as broker:
+        assert await label(broker, range(3)) == {}
+    assert provider.sent == [] and len(provider.waiting) == 1
+
+
+async def test_answers_that_an_earlier_process_asked_for_are_paid_by_the_budget(journal: Journal) -> None:
+    provider, price = Slow(), Price(input=1.0, output=1.0, cached_input=1.0, cache_write=1.0)
+    provider.fate = {"0": [Reply("yes", usage=Usage(input=10, output=10))]}
+    async with Broker(provider, "m", journal, price=price) as broker:
+        with pytest.raises(Deferred):
+            await broker.ask(Request([Message("user", "0")]))
+    purse = Purse(1.0)
+    async with Broker(provider, "m", journal, price=price, purse=purse) as broker:
+        assert await broker.collect()
+    assert purse.spent == pytest.approx(2e-5) == journal.money
+
+
 async def test_results_are_written_whatever_happens(journal: Journal) -> None:
     written: list[int] = []
 

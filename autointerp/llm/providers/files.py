@@ -33,14 +33,10 @@ _DAMAGED_SHOWN = 5  # lines of one file
 
 
 class FilesProvider:
-    """Questions and answers in the folder `options.argument`, or in `options.folder`, where the state is too.
-
-    What anything costs is not known here: `price_factor` is None.
-    """
+    """Questions and answers in the folder `options.argument`, or in `options.folder`, where the state is too."""
 
     name = "files"
     capabilities = Capabilities(temperature=True, json_schema=True, batch=True)
-    price_factor = None
 
     def __init__(self, options: ProviderOptions) -> None:
         self._live = OpenAIProvider(ProviderOptions())  # for its payload
