@@ -17,7 +17,7 @@ from autointerp.llm.deferrals import Deferrals
 from autointerp.llm.identity import identify
 from autointerp.llm.journal import Journal
 from autointerp.llm.limiter import START, Limiter, asking_for
-from autointerp.llm.prices import Price
+from autointerp.llm.prices import Tariff
 from autointerp.llm.provider import (
     AnyProvider,
     CallFailed,
@@ -41,7 +41,7 @@ class Broker:
     `concurrency` is the most requests in flight; fewer are sent where the server is overloaded. `timeout` is of one attempt
     in seconds, `retries` the tries after the first, `backoff` the first pause in seconds where the server names none.
     `patience_s` is how long a request is tried that the server has no time for, `give_up_s` how long an outage may last.
-    `price` (times `price_factor`) and `purse` say what answers cost and what may be spent. `offline`: nothing is sent, and
+    `price_of` (a model) and `purse` say what answers cost and what may be spent. `offline`: nothing is sent, and
     what the journal cannot answer is Deferred. `say` takes lines for the user.
 
     The provider is connected at the first request that the journal can't answer and closed at the end; the journal stays
@@ -60,8 +60,7 @@ class Broker:
         backoff: float = 1.0,
         patience_s: float = 600.0,
         give_up_s: float = 300.0,
-        price: Price | None = None,
-        price_factor: float = 1.0,
+        price_of: Callable[[str], Tariff | None] = lambda model: None,
         purse: Purse | None = None,
         offline: bool = False,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
@@ -78,7 +77,7 @@ class Broker:
         self._backoff = backoff
         self._patience_s = patience_s
         self._purse = purse or Purse(None)
-        self._recorder = Recorder(journal, provider.name, price, price_factor)
+        self._recorder = Recorder(journal, provider.name, model, price_of)
         self._deferrals: Deferrals | None = None
         if provider.capabilities.batch:
             self._deferrals = Deferrals(cast(DeferredProvider, provider), model, self._recorder, self._purse, retries)
@@ -242,13 +241,15 @@ class Broker:
                 self.limiter.pause(min(error.retry_after or 0.0, _LONGEST_PAUSE_S))
             if error.retryable:
                 self.limiter.pause(self._breaker.failed(key, error.reason, overloaded=error.overloaded))
+            elif error.kind == FailureKind.REJECTED:
+                self._breaker.rejected(error.reason)
             raise
         self._breaker.succeeded()
         self.limiter.succeeded()
         if reply.pause:
             self.limiter.pause(min(reply.pause, _LONGEST_PAUSE_S))
         if held is not None:
-            held.settle(self._recorder.cost(reply.usage) or 0.0)
+            held.settle(self._recorder.cost(self.model, reply.usage) or 0.0)
         return self._recorder.record(call.queued(self.model), reply, number, clock() - began)
 
     async def collect(self) -> bool:

@@ -102,6 +102,20 @@ class Price:
         return self.batch if is_batch and self.batch is not None else 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """A price as one provider asks it: times `factor`, which is less than 1 for batches."""
+
+    price: Price
+    factor: float = 1.0
+
+    def cost(self, usage: Usage) -> float:
+        return self.price.cost(usage, self.factor)
+
+    def most(self, prompt_bytes: int, max_tokens: int) -> float:
+        return self.price.most(prompt_bytes, max_tokens, self.factor)
+
+
 FREE = Price(0.0, 0.0, 0.0, 0.0, batch=1.0, model="(free)")
 
 

@@ -1,6 +1,6 @@
 """What becomes of a reply: counted, priced, journalled, and only then an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from autointerp.llm.entry import Entry
 from autointerp.llm.identity import Identity
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import Price
+from autointerp.llm.prices import Tariff
 from autointerp.llm.provider import Finish, Queued, Reply
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed, Usage
 
@@ -58,29 +58,37 @@ class Call:
 
 
 class Recorder:
-    """Takes replies of `provider` (its name). `price`, times `factor`, is None where it is not known."""
+    """Takes replies of `provider` (its name). `price_of` says what answers of a model cost, None where that is not known.
 
-    def __init__(self, journal: Journal, provider: str, price: Price | None, factor: float) -> None:
+    Most replies are of `model`; a batch that an earlier process submitted may be of another.
+    """
+
+    def __init__(self, journal: Journal, provider: str, model: str, price_of: Callable[[str], Tariff | None]) -> None:
         self.progress = Progress()
         self.journal = journal
-        self.is_priced = price is not None
         self._provider = provider
-        self._price = price
-        self._factor = factor
+        self._price_of = price_of
+        self._own = price_of(model)
+        self._tariffs = {model: self._own}
 
-    def cost(self, usage: Usage) -> float | None:
+    @property
+    def is_priced(self) -> bool:
+        return self._own is not None
+
+    def cost(self, model: str, usage: Usage) -> float | None:
         """US dollars, None where the price is not known."""
-        return None if self._price is None else self._price.cost(usage, self._factor)
+        if model not in self._tariffs:
+            self._tariffs[model] = self._price_of(model)
+        tariff = self._tariffs[model]
+        return None if tariff is None else tariff.cost(usage)
 
     def most(self, call: Call) -> float:
         """An upper bound of what a request can cost in US dollars; 0 where the price is not known."""
-        if self._price is None:
-            return 0.0
-        return self._price.most(call.identity.size, call.request.max_tokens, self._factor)
+        return 0.0 if self._own is None else self._own.most(call.identity.size, call.request.max_tokens)
 
     def record(self, asked: Queued, reply: Reply, attempts: int, latency_s: float) -> Answer:
         """Journal a reply. Raises RequestFailed if it is no answer, UserError if it can't be written."""
-        money = self.cost(reply.usage)
+        money = self.cost(asked.model, reply.usage)
         self.progress.input_tokens += reply.usage.input
         self.progress.output_tokens += reply.usage.output
         self.progress.money += money or 0.0

@@ -23,7 +23,7 @@ from autointerp.llm import (
     open_provider,
 )
 from autointerp.llm.breaker import Breaker
-from autointerp.llm.prices import Price
+from autointerp.llm.prices import Price, Tariff
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.purse import Purse
 from tests.llm import server as serve
@@ -162,7 +162,7 @@ async def test_a_budget_is_never_passed_and_used_nearly_up(journal: Journal) -> 
     def script(request: Request) -> Reply:
         return Reply("yes", usage=Usage(input=50, output=50))  # a ten-thousandth of a dollar
 
-    options = {"price": PRICE, "purse": Purse(0.01), "concurrency": 64}
+    options = {"price_of": lambda model: Tariff(PRICE), "purse": Purse(0.01), "concurrency": 64}
     async with Broker(MockProvider(script), "m", journal, **options) as broker:  # type: ignore[arg-type]
         outcomes = await ask_all(broker, 500)
         assert broker.is_over_budget
@@ -183,7 +183,9 @@ async def test_draining_sends_nothing_that_waited_for_money(journal: Journal) ->
     provider = MockProvider()
     provider.send = send  # type: ignore[method-assign]
     purse = Purse(0.002)  # room for one request's worst case, and for many at what they cost
-    async with Broker(provider, "m", journal, price=PRICE, purse=purse, concurrency=8) as broker:
+    async with Broker(
+        provider, "m", journal, price_of=lambda model: Tariff(PRICE), purse=purse, concurrency=8
+    ) as broker:
         tasks = [asyncio.create_task(broker.ask(question(number))) for number in range(3)]
         while not asked:
             await asyncio.sleep(0.005)
@@ -224,7 +226,7 @@ async def test_replies_that_are_no_answers_cost_too(journal: Journal) -> None:
         return Reply("no", "refusal", usage=Usage(input=50, output=50))
 
     purse = Purse(1.0)
-    async with Broker(MockProvider(script), "m", journal, price=PRICE, purse=purse) as broker:
+    async with Broker(MockProvider(script), "m", journal, price_of=lambda model: Tariff(PRICE), purse=purse) as broker:
         with pytest.raises(RequestFailed):
             await broker.ask(question())
     assert purse.spent == pytest.approx(1e-4) and purse.reserved == 0
@@ -258,3 +260,29 @@ async def test_a_clock_that_jumps_changes_nothing(
     async with Broker(provider, "m", journal, backoff=0.01) as broker:
         answers = await asyncio.wait_for(ask_all(broker, 20), 30)
     assert [getattr(answer, "text", answer) for answer in answers] == [f"answer to {number}" for number in range(20)]
+
+
+async def test_a_server_that_rejects_everything_ends_the_run(journal: Journal) -> None:
+    attempts = 0
+
+    def script(request: Request) -> str:
+        nonlocal attempts
+        attempts += 1
+        raise CallFailed(FailureKind.REJECTED, "HTTP 400: response_format is not supported")
+
+    async with Broker(MockProvider(script), "m", journal, concurrency=2) as broker:
+        outcomes = await ask_all(broker, 100)
+        with pytest.raises(UserError, match=r"rejects every request .*response_format"):
+            await broker.ask(question(-1))
+    assert attempts <= 22 and sum(isinstance(outcome, RequestFailed) for outcome in outcomes) <= 20
+
+
+async def test_rejections_beside_answers_are_failures_of_their_own(journal: Journal) -> None:
+    def script(request: Request) -> str:
+        if request.messages[0].content == "0":
+            return "yes"
+        raise CallFailed(FailureKind.REJECTED, "HTTP 400: too long")
+
+    async with Broker(MockProvider(script), "m", journal, concurrency=2) as broker:
+        outcomes = await ask_all(broker, 60)
+    assert sum(isinstance(outcome, RequestFailed) for outcome in outcomes) == 59
