@@ -203,11 +203,11 @@ def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
 
     name = config.explain.explainer
     asks = explainers.get(name).needs_model, simulators.get(simulator_name(config)).needs_model
-    if not any(asks):
-        raise UserError(
-            f"{out}: neither {name} labels nor their scores come from a model's answers; there is nothing to rederive"
-        )
     with _sampled(config, out) as catalog:
+        if not any(asks):
+            raise UserError(
+                f"{out}: neither {name} labels nor their scores come from a model's answers; there is nothing to rederive"
+            )
         if asks[0]:
             explain(config, catalog, out, name, "all", offline=True)
         facts = score(config, catalog, out, "all", offline=True)

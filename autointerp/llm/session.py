@@ -165,7 +165,7 @@ def _signals(broker: Broker) -> Iterator[None]:
         broker.drain()
         waiting = broker.progress.in_flight
         print(
-            f"\nstopping: waiting for {waiting:,} answers under way; Ctrl-C again not to wait",
+            f"\nstopping: waiting for {waiting:,} {'answer' if waiting == 1 else 'answers'} under way; Ctrl-C again not to wait",
             file=sys.stderr,
             flush=True,
         )

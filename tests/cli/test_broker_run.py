@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -100,7 +101,8 @@ def test_stopped_by_a_signal_what_is_in_flight_is_kept(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "waiting for 2 answers under way" in err and "run the same command again" in err and "Traceback" not in err
+    assert re.search("waiting for [012] answers? under way", err)  # between two replies there can be fewer than two
+    assert "run the same command again" in err and "Traceback" not in err
     delivered = server.delivered.total()
     assert len(server.bodies) == delivered == len(keys(sampled))
     assert catalog_rows(sampled, "SELECT count(*) FROM explanations WHERE explainer = 'token_activation'")[0][0] >= 3

@@ -142,7 +142,8 @@ class FilesProvider:
             more = f" and {len(damaged) - _DAMAGED_SHOWN:,} more" if len(damaged) > _DAMAGED_SHOWN else ""
             self._say(f"{path}, line {lines}{more}: no result of a batch; left out, their requests stay open")
         if report and unknown:
-            self._say(f"{path}: {unknown:,} lines answer no request of this run; left out")
+            lines = "line answers" if unknown == 1 else "lines answer"
+            self._say(f"{path}: {unknown:,} {lines} no request of this run; left out")
 
     def _publish(self, count: int) -> UserError:
         """Write the requests that wait; returns what to tell the user."""
