@@ -137,10 +137,14 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
     """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat."""
     from autointerp.explain import explainers
     from autointerp.explain.stage import explain, explainer_key
-    from autointerp.llm.session import require_model
+    from autointerp.llm.provider import require
+    from autointerp.llm.session import provider_for, require_model
 
-    if explainers.get(config.explain.explainer).needs_model:
-        require_model(config.explaining(), f"explainer {config.explain.explainer}")
+    explainer = explainers.get(config.explain.explainer)
+    if explainer.needs_model:  # the key is not asked for: all answers may be in the journal
+        by = f"explainer {config.explain.explainer}"
+        require_model(config.explaining(), by)
+        require(provider_for(config.explaining(), out), *explainer.needs, by=by)
     with _sampled(config, out) as catalog:
         save_config(config, out)  # before the work: whoever is stopped goes on with the same settings
         facts = {}

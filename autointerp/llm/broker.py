@@ -81,7 +81,7 @@ class Broker:
         self._deferrals: Deferrals | None = None
         if provider.capabilities.batch:
             self._deferrals = Deferrals(cast(DeferredProvider, provider), model, self._recorder, self._purse, retries)
-        self._offline = offline
+        self.is_offline = offline
         self._calls: dict[str, asyncio.Task[Answer]] = {}
         self.is_over_budget = False
         self._stopped: UserError | None = None
@@ -143,7 +143,7 @@ class Broker:
             self.progress.done += 1
             self.progress.from_journal += 1
             return known
-        if self._offline or self._draining.is_set():
+        if self.is_offline or self._draining.is_set():
             raise Deferred
         call = Call(identity, request, payload)
         try:
@@ -258,7 +258,7 @@ class Broker:
         For deferred providers; the coroutines that got Deferred are to be run again after it. Raises UserError where only the
         user can go on.
         """
-        if self._deferrals is None or self._offline or self._draining.is_set():
+        if self._deferrals is None or self.is_offline or self._draining.is_set():
             return False
         return await self._deferrals.collect(self._draining)
 

@@ -1,5 +1,6 @@
 """Features through coroutines: bounded memory, results written as they come, again and again until none waits."""
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
@@ -42,8 +43,13 @@ async def in_rounds(
         while todo:
             todo = await _round(todo, read, work, write, session, advance, begun)
             if not todo or session is None or not await session.broker.collect():
-                return
+                break
             begun = True
+    if todo and session is not None and session.broker.is_offline:
+        print(
+            f"{what}: {len(todo):,} {unit} are left as they were: the journal does not have all of their answers",
+            file=sys.stderr,
+        )
 
 
 def drawn(broker: Broker, draw: int) -> Ask:
