@@ -209,6 +209,9 @@ class Broker:
             if not self._recorder.is_priced:
                 return await self._send(call, number, None)
             async with self._purse.reserve(self._recorder.most(call)) as held:
+                self._raise_if_stopped()  # it may have waited for the others' answers
+                if self._draining.is_set():
+                    raise Deferred
                 return await self._send(call, number, held)
         except UserError as error:
             self._stopped = error  # before another request is admitted
@@ -225,16 +228,18 @@ class Broker:
                 reply = await cast(Provider, self.provider).send(call.request, call.payload)
         except TimeoutError:
             self.limiter.overloaded(began)
-            reason = f"no answer within {self._timeout:g} s"
+            reason = self.progress.trouble = f"no answer within {self._timeout:g} s"
             self.limiter.pause(self._breaker.failed(key, reason))
             raise CallFailed(FailureKind.TIMEOUT, reason, retryable=True) from None
         except CallFailed as error:
+            self.progress.trouble = error.reason
             if error.overloaded:
                 self.limiter.overloaded(began)
                 self.limiter.pause(min(error.retry_after or 0.0, _LONGEST_PAUSE_S))
             if error.retryable:
                 self.limiter.pause(self._breaker.failed(key, error.reason, overloaded=error.overloaded))
             raise
+        self.progress.trouble = ""
         self._breaker.succeeded()
         self.limiter.succeeded()
         if reply.pause:

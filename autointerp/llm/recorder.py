@@ -26,6 +26,7 @@ class Progress:
 
     `in_flight` counts attempts under way, `queued` requests that wait for a batch. Tokens and `money` (US dollars; of replies
     whose price is known) are those of this process's replies, failed ones included, and not those from the journal.
+    `trouble`: why the last attempt brought no reply; empty once another brings one.
     """
 
     done: int = 0
@@ -36,6 +37,7 @@ class Progress:
     input_tokens: int = 0
     output_tokens: int = 0
     money: float = 0.0
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
