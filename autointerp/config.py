@@ -169,7 +169,7 @@ class ScoreConfig(_Section):
 class SpendingConfig(_Section):
     """What answers may cost."""
 
-    budget: float | None = Field(default=None, gt=0)
+    budget: float | None = Field(default=None, gt=0, le=1e9)
     """Money, in US dollars, that the journal of the run's folder may come to; nothing is sent that could pass it."""
     prices: str | None = None
     """A TOML file of prices that come before the packaged ones; see docs/providers.md."""

@@ -232,10 +232,11 @@ class Broker:
                 reply = await cast(Provider, self.provider).send(call.request, call.payload)
         except TimeoutError:
             self.limiter.overloaded(began)
-            reason = f"no answer within {self._timeout:g} s"
+            reason = self.progress.trouble = f"no answer within {self._timeout:g} s"
             self.limiter.pause(self._breaker.failed(key, reason))
             raise CallFailed(FailureKind.TIMEOUT, reason, retryable=True) from None
         except CallFailed as error:
+            self.progress.trouble = error.reason
             if error.overloaded:
                 self.limiter.overloaded(began)
                 self.limiter.pause(min(error.retry_after or 0.0, _LONGEST_PAUSE_S))
@@ -244,13 +245,15 @@ class Broker:
             elif error.kind == FailureKind.REJECTED:
                 self._breaker.rejected(error.reason)
             raise
+        self.progress.trouble = ""
         self._breaker.succeeded()
         self.limiter.succeeded()
         if reply.pause:
             self.limiter.pause(min(reply.pause, _LONGEST_PAUSE_S))
+        asked = call.queued(self.model)
         if held is not None:
-            held.settle(self._recorder.cost(self.model, reply.usage) or 0.0)
-        return self._recorder.record(call.queued(self.model), reply, number, clock() - began)
+            held.settle(self._recorder.cost(asked, reply) or 0.0)
+        return self._recorder.record(asked, reply, number, clock() - began)
 
     async def collect(self) -> bool:
         """Submit what was queued, wait for the first answers, journal all that are there; False if nothing came.

@@ -62,7 +62,7 @@ class Deferrals:
         tries = self._tries.pop(asked.key, 0) + 1
         is_known = asked.key in self._recorder.journal  # an answer that is handed over a second time, after a kill
         is_paid = isinstance(outcome, Reply) and not is_known
-        cost = (self._recorder.cost(asked.model, cast(Reply, outcome).usage) or 0.0) if is_paid else 0.0
+        cost = (self._recorder.cost(asked, cast(Reply, outcome)) or 0.0) if is_paid else 0.0
         if held is not None:
             held.settle(cost)
         else:  # submitted by an earlier process, and not asked for by this one

@@ -26,6 +26,7 @@ class Progress:
 
     `in_flight` counts attempts under way, `queued` requests that wait for a batch. Tokens and `money` (US dollars; of replies
     whose price is known) are those of this process's replies, failed ones included, and not those from the journal.
+    `trouble`: why the last attempt brought no reply; empty once another brings one.
     """
 
     done: int = 0
@@ -36,6 +37,7 @@ class Progress:
     input_tokens: int = 0
     output_tokens: int = 0
     money: float = 0.0
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,19 @@ class Recorder:
     def is_priced(self) -> bool:
         return self._own is not None
 
-    def cost(self, model: str, usage: Usage) -> float | None:
-        """US dollars, None where the price is not known."""
-        if model not in self._tariffs:
-            self._tariffs[model] = self._price_of(model)
-        tariff = self._tariffs[model]
-        return None if tariff is None else tariff.cost(usage)
+    def cost(self, asked: Queued, reply: Reply) -> float | None:
+        """US dollars, None where the price is not known.
+
+        A reply that does not say how many tokens it took is taken at its upper bound: a budget must hold with it, too.
+        """
+        if asked.model not in self._tariffs:
+            self._tariffs[asked.model] = self._price_of(asked.model)
+        tariff = self._tariffs[asked.model]
+        if tariff is None:
+            return None
+        if reply.usage == Usage():
+            return tariff.most(4 * asked.prompt_chars, asked.max_tokens)
+        return tariff.cost(reply.usage)
 
     def most(self, call: Call) -> float:
         """An upper bound of what a request can cost in US dollars; 0 where the price is not known."""
@@ -88,7 +97,7 @@ class Recorder:
 
     def record(self, asked: Queued, reply: Reply, attempts: int, latency_s: float) -> Answer:
         """Journal a reply. Raises RequestFailed if it is no answer, UserError if it can't be written."""
-        money = self.cost(asked.model, reply.usage)
+        money = self.cost(asked, reply)
         self.progress.input_tokens += reply.usage.input
         self.progress.output_tokens += reply.usage.output
         self.progress.money += money or 0.0

@@ -57,9 +57,10 @@ class ModelSession:
         counts = self.broker.progress
         waiting = f"{counts.queued:,} queued" if counts.queued else f"{counts.in_flight:,} in flight"
         money = f", {money_text(counts.money)}" if counts.money else ""
+        trouble = f"; the last attempt failed: {counts.trouble}" if counts.trouble else ""
         return (
             f"{counts.done:,} answers ({counts.from_journal:,} from the journal), {counts.failed:,} failed, "
-            f"{waiting}, {counts.input_tokens:,} + {counts.output_tokens:,} tokens{money}"
+            f"{waiting}, {counts.input_tokens:,} + {counts.output_tokens:,} tokens{money}{trouble}"
         )
 
 

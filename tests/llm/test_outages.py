@@ -286,3 +286,12 @@ async def test_rejections_beside_answers_are_failures_of_their_own(journal: Jour
     async with Broker(MockProvider(script), "m", journal, concurrency=2) as broker:
         outcomes = await ask_all(broker, 60)
     assert sum(isinstance(outcome, RequestFailed) for outcome in outcomes) == 59
+
+
+async def test_replies_that_count_no_tokens_use_up_a_budget_all_the_same(journal: Journal) -> None:
+    options = {"price_of": lambda model: Tariff(PRICE), "purse": Purse(0.01), "concurrency": 4}
+    async with Broker(MockProvider(lambda request: Reply("yes")), "m", journal, **options) as broker:  # type: ignore[arg-type]
+        outcomes = await ask_all(broker, 50)
+    answered = sum(not isinstance(outcome, Exception) for outcome in outcomes)
+    # each is taken at 1,028 bytes and allowance, and 100 tokens of answer, at the dearest price: 0.0014 dollars
+    assert answered == 7 and journal.money == pytest.approx(7 * PRICE.most(4, 100))

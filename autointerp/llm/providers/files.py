@@ -128,7 +128,7 @@ class FilesProvider:
                 continue  # it is still being written
             try:
                 key, outcome = _read(line or {})
-            except (AttributeError, KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                 damaged.append(number)
                 continue
             if isinstance(outcome, CallFailed) and outcome.kind is FailureKind.MALFORMED:
