@@ -188,7 +188,7 @@ class ScoreConfig(_Section):
 class SpendingConfig(_Section):
     """What answers may cost."""
 
-    budget: float | None = Field(default=None, gt=0)
+    budget: float | None = Field(default=None, gt=0, le=1e9)
     """Money, in US dollars, that the journal of the run's folder may come to; nothing is sent that could pass it."""
     prices: str | None = None
     """A TOML file of prices that come before the packaged ones; see docs/providers.md."""
@@ -252,14 +252,17 @@ class ModelAccess:
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Config:
-    """The configuration of a TOML file over `base`, with `overrides` ("section.field" → value, None ignored) on top.
+    """The configuration of a TOML file over `base`, with `overrides` ("section.field" → value, None ignored) on top. What
+    names another provider than what lies below it gives up that one's address and key variable.
 
     Raises UserError that names the file, the key, what was found and what was expected.
     """
-    data = _merged(dict(base or {}), _read_toml(path) if path else {})
-    for dotted, value in overrides.items():
-        if value is not None:
-            _assign(data, dotted, value)
+    file = _read_toml(path) if path else {}
+    data = _merged(_without_other_servers(dict(base or {}), _providers(file)), file)
+    given = {dotted: value for dotted, value in overrides.items() if value is not None}
+    data = _without_other_servers(data, given)
+    for dotted, value in given.items():
+        _assign(data, dotted, value)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -287,6 +290,28 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: a folder, expected a TOML file; for a run folder use --out {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def _providers(data: Mapping[str, Any]) -> dict[str, Any]:
+    """ "section.provider" → name, of the sections that name one."""
+    sections = {name: data[name] for name in ("explain", "score") if isinstance(data.get(name), dict)}
+    return {f"{name}.provider": section["provider"] for name, section in sections.items() if section.get("provider")}
+
+
+def _without_other_servers(data: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Where another provider is `given`, the address and key variable of the one before are given up: its server must not
+    see the new one's key. A provider and its batches are one."""
+    for name, provider in _providers(data).items():
+        if name in given and _who_serves(given[name]) != _who_serves(provider):
+            section = name.partition(".")[0]
+            data = data | {
+                section: {key: value for key, value in data[section].items() if key not in ("base_url", "api_key_env")}
+            }
+    return data
+
+
+def _who_serves(provider: object) -> str:
+    return str(provider).partition(":")[0].removesuffix("-batch")
 
 
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

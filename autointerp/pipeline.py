@@ -136,10 +136,14 @@ def save_configs(config: Config, out: Path) -> None:
 def explain_stage(config: Config, out: Path) -> dict[str, Any]:
     """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat."""
     from autointerp.explain.stage import explain, explainer_for, explainer_key
-    from autointerp.llm.session import require_model
+    from autointerp.llm.provider import require
+    from autointerp.llm.session import provider_for, require_model
 
-    if explainer_for(config, config.explain.explainer).needs_model:
-        require_model(config.explaining(), f"explainer {config.explain.explainer}")
+    explainer = explainer_for(config, config.explain.explainer)
+    if explainer.needs_model:  # the key is not asked for: all answers may be in the journal
+        by = f"explainer {config.explain.explainer}"
+        require_model(config.explaining(), by)
+        require(provider_for(config.explaining(), out), *explainer.needs, by=by)
     with _sampled(config, out) as catalog:
         save_config(config, out)  # before the work: whoever is stopped goes on with the same settings
         facts = {}
@@ -202,11 +206,11 @@ def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
 
     name = config.explain.explainer
     asks = explainers.get(name).needs_model, simulators.get(simulator_name(config)).needs_model
-    if not any(asks):
-        raise UserError(
-            f"{out}: neither {name} labels nor their scores come from a model's answers; there is nothing to rederive"
-        )
     with _sampled(config, out) as catalog:
+        if not any(asks):
+            raise UserError(
+                f"{out}: neither {name} labels nor their scores come from a model's answers; there is nothing to rederive"
+            )
         if asks[0]:
             explain(config, catalog, out, name, "all", offline=True)
         facts = score(config, catalog, out, "all", offline=True)

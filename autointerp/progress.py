@@ -25,16 +25,25 @@ def progress(what: str, total: int | None, unit: str, *, done: int = 0) -> Itera
 
 @contextmanager
 def _bar(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Bars(Progress):
+        """The note has a line of its own: on one line with the bar there is no room for it in 80 columns."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["note"]:
+                    yield Text(f"  {task.fields['note']}", no_wrap=True, overflow="ellipsis")
 
     columns = [
         TextColumn("{task.description:<10}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[counts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     ]  # fmt: skip
     meter = _Meter(total, unit, done)
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Bars(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(what, total=total, completed=done, counts="", note="")
 
         def advance(count: int, note: str = "") -> None:

@@ -91,6 +91,11 @@ def _database_message(error: Exception) -> str | None:
     if not type(error).__module__.startswith(("duckdb", "_duckdb")):
         return None
     text = " ".join(str(error).split())
+    if "Could not set lock" in text or "Conflicting lock" in text:
+        return (
+            "the catalog is being written by another process; it can be read when that is done (autointerp journal stats can "
+            "be asked meanwhile)"
+        )
     if any(sign in text for sign in ("No space left", "Out of Memory", "out of disk", "Could not write")):
         return f"the catalog could not be written ({text}); free disk space or memory and run the same command again"
     return f"the database failed: {text}; if the catalog is damaged, delete catalog.duckdb in the run's folder and run again"

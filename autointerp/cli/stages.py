@@ -1,4 +1,4 @@
-"""The commands that do work: run, sample, negatives, explain, score, report."""
+"""The commands that do work: run, sample, negatives, explain, score, report, retry, rederive."""
 
 from pathlib import Path
 from typing import Any
@@ -202,11 +202,17 @@ def retry(kinds: tuple[str, ...], **options: Any) -> None:
     with run_folder(out):
         for one in runs_of(config, out):
             tried = retry_stage(one.config, one.out, kinds)
+            if not any(tried.values()):
+                asked = one.config.explain
+                by = asked.explainer + (f", {asked.provider}, model {asked.model}" if asked.model else "")
+                click.echo(
+                    f"nothing to try again: no label or simulation ({by}) has failed" + " in this way" * bool(kinds)
+                )
+                continue
             click.echo(
-                f"tried again: {tried['labels']:,} labels, {tried['simulations']:,} labels with failed simulations"
+                f"tried again: labels: {tried['labels']:,}; labels with failed simulations: {tried['simulations']:,}"
             )
-            if any(tried.values()):
-                _print_ranking(one.out)
+            _print_ranking(one.out)
 
 
 @click.command()
@@ -274,4 +280,5 @@ def _warn_of_failures(out: Path, table: str) -> None:
         )
     for kind, reason, count in rows:
         advice = "" if kind == "no_evidence" else "; run the same command again, or autointerp retry"
-        click.echo(f"{table} of {count:,} features failed: {one_line(reason)}{advice}", err=True)
+        features = "feature" if count == 1 else "features"
+        click.echo(f"{table} of {count:,} {features} failed: {one_line(reason)}{advice}", err=True)

@@ -13,13 +13,14 @@ import pyarrow as pa
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_vocabulary
 from autointerp.catalog.records import FeatureEvidence, Label
+from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.explain import Explainer, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
-from autointerp.llm.session import ModelSession, open_session, provider_for
+from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.llm.types import RequestFailed
 
 SILENT = 40  # silent contexts of the explain split that explainers may look at
@@ -67,9 +68,14 @@ def explain(
     explainer = explainer_for(config, name)
     key = explainer_key(config, name)
     todo = features_to_label(catalog, key, config.explain.include_rare, which)
-    todo = todo if only is None else [feature for feature in todo if feature in set(only)]
+    if only is not None:
+        wanted = set(only)
+        todo = [feature for feature in todo if feature in wanted]
     if todo:
-        asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo, offline))
+        try:
+            asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo, offline))
+        finally:
+            write_spending(catalog, journal_folder(run))
     return facts(catalog, key)
 
 

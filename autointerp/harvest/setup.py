@@ -40,11 +40,9 @@ def load_subject_and_sae(config: Config) -> "tuple[Subject, SAE]":
 def load_model(config: Config) -> "Subject":
     """The subject. On a CPU it runs in float32 unless another type is named: half precision is slower there, not faster."""
     import torch
-    from transformers.utils import logging
 
     from autointerp.subject.model import load_subject
 
-    logging.disable_progress_bar()  # loading a model is not one of our stages
     given = config.subject
     model = demo_path("model") if given.model == "demo" else given.model
     on_cpu = given.device.startswith("cpu") or (given.device == "auto" and not torch.cuda.is_available())

@@ -144,7 +144,7 @@ def check_lines(path: Path) -> None:
         for line in file:
             try:
                 whole = isinstance(json.loads(line), dict) if line.strip() else True
-            except ValueError:
+            except (ValueError, RecursionError):
                 whole = False
             if not whole:
                 raise CallFailed(FailureKind.MALFORMED, "the results are not JSON lines", retryable=True)

@@ -63,7 +63,8 @@ class RequestStore:
         self._again: Queued | None = None
         self._handed = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=0, isolation_level="DEFERRED", cached_statements=64)
+        with self._errors():
+            self._db = sqlite3.connect(path, timeout=0, isolation_level="DEFERRED", cached_statements=64)
         try:
             with self._errors():
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -189,7 +190,7 @@ class RequestStore:
     def _one(self, query: str, *values: str | None) -> Queued | None:
         with self._errors():
             row = self._db.execute(query, values).fetchone()
-        return None if row is None else _queued(*row)
+            return None if row is None else _queued(*row)
 
     def _drop_unsubmitted(self) -> None:
         self._drop_where("batch IS NULL")
@@ -219,7 +220,7 @@ class RequestStore:
             raise UserError(
                 f"{self._path} can't be written or read ({error}); make room and run again: nothing is lost"
             ) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, RecursionError) as error:  # the latter of a record
             raise DataError(
                 f"{self._path} is damaged ({error}); expected the requests under way; restore it from a copy, or move "
                 "it away to give up what is under way"

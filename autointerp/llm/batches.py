@@ -27,10 +27,8 @@ class BatchProvider:
     """A `DeferredProvider` over a `BatchApi`. Its state is in `folder`, made at the first request that is queued.
 
     `name` is that of the live provider, whose payload it takes too: the same question asked live or by batch is the same
-    question, so a run may be begun by one and finished by the other. `price_factor`: a batch costs half.
+    question, so a run may be begun by one and finished by the other.
     """
-
-    price_factor = 0.5
 
     def __init__(
         self, label: str, live: Provider, api: BatchApi, folder: Path | None, pace: Pace | None = None
@@ -216,7 +214,7 @@ class BatchProvider:
             for _, line, _ in read_lines(file):
                 try:
                     key, outcome = self._api.read(batch.token, line or {})
-                except (AttributeError, KeyError, TypeError, ValueError):
+                except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                     strange += answers
                     continue
                 if isinstance(outcome, Reply) is not answers:
@@ -267,7 +265,11 @@ class BatchProvider:
         try:
             async for attempt in policy(self._pace.tries, self._pace.backoff, self._pace.longest_wait):
                 with attempt:
-                    return await call()
+                    try:
+                        return await call()
+                    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+                        reason = f"the server's reply can't be read ({type(error).__name__})"
+                    raise CallFailed(FailureKind.MALFORMED, reason, retryable=True)
         except CallFailed as error:
             if error.retryable:
                 advice = "run again later: what is under way goes on there, and nothing is lost"

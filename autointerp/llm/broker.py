@@ -17,7 +17,7 @@ from autointerp.llm.deferrals import Deferrals
 from autointerp.llm.identity import identify
 from autointerp.llm.journal import Journal
 from autointerp.llm.limiter import START, Limiter, asking_for
-from autointerp.llm.prices import Price
+from autointerp.llm.prices import Tariff
 from autointerp.llm.provider import (
     AnyProvider,
     CallFailed,
@@ -31,15 +31,17 @@ from autointerp.llm.retry import policy
 from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed
 
 _LONGEST_PAUSE_S = 60.0  # that a success may impose on all requests
+_LAST_ANSWERS_S = 30.0  # for which a run that is being ended waits for what is in flight, and paid for
 
 
 class Broker:
-    """Asks `model` of `provider`, with `journal` as memory. Use it as `async with`; leaving it stops what is in flight.
+    """Asks `model` of `provider`, with `journal` as memory. Use it as `async with`; leaving it stops what is in flight, but
+    where the run ends because no request would fare better: then what is in flight has half a minute to be answered.
 
     `concurrency` is the most requests in flight; fewer are sent where the server is overloaded. `timeout` is of one attempt
     in seconds, `retries` the tries after the first, `backoff` the first pause in seconds where the server names none.
     `patience_s` is how long a request is tried that the server has no time for, `give_up_s` how long an outage may last.
-    `price` (times `price_factor`) and `purse` say what answers cost and what may be spent. `offline`: nothing is sent, and
+    `price_of` (a model) and `purse` say what answers cost and what may be spent. `offline`: nothing is sent, and
     what the journal cannot answer is Deferred. `say` takes lines for the user.
 
     The provider is connected at the first request that the journal can't answer and closed at the end; the journal stays
@@ -58,8 +60,7 @@ class Broker:
         backoff: float = 1.0,
         patience_s: float = 600.0,
         give_up_s: float = 300.0,
-        price: Price | None = None,
-        price_factor: float = 1.0,
+        price_of: Callable[[str], Tariff | None] = lambda model: None,
         purse: Purse | None = None,
         offline: bool = False,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
@@ -76,11 +77,11 @@ class Broker:
         self._backoff = backoff
         self._patience_s = patience_s
         self._purse = purse or Purse(None)
-        self._recorder = Recorder(journal, provider.name, price, price_factor)
+        self._recorder = Recorder(journal, provider.name, model, price_of)
         self._deferrals: Deferrals | None = None
         if provider.capabilities.batch:
             self._deferrals = Deferrals(cast(DeferredProvider, provider), model, self._recorder, self._purse, retries)
-        self._offline = offline
+        self.is_offline = offline
         self._calls: dict[str, asyncio.Task[Answer]] = {}
         self.is_over_budget = False
         self._stopped: UserError | None = None
@@ -93,11 +94,16 @@ class Broker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         calls = list(self._calls.values())
-        if not (kind is None and self._draining.is_set()):  # who drains waits for what is paid for
-            for call in calls:
-                call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        await self.provider.close()
+        try:
+            if calls and self._stopped is not None and isinstance(error, UserError):
+                self.drain()
+                await asyncio.wait(calls, timeout=_LAST_ANSWERS_S)
+            if not (kind is None and self._draining.is_set()):  # who drains waits for what is paid for
+                for call in calls:
+                    call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            await self.provider.close()
 
     @property
     def progress(self) -> Progress:
@@ -137,7 +143,7 @@ class Broker:
             self.progress.done += 1
             self.progress.from_journal += 1
             return known
-        if self._offline or self._draining.is_set():
+        if self.is_offline or self._draining.is_set():
             raise Deferred
         call = Call(identity, request, payload)
         try:
@@ -204,11 +210,12 @@ class Broker:
         await self.limiter.acquire(asking_for.get())
         self.progress.in_flight += 1
         try:
-            self._raise_if_stopped()
+            self._raise_if_ending()
             self.provider.connect()
             if not self._recorder.is_priced:
                 return await self._send(call, number, None)
             async with self._purse.reserve(self._recorder.most(call)) as held:
+                self._raise_if_ending()  # once more: the purse may have let it wait
                 return await self._send(call, number, held)
         except UserError as error:
             self._stopped = error  # before another request is admitted
@@ -225,23 +232,28 @@ class Broker:
                 reply = await cast(Provider, self.provider).send(call.request, call.payload)
         except TimeoutError:
             self.limiter.overloaded(began)
-            reason = f"no answer within {self._timeout:g} s"
+            reason = self.progress.trouble = f"no answer within {self._timeout:g} s"
             self.limiter.pause(self._breaker.failed(key, reason))
             raise CallFailed(FailureKind.TIMEOUT, reason, retryable=True) from None
         except CallFailed as error:
+            self.progress.trouble = error.reason
             if error.overloaded:
                 self.limiter.overloaded(began)
                 self.limiter.pause(min(error.retry_after or 0.0, _LONGEST_PAUSE_S))
             if error.retryable:
                 self.limiter.pause(self._breaker.failed(key, error.reason, overloaded=error.overloaded))
+            elif error.kind == FailureKind.REJECTED:
+                self._breaker.rejected(error.reason)
             raise
+        self.progress.trouble = ""
         self._breaker.succeeded()
         self.limiter.succeeded()
         if reply.pause:
             self.limiter.pause(min(reply.pause, _LONGEST_PAUSE_S))
+        asked = call.queued(self.model)
         if held is not None:
-            held.settle(self._recorder.cost(reply.usage) or 0.0)
-        return self._recorder.record(call.queued(self.model), reply, number, clock() - began)
+            held.settle(self._recorder.cost(asked, reply) or 0.0)
+        return self._recorder.record(asked, reply, number, clock() - began)
 
     async def collect(self) -> bool:
         """Submit what was queued, wait for the first answers, journal all that are there; False if nothing came.
@@ -249,9 +261,14 @@ class Broker:
         For deferred providers; the coroutines that got Deferred are to be run again after it. Raises UserError where only the
         user can go on.
         """
-        if self._deferrals is None or self._draining.is_set():
+        if self._deferrals is None or self.is_offline or self._draining.is_set():
             return False
         return await self._deferrals.collect(self._draining)
+
+    def _raise_if_ending(self) -> None:
+        self._raise_if_stopped()
+        if self._draining.is_set():
+            raise Deferred
 
     def _raise_if_stopped(self) -> None:
         if self._stopped is not None:

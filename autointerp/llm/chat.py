@@ -76,7 +76,10 @@ def wire_body(payload: Mapping[str, Any], address: str, template_hash: str = "")
 
 def own_host(address: str) -> bool:
     """Whether it is OpenAI that answers at `address`, itself or through Azure."""
-    return f".{urlsplit(address).hostname}".endswith(_OWN_HOSTS)
+    try:
+        return f".{urlsplit(address).hostname}".endswith(_OWN_HOSTS)
+    except ValueError:  # no URL; the provider will say so when it is connected
+        return False
 
 
 def read_reply(reply: WireReply, request: Request) -> Reply:

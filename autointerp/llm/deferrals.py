@@ -18,7 +18,7 @@ class Deferrals:
         self._recorder = recorder
         self._purse = purse
         self._retries = retries
-        self._failed: dict[str, RequestFailed] = {}  # until their coroutines ask again
+        self._failed: dict[str, RequestFailed] = {}  # what their coroutines are told when they ask again
         self._tries: dict[str, int] = {}  # of requests that are to be tried again
         self._held: dict[str, Reservation] = {}  # for requests under way, where there is a budget
 
@@ -26,7 +26,8 @@ class Deferrals:
         """Leave a request with the provider. Raises RequestFailed if it came back without an answer, or is too dear."""
         key = call.identity.key
         if key in self._failed:
-            raise self._failed[key]
+            failure = self._failed[key]  # a fresh one: a shared one would gather every asker's traceback
+            raise RequestFailed(failure.kind, failure.reason, failure.attempts)
         if self._purse.budget is not None and key not in self._held:
             held = self._purse.try_reserve(self._recorder.most(call))
             if held is None:
@@ -61,8 +62,11 @@ class Deferrals:
         tries = self._tries.pop(asked.key, 0) + 1
         is_known = asked.key in self._recorder.journal  # an answer that is handed over a second time, after a kill
         is_paid = isinstance(outcome, Reply) and not is_known
+        cost = (self._recorder.cost(asked, cast(Reply, outcome)) or 0.0) if is_paid else 0.0
         if held is not None:
-            held.settle((self._recorder.cost(cast(Reply, outcome).usage) or 0.0) if is_paid else 0.0)
+            held.settle(cost)
+        else:  # submitted by an earlier process, and not asked for by this one
+            self._purse.spend(cost)
         if is_known:
             return
         if isinstance(outcome, Reply):

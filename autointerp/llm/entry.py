@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -69,13 +69,18 @@ def to_record(entry: Entry) -> dict[str, Any]:
     }
 
 
+Count = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Amount = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+"""Seconds or dollars. What is beyond was not written by any version, and could not be added up."""
+
+
 class UsageRecord(msgspec.Struct, gc=False):
     """`usage` in a line."""
 
-    input: int
-    output: int
-    cached: int
-    written: int = 0
+    input: Count
+    output: Count
+    cached: Count
+    written: Count = 0
 
 
 class _Record(msgspec.Struct):
@@ -88,15 +93,15 @@ class _Record(msgspec.Struct):
     payload_hash: str
     template_hash: str
     purpose: str
-    sample: int
+    sample: Count
     usage: UsageRecord
-    latency_s: float
+    latency_s: Amount
     attempts: int
     finish: str
     text: str
     time: str
-    money: float | None = None
-    prompt_chars: int = 0
+    money: Amount | None = None
+    prompt_chars: Count = 0
     logprobs: list[tuple[str, float | None, dict[str, float | None]]] | None = None
 
 

@@ -58,11 +58,14 @@ def read_cache(folder: Path, segments: Sequence[Path]) -> Cached | None:
         return None
     if check != f"{zlib.crc32(body, zlib.crc32(head))}\n".encode():
         return None
-    header: dict[str, Any] = json.loads(head)
-    known = header["segments"]
-    if known != [_identity(path) for path in segments[: len(known)]]:
+    try:
+        header: dict[str, Any] = json.loads(head)
+        known = header["segments"]
+        if known != [_identity(path) for path in segments[: len(known)]]:
+            return None
+        return Cached(len(known), Index(_run(body, header["answers"])), Tallies.from_state(header["tallies"]))
+    except (ValueError, LookupError, TypeError, RecursionError):  # not ours, in spite of its checksum
         return None
-    return Cached(len(known), Index(_run(body, header["answers"])), Tallies.from_state(header["tallies"]))
 
 
 def _identity(path: Path) -> list[Any]:

@@ -34,7 +34,7 @@ def answer_logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprobs, ...]:
             )
             for token in content
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise _unreadable(error) from None
 
 
@@ -51,7 +51,7 @@ def continuation_logprobs(body: Mapping[str, Any], continuation: str, alternativ
         )
     try:
         return _last_tokens(positions, body.get("prompt_token_ids"), continuation, alternatives)
-    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, StopIteration) as error:
         raise _unreadable(error) from None
 
 

@@ -102,6 +102,20 @@ class Price:
         return self.batch if is_batch and self.batch is not None else 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """A price as one provider asks it: times `factor`, which is less than 1 for batches."""
+
+    price: Price
+    factor: float = 1.0
+
+    def cost(self, usage: Usage) -> float:
+        return self.price.cost(usage, self.factor)
+
+    def most(self, prompt_bytes: int, max_tokens: int) -> float:
+        return self.price.most(prompt_bytes, max_tokens, self.factor)
+
+
 FREE = Price(0.0, 0.0, 0.0, 0.0, batch=1.0, model="(free)")
 
 
@@ -109,8 +123,8 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-_Dollars = Annotated[float, Field(ge=0)]
-_Factor = Annotated[float, Field(gt=0)]
+_Dollars = Annotated[float, Field(ge=0, le=1e6)]
+_Factor = Annotated[float, Field(gt=0, le=1e3)]
 
 
 class _Long(_Strict):
@@ -157,7 +171,10 @@ def find_price(
     """
     host = _host(provider, base_urls)
     if user_file is not None:
-        path = Path(user_file).expanduser()
+        try:
+            path = Path(user_file).expanduser()
+        except RuntimeError:
+            raise UserError(f"{user_file}: no such user; --prices names a TOML file of prices") from None
         entry = _find(_read(path), model, host)
         if entry is not None:
             return entry.price(str(path))
@@ -182,7 +199,9 @@ def require_price(price: Price | None, model: str) -> Price:
 
 def unknown_price_note(model: str) -> str:
     """To be said once where tokens can be counted and money can not."""
-    return f"the price of {model} is not known: tokens are counted, money is not; give it with --prices FILE.toml"
+    return (
+        f"the price of {_quoted(model)} is not known: tokens are counted, money is not; give it with --prices FILE.toml"
+    )
 
 
 def price_lines(model: str) -> str:
@@ -208,7 +227,10 @@ def _host(provider: str, base_urls: Sequence[str]) -> str | None:
     """The one host that is asked, or None."""
     variable, own = _HOSTS.get(provider.partition(":")[0], ("", None))
     given = list(base_urls) or [url for url in (os.environ.get(variable),) if url]
-    hosts = {urlsplit(url).hostname for url in given}
+    try:
+        hosts = {urlsplit(url).hostname for url in given}
+    except ValueError:  # no URL; the provider will say so when it is connected
+        return None
     if not hosts:
         return own
     return hosts.pop() if len(hosts) == 1 else None
@@ -235,7 +257,9 @@ def _read(path: Path) -> list[_Entry]:
         raise UserError(f"{path}: no such file; --prices names a TOML file of prices") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder; --prices names a TOML file of prices") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; --prices names a TOML file of prices") from None
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid TOML: {error}") from None
     try:
         entries = _Table.model_validate(data).price

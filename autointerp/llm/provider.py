@@ -204,13 +204,17 @@ def open_provider(
 
 def check_base_url(base_url: str, source: str) -> None:
     """Raise UserError unless it is a whole URL without a password; `source` says where it was given."""
-    parts = urlsplit(base_url)
+    try:
+        parts = urlsplit(base_url)
+        is_url = parts.port != 0 and bool((parts.hostname or "").encode("idna")) and base_url.isprintable()
+    except ValueError:  # brackets without an address, a port that is none, a name that is too long
+        parts, is_url = urlsplit(""), False
     if "@" in parts.netloc:
         raise UserError(
             f"{source} for {parts.hostname} holds a user name or password; expected none, since addresses get printed; "
             "put the secret into the variable that --api-key-env names"
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not is_url:
         raise UserError(
             f"{source} is {base_url!r}; expected a whole URL such as http://127.0.0.1:8000/v1; begin it with http:// "
             "or https://"

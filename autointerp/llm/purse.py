@@ -93,6 +93,10 @@ class Purse:
         reservation = Reservation(self, _units(most))
         return reservation if self._take(reservation) else None
 
+    def spend(self, actual: float) -> None:
+        """Note what was spent without a reservation."""
+        self._return(0, _units(actual))
+
     def refusal(self, most: float) -> RequestFailed:
         """The failure of a request that can cost `most` and does not fit."""
         return RequestFailed(

@@ -1,6 +1,6 @@
 """What becomes of a reply: counted, priced, journalled, and only then an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from autointerp.llm.entry import Entry
 from autointerp.llm.identity import Identity
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import Price
+from autointerp.llm.prices import Tariff
 from autointerp.llm.provider import Finish, Queued, Reply
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed, Usage
 
@@ -26,6 +26,7 @@ class Progress:
 
     `in_flight` counts attempts under way, `queued` requests that wait for a batch. Tokens and `money` (US dollars; of replies
     whose price is known) are those of this process's replies, failed ones included, and not those from the journal.
+    `trouble`: why the last attempt brought no reply; empty once another brings one.
     """
 
     done: int = 0
@@ -36,6 +37,7 @@ class Progress:
     input_tokens: int = 0
     output_tokens: int = 0
     money: float = 0.0
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +60,44 @@ class Call:
 
 
 class Recorder:
-    """Takes replies of `provider` (its name). `price`, times `factor`, is None where it is not known."""
+    """Takes replies of `provider` (its name). `price_of` says what answers of a model cost, None where that is not known.
 
-    def __init__(self, journal: Journal, provider: str, price: Price | None, factor: float) -> None:
+    Most replies are of `model`; a batch that an earlier process submitted may be of another.
+    """
+
+    def __init__(self, journal: Journal, provider: str, model: str, price_of: Callable[[str], Tariff | None]) -> None:
         self.progress = Progress()
         self.journal = journal
-        self.is_priced = price is not None
         self._provider = provider
-        self._price = price
-        self._factor = factor
+        self._price_of = price_of
+        self._own = price_of(model)
+        self._tariffs = {model: self._own}
 
-    def cost(self, usage: Usage) -> float | None:
-        """US dollars, None where the price is not known."""
-        return None if self._price is None else self._price.cost(usage, self._factor)
+    @property
+    def is_priced(self) -> bool:
+        return self._own is not None
+
+    def cost(self, asked: Queued, reply: Reply) -> float | None:
+        """US dollars, None where the price is not known.
+
+        A reply that does not say how many tokens it took is taken at its upper bound: a budget must hold with it, too.
+        """
+        if asked.model not in self._tariffs:
+            self._tariffs[asked.model] = self._price_of(asked.model)
+        tariff = self._tariffs[asked.model]
+        if tariff is None:
+            return None
+        if reply.usage == Usage():
+            return tariff.most(4 * asked.prompt_chars, asked.max_tokens)
+        return tariff.cost(reply.usage)
 
     def most(self, call: Call) -> float:
         """An upper bound of what a request can cost in US dollars; 0 where the price is not known."""
-        if self._price is None:
-            return 0.0
-        return self._price.most(call.identity.size, call.request.max_tokens, self._factor)
+        return 0.0 if self._own is None else self._own.most(call.identity.size, call.request.max_tokens)
 
     def record(self, asked: Queued, reply: Reply, attempts: int, latency_s: float) -> Answer:
         """Journal a reply. Raises RequestFailed if it is no answer, UserError if it can't be written."""
-        money = self.cost(reply.usage)
+        money = self.cost(asked, reply)
         self.progress.input_tokens += reply.usage.input
         self.progress.output_tokens += reply.usage.output
         self.progress.money += money or 0.0

@@ -82,9 +82,10 @@ def policy(
 ) -> "AsyncRetrying":
     """A fresh policy for one request (tenacity keeps a request's state in it).
 
-    At most `retries` tries after the first; waits grow from `backoff` seconds to 60. A server that asks for more than
-    `max_wait` seconds is not waited for. Attempts that it turned away because it had too much to do are not counted, for
-    `max_wait` seconds in all. `sleep` waits between tries.
+    At most `retries` tries after the first; waits grow from `backoff` seconds to 60, also where a server asks for 0: taken at
+    its word it would be asked without a pause. A server that asks for more than `max_wait` seconds is not waited for.
+    Attempts that it turned away because it had too much to do are not counted, for `max_wait` seconds in all. `sleep` waits
+    between tries.
     """
     from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
@@ -93,7 +94,7 @@ def policy(
 
     def wait(state: "RetryCallState") -> float:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, CallFailed) and error.retry_after is not None:
+        if isinstance(error, CallFailed) and error.retry_after:
             return error.retry_after + random.uniform(0, min(1.0, 0.1 * error.retry_after))
         return exponential(state)
 
@@ -123,7 +124,7 @@ def _number(text: str | None) -> float | None:
 def _clock(headers: Mapping[str, str], now: datetime) -> _Clock:
     try:
         return _Clock(_aware(parsedate_to_datetime(headers.get("date") or "")), of_server=True)
-    except ValueError:
+    except (ValueError, OverflowError):
         return _Clock(now, of_server=False)
 
 

@@ -1,5 +1,7 @@
 """Features through coroutines: bounded memory, results written as they come, again and again until none waits."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
@@ -15,6 +17,7 @@ Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Outcome = TypeVar("Outcome")
 _SAMPLES_A_DRAW = 1000  # no explainer or scorer repeats a question so often
+_BEAT_S = 10.0
 CHUNK = 64  # items read, and written, at a time
 
 
@@ -40,10 +43,26 @@ async def in_rounds(
     with progress(what, len(todo), unit) as advance:
         begun = False
         while todo:
-            todo = await _round(todo, read, work, write, session, advance, begun)
+            beat = asyncio.create_task(_beat(advance, session))
+            try:
+                todo = await _round(todo, read, work, write, session, advance, begun)
+            finally:
+                beat.cancel()
             if not todo or session is None or not await session.broker.collect():
-                return
+                break
             begun = True
+    if todo and session is not None and session.broker.is_offline:
+        print(
+            f"{what}: {len(todo):,} {unit} are left as they were: the journal does not have all of their answers",
+            file=sys.stderr,
+        )
+
+
+async def _beat(advance: Advance, session: ModelSession | None) -> None:
+    """Show what is waited for where nothing is finished for long."""
+    while session is not None:
+        await asyncio.sleep(_BEAT_S)
+        advance(0, session.note())
 
 
 def drawn(broker: Broker, draw: int) -> Ask:

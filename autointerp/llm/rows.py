@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autointerp.errors import DataError
-from autointerp.llm.entry import Entry, UsageRecord, from_record
+from autointerp.llm.entry import Amount, Count, Entry, UsageRecord, from_record
 from autointerp.llm.segments import Block, Line, read_lines, split_lines
 
 _NOTHING = msgspec.Raw(b"null")
@@ -28,15 +28,15 @@ class Row(msgspec.Struct, gc=False):
     payload_hash: str
     template_hash: str
     purpose: str
-    sample: int
+    sample: Count
     usage: UsageRecord
-    latency_s: float
+    latency_s: Amount
     attempts: int
     finish: str
     text: msgspec.Raw
     time: str
-    money: float | None = None
-    prompt_chars: int = 0
+    money: Amount | None = None
+    prompt_chars: Count = 0
     logprobs: msgspec.Raw = _NOTHING
 
 
@@ -59,7 +59,7 @@ def read_rows(path: Path, block: Block) -> Rows:
         ends = np.append(ends, len(block.data))
     try:
         rows = _DECODER.decode_lines(block.data)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         rows = []
     torn = False
     if len(rows) != len(ends):
@@ -76,7 +76,7 @@ def _line_by_line(path: Path, block: Block) -> list[Row]:
     for number, data in enumerate(split_lines(block.data), start=block.number):
         try:
             rows.append(_DECODER.decode(data))
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             rows += [_row(path, line) for line in read_lines(path, Block(number, offset, data))]
         offset += len(data)
     return rows

@@ -57,19 +57,20 @@ class SdkLink:
             transport = self._sdk.DefaultAioHttpClient
             self._lost += (importlib.import_module("aiohttp").ClientError,)
         # No timeouts of the client's own: the broker's covers the whole attempt, where these count from byte to byte.
-        self._client = getattr(self._sdk, self._client_class)(
-            api_key=key,
-            base_url=self._base_url,
-            max_retries=0,
-            timeout=None,
-            http_client=transport(
-                limits=limits,
-                timeout=None,
-                follow_redirects=False,
-                event_hooks={"response": [_limit_body]},
-            ),
-            default_headers={"accept-encoding": "identity"},  # so that the limit counts what fills the memory
+        http_client = transport(
+            limits=limits, timeout=None, follow_redirects=False, event_hooks={"response": [_limit_body]}
         )
+        try:
+            self._client = getattr(self._sdk, self._client_class)(
+                api_key=key,
+                base_url=self._base_url,
+                max_retries=0,
+                timeout=None,
+                http_client=http_client,
+                default_headers={"accept-encoding": "identity"},  # so that the limit counts what fills the memory
+            )
+        except httpx.InvalidURL as error:
+            raise UserError(f"--base-url is {self._base_url!r}; expected a whole URL ({error})") from None
         parts = urlsplit(str(self._client.base_url))
         self._address = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 

@@ -6,16 +6,17 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from autointerp.errors import Interrupted, UserError
 from autointerp.llm.broker import Broker
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import find_price, money_text, require_price, unknown_price_note
+from autointerp.llm.prices import Tariff, find_price, money_text, require_price, unknown_price_note
 from autointerp.llm.provider import AnyProvider, open_provider, require
 from autointerp.llm.purse import Purse
-from autointerp.llm.types import Ask
+from autointerp.llm.types import Ask, Message, Request
 
 _AT_ONCE = 64  # features under way where none waits for an answer
 
@@ -56,9 +57,10 @@ class ModelSession:
         counts = self.broker.progress
         waiting = f"{counts.queued:,} queued" if counts.queued else f"{counts.in_flight:,} in flight"
         money = f", {money_text(counts.money)}" if counts.money else ""
+        trouble = f"; the last attempt failed: {counts.trouble}" if counts.trouble else ""
         return (
             f"{counts.done:,} answers ({counts.from_journal:,} from the journal), {counts.failed:,} failed, "
-            f"{waiting}, {counts.input_tokens:,} + {counts.output_tokens:,} tokens{money}"
+            f"{waiting}, {counts.input_tokens:,} + {counts.output_tokens:,} tokens{money}{trouble}"
         )
 
 
@@ -94,7 +96,10 @@ def check_access(access: ModelAccess, run: Path, by: str, needs: Sequence[str] =
 
     async def connect() -> None:
         try:
-            provider.connect()
+            if provider.capabilities.local:  # to open it would take long, twice
+                provider.payload(model, Request([Message("user", "")]))
+            else:
+                provider.connect()
         finally:
             await provider.close()
 
@@ -123,7 +128,7 @@ async def open_session(
         purse = Purse(access.budget, journal.money)
         async with Broker(
             provider, model, journal, concurrency=access.concurrency, timeout=access.timeout_s, offline=offline, purse=purse,
-            price=price, price_factor=price.factor_of(access.provider) if price else 1.0,
+            price_of=partial(_tariff, access),
         ) as broker:  # fmt: skip
             at_once = _AT_ONCE if offline or provider.capabilities.batch else 2 * access.concurrency
             with _signals(broker):
@@ -142,6 +147,12 @@ async def open_session(
             )
 
 
+def _tariff(access: ModelAccess, model: str) -> Tariff | None:
+    """What the provider asks for answers of a model."""
+    price = find_price(access.provider, model, access.base_url, access.prices)
+    return None if price is None else Tariff(price, price.factor_of(access.provider))
+
+
 @contextmanager
 def _signals(broker: Broker) -> Iterator[None]:
     """Drain on the first signal, cancel on the second. Where handlers cannot be set (in a thread) nothing changes."""
@@ -155,7 +166,7 @@ def _signals(broker: Broker) -> Iterator[None]:
         broker.drain()
         waiting = broker.progress.in_flight
         print(
-            f"\nstopping: waiting for {waiting:,} answers under way; Ctrl-C again not to wait",
+            f"\nstopping: waiting for {waiting:,} {'answer' if waiting == 1 else 'answers'} under way; Ctrl-C again not to wait",
             file=sys.stderr,
             flush=True,
         )

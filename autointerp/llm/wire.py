@@ -21,6 +21,7 @@ from autointerp.llm.types import FailureKind
 
 MAX_BODY_BYTES = 64 * 2**20  # an answer is some KB; what is larger is no answer, and would fill the memory
 _KEY_LIKE = re.compile(r"\bsk-[\w*.-]{4,}")
+_MOST_TOKENS = 10**9  # of one request; what is said beyond that is no count
 _SHORTEST_SECRET = 8  # shorter "keys" ("none", "x") are placeholders for servers that ask for none
 _NO_CREDIT = (
     "insufficient_quota",
@@ -99,6 +100,9 @@ class ReplyReader:
 
         `headers` are found by names in lower case; `address` is for messages.
         """
+        secret = self._key.encode()
+        if len(secret) >= _SHORTEST_SECRET and secret in content:  # an answer that quotes it would be journalled
+            content = content.replace(secret, b"[key]")
         if status != 200:
             return self._status_failure(address, status, headers, content)
         answer = _parsed(content)
@@ -175,7 +179,8 @@ class ReplyReader:
         text = text[:10_000]  # an error page may be megabytes; 300 characters are kept
         if len(self._key) >= _SHORTEST_SECRET:
             text = text.replace(self._key, "[key]")
-        return _KEY_LIKE.sub("[key]", " ".join(text.split()))[:300]
+        text = _KEY_LIKE.sub("[key]", " ".join(text.split()))[:300]
+        return "".join(char if char.isprintable() else "\ufffd" for char in text)  # it goes to terminals, too
 
 
 _RETRYABLE = {
@@ -205,8 +210,8 @@ def _code(body: object) -> str:
 
 
 def count(usage: object, *path: str) -> int:
-    """A token count from a usage object of a reply; 0 where the server does not report it."""
+    """A token count from a usage object of a reply; 0 where the server does not report it, or reports what is none."""
     found = usage
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, int) else 0
+    return found if type(found) is int and 0 <= found <= _MOST_TOKENS else 0

@@ -17,7 +17,7 @@ import pyarrow as pa
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
 from autointerp.catalog.records import Context, FeatureEvidence, Label
-from autointerp.catalog.spending import SpendRow, write_spend
+from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
@@ -26,7 +26,7 @@ from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.score import Simulated, Simulator, simulators
-from autointerp.score.ranking import median_of, rank_by_lower_bound
+from autointerp.score.order import write_ranks
 from autointerp.score.simulation import (
     SCORER,
     ScoreRow,
@@ -97,10 +97,10 @@ def score(
         if todo:
             asyncio.run(_score_all(config, catalog, run, key, todo, offline))
     finally:
-        _write_spending(catalog, run)
+        write_spending(catalog, journal_folder(run))
     failed = catalog.value("SELECT count(*) FROM simulations WHERE score_key = ? AND status = 'failed'", [key])
     with catalog.transaction():
-        facts = _rank(config, catalog, key)
+        facts = write_ranks(config, catalog, key, simulator_name(config), SHUFFLED)
         # A stage with failed simulations stays unfinished, as does one with labels that wait for answers: the next run goes on.
         is_whole = not failed and not tasks(config, catalog, key)
         catalog.finish_stage("score", fingerprint if is_whole else "", config.score.model_dump(), facts)
@@ -267,60 +267,3 @@ def _write(catalog: Catalog, key: str, simulator: str, config: Config, finished:
                              [key, graded.task.feature_id, graded.task.control])  # fmt: skip
         catalog.insert("scores", pa.Table.from_pylist(scores, schema=_SCORES))
         catalog.insert("simulations", pa.Table.from_pylist(simulations, schema=_SIMULATIONS))
-
-
-def _rank(config: Config, catalog: Catalog, key: str) -> dict[str, Any]:
-    """Write ranks and the ranking; returns the summary that reports and the terminal show."""
-    metric = config.score.rank_by
-    table = catalog.arrow(
-        "SELECT feature_id, control, value, lo, hi FROM scores WHERE score_key = ? AND metric = ? AND value IS NOT NULL "
-        "ORDER BY feature_id", [key, metric],
-    )  # fmt: skip
-    control = np.array(table["control"].to_pylist(), dtype=str)
-    feature, value = table["feature_id"].to_numpy().astype(np.int64), table["value"].to_numpy()
-    lo, hi = (table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("lo", "hi"))
-    ranked = (control == "") & ~np.isnan(lo)
-    ranks = rank_by_lower_bound(feature[ranked], value[ranked], lo[ranked], hi[ranked])
-    catalog.connection.execute("DELETE FROM ranks")
-    catalog.insert("ranks", pa.table({
-        "feature_id": feature[ranked].astype(np.uint32), "rank": ranks.rank.astype(np.uint32),
-        "rank_lo": ranks.best.astype(np.uint32), "rank_hi": ranks.worst.astype(np.uint32),
-    }))  # fmt: skip
-    catalog.connection.execute("DELETE FROM ranking")
-    catalog.connection.execute(
-        "INSERT INTO ranking VALUES (?, ?, ?)", [explainer_key(config, config.explain.explainer), key, metric]
-    )
-    facts: dict[str, Any] = {"metric": metric, "scorer": SCORER, "simulator": simulator_name(config),
-                             "explainer": config.explain.explainer, "n_ranked": int(ranked.sum())}  # fmt: skip
-    for name, of in (("", control == ""), ("shuffled_", control == SHUFFLED)):
-        median = median_of(value[of], stable_hash("median", config.seed, name))
-        facts["n_" + (name.rstrip("_") or "scored")] = int(of.sum())
-        if median is not None:
-            facts |= {f"{name}median": median.value, f"{name}median_lo": median.lo, f"{name}median_hi": median.hi}
-    return facts | {"n_undefined": _undefined(catalog, key, metric)}
-
-
-def _undefined(catalog: Catalog, key: str, metric: str) -> dict[str, int]:
-    """Reasons why labels have no score, with counts."""
-    rows = catalog.rows(
-        "SELECT status || ': ' || reason, count(*) FROM scores WHERE score_key = ? AND metric = ? AND control = '' "
-        "AND value IS NULL GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 5", [key, metric],
-    )  # fmt: skip
-    return dict(rows)
-
-
-def _write_spending(catalog: Catalog, run: Path) -> None:
-    from autointerp.llm.journal import Journal
-
-    if journal_folder(run).is_dir():
-        with Journal(journal_folder(run), read_only=True) as journal:
-            rows = [
-                SpendRow(
-                    purpose=spend.purpose, provider=spend.provider, model=spend.model, requests=spend.replies,
-                    failed=spend.failed, input_tokens=spend.usage.input, cached_tokens=spend.usage.cached,
-                    written_tokens=spend.usage.written, output_tokens=spend.usage.output, money=spend.money,
-                    n_unpriced=spend.n_unpriced,
-                )
-                for spend in journal.spend()
-            ]  # fmt: skip
-        write_spend(catalog, rows)

@@ -44,6 +44,7 @@ def load_subject(
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     path = Path(path_or_hub_id).expanduser()
     if not path.exists() and (_HUB_ID.fullmatch(path_or_hub_id) is None or path_or_hub_id.startswith(".")):
@@ -51,6 +52,7 @@ def load_subject(
     source = str(path) if path.exists() else path_or_hub_id
     place = _device(device)
     options = {"revision": revision, "trust_remote_code": False}
+    logging.disable_progress_bar()  # loading a model is not one of our stages
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=_dtype(dtype), use_safetensors=True, **options)

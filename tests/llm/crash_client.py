@@ -19,7 +19,7 @@ async def main(base_url: str, folder: str, notes: str, count: int, concurrency: 
         os.write(out, f"{number} {int(answer.from_journal)}\n".encode())
 
     with Journal(Path(folder)) as journal:
-        async with Broker(open_provider("openai", base_url=base_url), "m", journal, concurrency=concurrency) as broker:
+        async with Broker(open_provider("http", base_url=base_url), "m", journal, concurrency=concurrency) as broker:
             await asyncio.gather(*(one(broker, number) for number in range(count)))
 
 

@@ -72,7 +72,15 @@ def test_a_server_that_leaves_them_out_is_told_on(logprobs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [7, [7], [{"token": "Hi"}], [token("Hi", float("nan"))], [{**token("Hi", -1), "top_logprobs": [1]}]]
+    "content",
+    [
+        7,
+        [7],
+        [{"token": "Hi"}],
+        [token("Hi", float("nan"))],
+        [token("Hi", -(10**400))],
+        [{**token("Hi", -1), "top_logprobs": [1]}],
+    ],
 )
 def test_what_cannot_be_read_is_malformed(content: Any) -> None:
     with pytest.raises(CallFailed, match="can't be read") as caught:

@@ -23,7 +23,7 @@ from autointerp.llm import (
     open_provider,
 )
 from autointerp.llm.breaker import Breaker
-from autointerp.llm.prices import Price
+from autointerp.llm.prices import Price, Tariff
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.purse import Purse
 from tests.llm import server as serve
@@ -62,11 +62,11 @@ async def test_a_pause_that_a_success_announces_is_kept(journal: Journal) -> Non
 
     def script(request: Request) -> Reply:
         sent.append(time.monotonic())
-        return Reply("yes", pause=0.2 if len(sent) == 1 else None)
+        return Reply("yes", pause=0.6 if len(sent) == 1 else None)
 
     async with Broker(MockProvider(script), "m", journal, concurrency=1) as broker:
         await ask_all(broker, 3)
-    assert sent[1] - sent[0] >= 0.19 and sent[2] - sent[1] < 0.15
+    assert sent[1] - sent[0] >= 0.59 and sent[2] - sent[1] < 0.5
 
 
 async def test_an_outage_ends_the_run_and_not_the_dictionary(journal: Journal) -> None:
@@ -115,7 +115,7 @@ async def test_one_poisonous_request_is_its_own_trouble(journal: Journal) -> Non
     def script(request: Request) -> str:
         raise CallFailed(FailureKind.SERVER_ERROR, "HTTP 500", retryable=True)
 
-    async with Broker(MockProvider(script), "m", journal, retries=15, backoff=0.001, give_up_s=0.0) as broker:
+    async with Broker(MockProvider(script), "m", journal, retries=15, backoff=1e-5, give_up_s=0.0) as broker:
         with pytest.raises(RequestFailed):
             await broker.ask(question())
 
@@ -162,7 +162,7 @@ async def test_a_budget_is_never_passed_and_used_nearly_up(journal: Journal) -> 
     def script(request: Request) -> Reply:
         return Reply("yes", usage=Usage(input=50, output=50))  # a ten-thousandth of a dollar
 
-    options = {"price": PRICE, "purse": Purse(0.01), "concurrency": 64}
+    options = {"price_of": lambda model: Tariff(PRICE), "purse": Purse(0.01), "concurrency": 64}
     async with Broker(MockProvider(script), "m", journal, **options) as broker:  # type: ignore[arg-type]
         outcomes = await ask_all(broker, 500)
         assert broker.is_over_budget
@@ -172,12 +172,61 @@ async def test_a_budget_is_never_passed_and_used_nearly_up(journal: Journal) -> 
     assert journal.money == pytest.approx(answered * 1e-4) and broker.progress.money == pytest.approx(answered * 1e-4)
 
 
+async def test_draining_sends_nothing_that_waited_for_money(journal: Journal) -> None:
+    asked: list[str] = []
+
+    async def send(request: Request, payload: object) -> Reply:
+        asked.append(request.messages[0].content)
+        await asyncio.sleep(0.1)
+        return Reply("yes", usage=Usage(input=1, output=1))
+
+    provider = MockProvider()
+    provider.send = send  # type: ignore[method-assign]
+    purse = Purse(0.002)  # room for one request's worst case, and for many at what they cost
+    async with Broker(
+        provider, "m", journal, price_of=lambda model: Tariff(PRICE), purse=purse, concurrency=8
+    ) as broker:
+        tasks = [asyncio.create_task(broker.ask(question(number))) for number in range(3)]
+        while not asked:
+            await asyncio.sleep(0.005)
+        broker.drain()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert asked == ["0"] and purse.reserved == 0
+    assert [getattr(outcome, "text", type(outcome)) for outcome in outcomes] == ["yes", Deferred, Deferred]
+
+
+async def test_a_run_that_is_ended_keeps_the_answers_under_way(journal: Journal) -> None:
+    asked: list[str] = []
+
+    async def send(request: Request, payload: object) -> Reply:
+        asked.append(request.messages[0].content)
+        if asked[-1] == "1":
+            raise UserError("no credit")
+        await asyncio.sleep(30.0 if asked[-1] == "99" else 0.1)
+        return Reply("yes")
+
+    provider = MockProvider()
+    provider.send = send  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="no credit"):
+        async with Broker(provider, "m", journal, concurrency=2) as broker:
+            await asyncio.gather(*(broker.ask(question(number)) for number in range(9)))
+    assert asked == ["0", "1"] and len(journal) == 1
+    # Any other end, such as a second Ctrl-C, does not wait.
+    with pytest.raises(KeyError):
+        async with Broker(provider, "m", journal) as broker:
+            task = asyncio.create_task(broker.ask(question(99)))
+            await asyncio.sleep(0.01)
+            raise KeyError
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_replies_that_are_no_answers_cost_too(journal: Journal) -> None:
     def script(request: Request) -> Reply:
         return Reply("no", "refusal", usage=Usage(input=50, output=50))
 
     purse = Purse(1.0)
-    async with Broker(MockProvider(script), "m", journal, price=PRICE, purse=purse) as broker:
+    async with Broker(MockProvider(script), "m", journal, price_of=lambda model: Tariff(PRICE), purse=purse) as broker:
         with pytest.raises(RequestFailed):
             await broker.ask(question())
     assert purse.spent == pytest.approx(1e-4) and purse.reserved == 0
@@ -211,3 +260,38 @@ async def test_a_clock_that_jumps_changes_nothing(
     async with Broker(provider, "m", journal, backoff=0.01) as broker:
         answers = await asyncio.wait_for(ask_all(broker, 20), 30)
     assert [getattr(answer, "text", answer) for answer in answers] == [f"answer to {number}" for number in range(20)]
+
+
+async def test_a_server_that_rejects_everything_ends_the_run(journal: Journal) -> None:
+    attempts = 0
+
+    def script(request: Request) -> str:
+        nonlocal attempts
+        attempts += 1
+        raise CallFailed(FailureKind.REJECTED, "HTTP 400: response_format is not supported")
+
+    async with Broker(MockProvider(script), "m", journal, concurrency=2) as broker:
+        outcomes = await ask_all(broker, 100)
+        with pytest.raises(UserError, match=r"rejects every request .*response_format"):
+            await broker.ask(question(-1))
+    assert attempts <= 22 and sum(isinstance(outcome, RequestFailed) for outcome in outcomes) <= 20
+
+
+async def test_rejections_beside_answers_are_failures_of_their_own(journal: Journal) -> None:
+    def script(request: Request) -> str:
+        if request.messages[0].content == "0":
+            return "yes"
+        raise CallFailed(FailureKind.REJECTED, "HTTP 400: too long")
+
+    async with Broker(MockProvider(script), "m", journal, concurrency=2) as broker:
+        outcomes = await ask_all(broker, 60)
+    assert sum(isinstance(outcome, RequestFailed) for outcome in outcomes) == 59
+
+
+async def test_replies_that_count_no_tokens_use_up_a_budget_all_the_same(journal: Journal) -> None:
+    options = {"price_of": lambda model: Tariff(PRICE), "purse": Purse(0.01), "concurrency": 4}
+    async with Broker(MockProvider(lambda request: Reply("yes")), "m", journal, **options) as broker:  # type: ignore[arg-type]
+        outcomes = await ask_all(broker, 50)
+    answered = sum(not isinstance(outcome, Exception) for outcome in outcomes)
+    # each is taken at 1,028 bytes and allowance, and 100 tokens of answer, at the dearest price: 0.0014 dollars
+    assert answered == 7 and journal.money == pytest.approx(7 * PRICE.most(4, 100))

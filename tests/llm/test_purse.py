@@ -121,6 +121,13 @@ async def test_refused_and_cancelled_in_the_same_turn() -> None:
     assert (purse.spent, purse.reserved) == (0.9, 0)
 
 
+async def test_what_is_spent_without_a_reservation_counts() -> None:
+    purse = Purse(1.0, spent=0.25)
+    purse.spend(0.5)
+    assert (purse.spent, purse.reserved) == (0.75, 0.0)
+    assert purse.try_reserve(0.5) is None
+
+
 async def test_a_bound_that_was_wrong_is_not_hidden() -> None:
     purse = Purse(1.0)
     async with purse.reserve(0.1) as reservation:

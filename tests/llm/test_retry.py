@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autointerp.llm import CallFailed, FailureKind
@@ -88,6 +88,8 @@ def test_what_a_success_says_is_used_up(headers: dict[str, str], seconds: float 
 
 
 @given(st.text(max_size=30))
+@example("Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
+@example("Mon, 01 Jan 2024 00:00:99999999999999999999 GMT")
 def test_any_header_text_gives_a_finite_time_or_none(text: str) -> None:
     for name in ("retry-after", "retry-after-ms", "x-ratelimit-reset-tokens", "date"):
         seconds = retry_after_seconds({"retry-after": "Sun, 01 Jun 2025 12:00:30 GMT", name: text}, NOW)
@@ -103,19 +105,20 @@ def state(error: CallFailed, attempt: int) -> Any:
     return SimpleNamespace(outcome=outcome, attempt_number=attempt)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.5, 30.0])
+@pytest.mark.parametrize("seconds", [0.5, 30.0])
 def test_the_wait_is_what_the_server_asks_and_a_little_more(seconds: float) -> None:
     wait = cast(Any, policy(6, 1.0, 600).wait)
     waits = [wait(state(failed(retry_after=seconds), 1)) for _ in range(200)]
     assert min(waits) >= seconds
     assert max(waits) <= seconds + min(1.0, seconds / 10)
-    assert seconds == 0 or len(set(waits)) > 100  # spread out
+    assert len(set(waits)) > 100  # spread out
 
 
-def test_otherwise_it_grows_exponentially_to_a_minute_with_full_jitter() -> None:
+@pytest.mark.parametrize("asked", [None, 0.0])  # "at once", said by a server that has too much to do, is no wait at all
+def test_otherwise_it_grows_exponentially_to_a_minute_with_full_jitter(asked: float | None) -> None:
     wait = cast(Any, policy(6, 1.0, 600).wait)
     for attempt, most in [(1, 1.0), (2, 2.0), (4, 8.0), (12, 60.0)]:
-        waits = [wait(state(failed(), attempt)) for _ in range(400)]
+        waits = [wait(state(failed(retry_after=asked), attempt)) for _ in range(400)]
         assert 0 <= min(waits) < 0.1 * most
         assert 0.9 * most < max(waits) <= most
 

@@ -18,7 +18,7 @@ from autointerp.llm import (
     RequestFailed,
     Usage,
 )
-from autointerp.llm.prices import Price
+from autointerp.llm.prices import Price, Tariff
 from autointerp.llm.provider import Delivered, Queued
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.purse import Purse
@@ -121,11 +121,33 @@ async def test_a_budget_bounds_what_is_queued(journal: Journal) -> None:
     dear = Usage(input=1000, output=Request([]).max_tokens)  # nearly its worst case
     provider.fate = {f"{feature}": [Reply("yes", usage=dear)] for feature in range(5)}
     most = price.most(len('{"model":"m","text":"0"}'), dear.output)
-    async with Broker(provider, "m", journal, price=price, purse=Purse(3.5 * most)) as broker:
+    async with Broker(provider, "m", journal, price_of=lambda model: Tariff(price), purse=Purse(3.5 * most)) as broker:
         found = await label(broker, range(5))
         assert broker.is_over_budget
     assert len(provider.sent) == 3
     assert len(found) >= 3 and all(text.startswith("over_budget") for text in found.values())
+
+
+async def test_offline_nothing_is_collected(journal: Journal) -> None:
+    provider = Slow()
+    async with Broker(provider, "m", journal) as broker:
+        with pytest.raises(Deferred):
+            await broker.ask(Request([Message("user", "0")]))
+    async with Broker(provider, "m", journal, offline=True) as broker:
+        assert await label(broker, range(3)) == {}
+    assert provider.sent == [] and len(provider.waiting) == 1
+
+
+async def test_answers_that_an_earlier_process_asked_for_are_paid_by_the_budget(journal: Journal) -> None:
+    provider, price = Slow(), Price(input=1.0, output=1.0, cached_input=1.0, cache_write=1.0)
+    provider.fate = {"0": [Reply("yes", usage=Usage(input=10, output=10))]}
+    async with Broker(provider, "m", journal, price_of=lambda model: Tariff(price)) as broker:
+        with pytest.raises(Deferred):
+            await broker.ask(Request([Message("user", "0")]))
+    purse = Purse(1.0)
+    async with Broker(provider, "m", journal, price_of=lambda model: Tariff(price), purse=purse) as broker:
+        assert await broker.collect()
+    assert purse.spent == pytest.approx(2e-5) == journal.money
 
 
 async def test_results_are_written_whatever_happens(journal: Journal) -> None:
@@ -153,3 +175,15 @@ async def test_a_fresh_draw_keeps_the_answers_that_can_be_used(journal: Journal)
         assert (await drawn(broker, 1)(other)).text == "good"
         assert (await drawn(broker, 2)(request)).text == "better"
     assert len(provider.asked) == 3
+
+
+async def test_an_answer_of_an_earlier_batch_costs_what_its_own_model_does(journal: Journal) -> None:
+    prices = {name: Tariff(Price(cost, cost, cost, cost)) for name, cost in (("old", 1.0), ("new", 5.0))}
+    provider = Slow()
+    provider.fate = {"0": [Reply("yes", usage=Usage(input=10**6))]}
+    async with Broker(provider, "old", journal, price_of=prices.get) as broker:
+        with pytest.raises(Deferred):
+            await broker.ask(Request([Message("user", "0")]))
+    async with Broker(provider, "new", journal, price_of=prices.get) as broker:
+        assert await broker.collect()
+    assert journal.money == 1.0

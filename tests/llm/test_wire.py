@@ -6,7 +6,7 @@ import pytest
 
 from autointerp.errors import UserError
 from autointerp.llm import CallFailed, FailureKind, Message, Provider, Request, open_provider, wire
-from autointerp.llm.wire import BodyTooLarge, ReplyReader, limited
+from autointerp.llm.wire import BodyTooLarge, ReplyReader, count, limited
 from tests.llm import server as serve
 from tests.llm.server import LlmServer
 
@@ -108,6 +108,12 @@ def test_texts_are_short_and_hold_no_key() -> None:
         assert len(str(failure)) < 500
     lost = reader.lost("http://here", OSError(f"proxy {KEY}"))
     assert lost.reason == "the connection to http://here failed (OSError: proxy [key])"
+
+
+@pytest.mark.parametrize("told", [-1, 10**400, 2.5, True, "7", None, [7]])
+def test_a_count_that_is_none_is_not_counted(told: object) -> None:
+    assert count({"tokens": told}, "tokens") == 0
+    assert count({"tokens": 7}, "tokens") == count({"in": {"tokens": 7}}, "in", "tokens") == 7
 
 
 async def test_a_body_is_read_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,10 @@ def read_message(body: Mapping[str, Any], pause: float | None = None) -> Reply:
     blocks = body.get("content")
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise CallFailed(FailureKind.MALFORMED, "the server's reply is not a message", retryable=True)
-    text = "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
+    texts = [block.get("text", "") for block in blocks if block.get("type") == "text"]
+    if not all(isinstance(text, str) for text in texts):
+        raise CallFailed(FailureKind.MALFORMED, "the server's reply is a message without text", retryable=True)
+    text = "".join(texts)
     finish = _FINISH.get(str(body.get("stop_reason")), "other")
     if finish == "stop" and not text.strip():
         finish = "empty"

@@ -33,14 +33,10 @@ _DAMAGED_SHOWN = 5  # lines of one file
 
 
 class FilesProvider:
-    """Questions and answers in the folder `options.argument`, or in `options.folder`, where the state is too.
-
-    What anything costs is not known here: `price_factor` is None.
-    """
+    """Questions and answers in the folder `options.argument`, or in `options.folder`, where the state is too."""
 
     name = "files"
     capabilities = Capabilities(temperature=True, json_schema=True, batch=True)
-    price_factor = None
 
     def __init__(self, options: ProviderOptions) -> None:
         self._live = OpenAIProvider(ProviderOptions())  # for its payload
@@ -132,7 +128,7 @@ class FilesProvider:
                 continue  # it is still being written
             try:
                 key, outcome = _read(line or {})
-            except (AttributeError, KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                 damaged.append(number)
                 continue
             if isinstance(outcome, CallFailed) and outcome.kind is FailureKind.MALFORMED:
@@ -146,7 +142,8 @@ class FilesProvider:
             more = f" and {len(damaged) - _DAMAGED_SHOWN:,} more" if len(damaged) > _DAMAGED_SHOWN else ""
             self._say(f"{path}, line {lines}{more}: no result of a batch; left out, their requests stay open")
         if report and unknown:
-            self._say(f"{path}: {unknown:,} lines answer no request of this run; left out")
+            lines = "line answers" if unknown == 1 else "lines answer"
+            self._say(f"{path}: {unknown:,} {lines} no request of this run; left out")
 
     def _publish(self, count: int) -> UserError:
         """Write the requests that wait; returns what to tell the user."""

@@ -1,0 +1,56 @@
+"""The order of the catalog: from scores to the tables `ranks` and `ranking`, and the figures that a run is about."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from autointerp.catalog.store import Catalog
+from autointerp.config import Config
+from autointerp.explain.stage import explainer_key
+from autointerp.hashing import stable_hash
+from autointerp.score.ranking import median_of, rank_by_lower_bound
+from autointerp.score.simulation import SCORER
+
+
+def write_ranks(config: Config, catalog: Catalog, key: str, simulator: str, shuffled: str) -> dict[str, Any]:
+    """Write ranks and the ranking of the scores `key`; returns the summary that reports and the terminal show.
+
+    `shuffled`: the name of that control. The caller holds the transaction.
+    """
+    metric = config.score.rank_by
+    table = catalog.arrow(
+        "SELECT feature_id, control, value, lo, hi FROM scores WHERE score_key = ? AND metric = ? AND value IS NOT NULL "
+        "ORDER BY feature_id", [key, metric],
+    )  # fmt: skip
+    control = np.array(table["control"].to_pylist(), dtype=str)
+    feature, value = table["feature_id"].to_numpy().astype(np.int64), table["value"].to_numpy()
+    lo, hi = (table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("lo", "hi"))
+    ranked = (control == "") & ~np.isnan(lo)
+    ranks = rank_by_lower_bound(feature[ranked], value[ranked], lo[ranked], hi[ranked])
+    catalog.connection.execute("DELETE FROM ranks")
+    catalog.insert("ranks", pa.table({
+        "feature_id": feature[ranked].astype(np.uint32), "rank": ranks.rank.astype(np.uint32),
+        "rank_lo": ranks.best.astype(np.uint32), "rank_hi": ranks.worst.astype(np.uint32),
+    }))  # fmt: skip
+    catalog.connection.execute("DELETE FROM ranking")
+    catalog.connection.execute(
+        "INSERT INTO ranking VALUES (?, ?, ?)", [explainer_key(config, config.explain.explainer), key, metric]
+    )
+    facts: dict[str, Any] = {"metric": metric, "scorer": SCORER, "simulator": simulator,
+                             "explainer": config.explain.explainer, "n_ranked": int(ranked.sum())}  # fmt: skip
+    for name, of in (("", control == ""), ("shuffled_", control == shuffled)):
+        median = median_of(value[of], stable_hash("median", config.seed, name))
+        facts["n_" + (name.rstrip("_") or "scored")] = int(of.sum())
+        if median is not None:
+            facts |= {f"{name}median": median.value, f"{name}median_lo": median.lo, f"{name}median_hi": median.hi}
+    return facts | {"n_undefined": _undefined(catalog, key, metric)}
+
+
+def _undefined(catalog: Catalog, key: str, metric: str) -> dict[str, int]:
+    """Reasons why labels have no score, with counts."""
+    rows = catalog.rows(
+        "SELECT status || ': ' || reason, count(*) FROM scores WHERE score_key = ? AND metric = ? AND control = '' "
+        "AND value IS NULL GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 5", [key, metric],
+    )  # fmt: skip
+    return dict(rows)
