@@ -62,7 +62,13 @@ class ModelExplainer:
         return found.label(chosen.windows)
 
     async def answer(
-        self, ask: Ask | None, data: str, record: type[Record], schema: Mapping[str, Any], name: str = "label", **values: Any
+        self,
+        ask: Ask | None,
+        data: str,
+        record: type[Record],
+        schema: Mapping[str, Any],
+        name: str = "label",
+        **values: Any,
     ) -> Record:
         """What the model answers to the template with `data` in a fence: a `record`, which `schema` describes.
 

@@ -60,9 +60,7 @@ class Output(ModelExplainer):
         return answer.label([context.window_id for context in shown])
 
 
-def effects_as_json(
-    evidence: FeatureEvidence, shown: Sequence[Context], window: int, vocabulary: Vocabulary
-) -> str:
+def effects_as_json(evidence: FeatureEvidence, shown: Sequence[Context], window: int, vocabulary: Vocabulary) -> str:
     """JSON, written by hand around what is escaped already: a line each for the lists and the texts."""
     largest = max((abs(logit) for logit in (*evidence.promoted_logits, *evidence.suppressed_logits)), default=0.0)
 

@@ -41,11 +41,16 @@ def explainer_for(config: Config, name: str) -> Explainer:
     """The explainer `name` with the run's settings."""
     from autointerp.score.stage import simulator_name  # that stage builds on this one
 
-    folder, search = config.explain.prompt_dir, Search(config.explain.inner, config.explain.candidates, simulator_name(config))
+    folder, search = (
+        config.explain.prompt_dir,
+        Search(config.explain.inner, config.explain.candidates, simulator_name(config)),
+    )
     selection = Selection(**config.exemplars.model_dump())
     explainer = explainers.get(name).configured(selection, Path(folder) if folder else None, search)
     if "test" in explainer.splits:
-        raise UserError(f"the explainer {name} asks for the test split, on which its labels are graded; expected others only")
+        raise UserError(
+            f"the explainer {name} asks for the test split, on which its labels are graded; expected others only"
+        )
     return explainer
 
 
