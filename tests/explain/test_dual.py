@@ -45,7 +45,11 @@ async def test_the_sides_are_kept_apart_and_judged(same: Any, agrees: bool) -> N
     model = Sides(same=same)
     label = await Dual()(LENS, model, VOCABULARY)
     assert label == Label(
-        "The word foo", 'The word "foo".', "token", evidence=[3], output=OutputLabel("States", 'The word "States".', agrees)
+        "The word foo",
+        'The word "foo".',
+        "token",
+        evidence=[3],
+        output=OutputLabel("States", 'The word "States".', agrees),
     )
     assert [request.schema_name for request in model.requests] == ["label", "label", "agreement"]
 
@@ -76,9 +80,7 @@ async def test_without_the_lens_there_is_no_output_label() -> None:
     assert label.title == "The word foo" and label.output is None and len(model.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("read", "said"), [({**GOOD, "kind": "unclear"}, SAID), (GOOD, {**SAID, "kind": "unclear"})]
-)
+@pytest.mark.parametrize(("read", "said"), [({**GOOD, "kind": "unclear"}, SAID), (GOOD, {**SAID, "kind": "unclear"})])
 async def test_where_a_side_is_unclear_nobody_judges(read: Any, said: Any) -> None:
     model = Sides(read, said, RequestFailed(FailureKind.TIMEOUT, "not to be asked"))
     label = await Dual()(LENS, model, VOCABULARY)

@@ -18,7 +18,7 @@ from tests.explain.test_token_activation import VOCABULARY, Model, one_hot
 from tests.score.builders import context
 
 SAID = {"title": "States", "description": 'The word "States".', "kind": "output"}
-# Of the largest effect, 4: 10, 5 (rounded from 5), 2 (from 2.5, half to even); 7 (from 7.5, to 8 by even) and 0.
+# Of the largest effect, 4.0: tenths of 10, 5, 2.5 (rounded to 2), 7.5 (to 8) and 0.25.
 LENS = FeatureEvidence(
     7, 10.0, 0.01, [one_hot(3, 9.0, at=5, first=100)], {}, promoted=[1, 2, 3], suppressed=[4, 5],
     promoted_logits=[4.0, 2.0, 1.0], suppressed_logits=[-3.0, -0.1],
