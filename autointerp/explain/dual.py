@@ -79,7 +79,10 @@ class Dual(ModelExplainer):
         if isinstance(output, BaseException):
             raise output
         agrees = None if "unclear" in (label.kind, output.kind) else await self._agrees(label, output, ask)
-        return replace(label, output=OutputLabel(output.title, output.description, agrees))
+        safety = tuple(
+            dict.fromkeys((*label.safety, *output.safety))
+        )  # a reviewer must find it whichever side it is on
+        return replace(label, safety=safety, output=OutputLabel(output.title, output.description, agrees))
 
     async def _agrees(self, label: Label, output: Label, ask: Ask | None) -> bool:
         data = f'{{"input":"{escape(label.description)}",\n"output":"{escape(output.description)}"}}'

@@ -73,6 +73,11 @@ async def test_the_judge_sees_the_two_descriptions_and_no_more() -> None:
     ]  # fmt: skip
 
 
+async def test_safety_tags_of_both_sides_are_kept() -> None:
+    model = Sides({**GOOD, "safety": ["bias", "scams"]}, {**SAID, "safety": ["scams", "deception"]})
+    assert (await Dual()(LENS, model, VOCABULARY)).safety == ("bias", "scams", "deception")
+
+
 async def test_without_the_lens_there_is_no_output_label() -> None:
     model = Sides()
     bare = replace(LENS, promoted=(), suppressed=(), promoted_logits=(), suppressed_logits=())
