@@ -17,6 +17,7 @@ __all__ = ["Explainer", "explainers"]
 
 class Explainer(Protocol):
     """`needs_model` False: `ask` is never called and may be None. `needs`: capabilities that the provider must have.
+    `wants_negatives`: the evidence is to hold the hard negatives, whatever the configuration says.
 
     `version` changes with everything that the labels depend on, the model apart; `template_hash` is None without a prompt.
     Raises RequestFailed when no usable label was had.
@@ -26,6 +27,8 @@ class Explainer(Protocol):
     def needs_model(self) -> bool: ...
     @property
     def needs(self) -> tuple[str, ...]: ...
+    @property
+    def wants_negatives(self) -> bool: ...
     @property
     def version(self) -> str: ...
     @property

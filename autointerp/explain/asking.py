@@ -1,6 +1,7 @@
 """What explainers that ask a model share: settings, the request, one more try for an answer that cannot be used."""
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -45,8 +46,13 @@ class ModelExplainer:
     @property
     def version(self) -> str:
         """Changes with everything that the labels depend on, the model apart."""
-        chosen = sorted(asdict(self.selection).items())
-        return hex_hash(self.method, str(chosen), self.max_tokens, self.temperature, self.template_hash)
+        settings = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "directory"}
+        return hex_hash(self.method, str(settings), self.template_hash)
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """What an answer must fit. Further fields than LabelAnswer's are allowed; nothing is made of them."""
+        return SCHEMA
 
     async def label(self, ask: Ask | None, chosen: Exemplars, data: str, **values: Any) -> Label:
         """The label that the model gives for `data`; `values` are further variables of the template.
@@ -64,7 +70,7 @@ class ModelExplainer:
             messages=prompt.messages,
             max_tokens=self.max_tokens,
             temperature=self.temperature,
-            json_schema=SCHEMA,
+            json_schema=self.schema,
             schema_name="label",
             purpose="explain",
             template_hash=prompt.template_hash,

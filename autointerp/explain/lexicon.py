@@ -22,6 +22,7 @@ class Lexicon:
 
     needs_model = False
     needs: tuple[str, ...] = ()
+    wants_negatives = False
     version = f"{VERSION}.2"  # of the rule, and of the words
     template_hash = None
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.explain import Explainer, explainers
+from autointerp.explain.asking import ModelExplainer
 from autointerp.explain.exemplars import Selection
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
@@ -40,6 +41,11 @@ def explainer_for(config: Config, name: str) -> Explainer:
     """The explainer `name` with the run's settings."""
     folder = config.explain.prompt_dir
     return explainers.get(name).configured(Selection(**config.exemplars.model_dump()), Path(folder) if folder else None)
+
+
+def with_negatives(config: Config, explainer: Explainer) -> bool:
+    """Whether the explainer's evidence is to hold hard negatives."""
+    return explainer.wants_negatives or config.exemplars.negatives > 0
 
 
 def explainer_key(config: Config, name: str) -> str:
@@ -122,7 +128,7 @@ async def _explain_all(
 
         await in_rounds(
             "explain", "features", todo,
-            lambda chunk: iter(reader.read(chunk, ("explain",), negatives=bool(config.exemplars.negatives))), work,
+            lambda chunk: iter(reader.read(chunk, ("explain",), negatives=with_negatives(config, explainer))), work,
             lambda finished: _write(catalog, config, name, explainer, key, finished), session,
         )  # fmt: skip
 
@@ -205,8 +211,8 @@ def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Exp
         row |= {"title": label.title, "description": label.description, "kind": label.kind, "rule": rule}
         row |= {"scope": label.scope, "confidence": label.confidence}
         row |= {"domains": list(label.domains), "safety": list(label.safety), "parts": list(label.parts)}
-        if explainer.needs_model:
-            row["selection"] = config.exemplars.model_dump_json()
+        if isinstance(explainer, ModelExplainer):
+            row["selection"] = json.dumps(asdict(explainer.selection))
         if label.output is not None:
             row |= {"output_title": label.output.title, "output_description": label.output.description,
                     "sides_agree": label.output.agrees}  # fmt: skip
