@@ -228,7 +228,7 @@ class TestSingleToken:
             await SingleToken()(found, model, self.vocabulary)
             assert data_of(model.requests[0])["percent"] == 90.0
             return
-        with pytest.raises(RequestFailed, match='" the", carries 89% .* below 90%') as failure:
+        with pytest.raises(RequestFailed, match=r'" the", carries 89% .* below 90%') as failure:
             await SingleToken()(found, model, self.vocabulary)
         assert failure.value.kind == FailureKind.NO_EVIDENCE and model.requests == []
 
