@@ -1,7 +1,7 @@
 """The explainer `contrastive`: active texts against texts in which the feature could be expected to fire, and does not.
 
-Labels that are too broad are the commonest fault: they fit all that was shown, and much that was not. Here the silent texts are
-shown as well, hard negatives first (a decoder neighbour fires there, or the feature's top token stands there), and the label
+A label from active texts alone is easily too broad: it fits all that was shown, and much that was not. Here silent texts are shown as
+well, hard negatives first (a decoder neighbour fires there, or the feature's top token stands there), and the label
 must separate the two. Where there are too few of them random silent texts stand in, and the prompt says which is which.
 Texts are of the explain split only.
 """

@@ -1,6 +1,6 @@
 """The explainer `highlighted`: texts with the active tokens marked, and a list of them with their activations.
 
-After Paulo et al. 2024, "Automatically Interpreting Millions of Features in Large Language Models", section 3.1: text with the
+After Paulo et al. 2024, "Automatically Interpreting Millions of Features in Large Language Models": text with the
 active tokens between delimiters, a list of token and activation (0..10) below each text, and a chain of thought where it is
 wanted. Ours differs: the delimiters are chosen for each request, so that no text holds them, texts come from all bands as
 for every explainer here, and the reasoning, where it is asked for, is a field of the structured answer, before the others.

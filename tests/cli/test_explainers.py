@@ -73,8 +73,10 @@ def test_whole_runs_from_the_command_line(
     assert labels and (name == "single_token" or len(labels) > len(failures))
     # The estimate and the run ask the same.
     assert len({request.messages for request in sent if request.purpose == "explain"}) == len(labels)
-    query = f"SELECT count(DISTINCT explanation_id) FROM scores JOIN explanations USING (explanation_id) WHERE explainer = '{name}'"
-    assert catalog_rows(out, query) == [(len(labels),)] and (out / "report.html").exists()
+    query = (
+        "SELECT count(DISTINCT explanation_id) FROM scores JOIN explanations USING (explanation_id) WHERE explainer = "
+    )
+    assert catalog_rows(out, f"{query} '{name}'") == [(len(labels),)] and (out / "report.html").exists()
     evidence = catalog_rows(out, "SELECT DISTINCT w.split FROM explanation_evidence e JOIN windows w USING (window_id)")
     assert evidence == [("explain",)]
     for row in labels:  # what is recorded is what was shown, not what the configuration says
