@@ -1,8 +1,8 @@
 """The explainer `contrastive`: active texts against texts in which the feature could be expected to fire, and does not.
 
-A label from active texts alone is easily too broad: it fits all that was shown, and much that was not. Here silent texts are shown as
-well, hard negatives first (a decoder neighbour fires there, or the feature's top token stands there), and the label
-must separate the two. Where there are too few of them random silent texts stand in, and the prompt says which is which.
+A label from active texts alone is easily too broad: it fits all that was shown, and much that was not. Here silent texts are
+shown as well, hard negatives first (a decoder neighbour fires there, or the feature's top token stands there), and the label must
+separate the two. Where there are too few of them random silent texts stand in, and the prompt says which is which.
 Texts are of the explain split only.
 """
 

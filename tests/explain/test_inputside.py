@@ -146,18 +146,30 @@ class TestContrastive:
             {"why": "random", "text": " w60 w61"},
         ]
 
-    async def test_both_kinds_in_turn_as_many_as_wanted_no_window_and_no_text_twice(self) -> None:
+    async def test_both_kinds_in_turn_and_as_many_as_wanted(self) -> None:
         near = [silent(100 + i, [100 + i], "near", cause=5, cause_position=0) for i in range(5)]
         token = [silent(200 + i, [200 + i, 2], "token", cause=2, cause_position=1) for i in range(5)]
-        again = [
-            silent(100, [100], "token", cause=2, cause_position=0),
-            silent(300, [100], "near", cause=6, cause_position=0),
-        ]
-        contrastive = Contrastive(selection=Selection(negatives=4))
-        data = await asked(contrastive, [self.active, *near[:1], *again, *near[1:], *token, self.random])
+        data = await asked(Contrastive(selection=Selection(negatives=4)), [self.active, *near, *token, self.random])
         assert [item["why"] for item in data["silent"]] == ["near", "token", "near", "token"]
-        texts = [item["text"] for item in data["silent"]]
-        assert texts[0] == " w100" and len(set(texts)) == 4
+
+    async def test_no_window_twice(self) -> None:
+        tokens = range(100, 164)  # cut in two places
+        twice = [
+            silent(30, tokens, "near", cause=5, cause_position=3),
+            silent(30, tokens, "token", cause=2, cause_position=60),
+        ]
+        data = await asked(
+            Contrastive(selection=Selection(negatives=9, window=4)), [self.active, *twice, silent(30, tokens)]
+        )
+        assert data["silent"] == [{"why": "near", "text": " w100 w101 w102 w103"}]
+
+    async def test_no_text_twice(self) -> None:
+        same = [
+            silent(30 + i, [70, 71], kind, cause=5, cause_position=0)
+            for i, kind in enumerate(("near", "token", "near"))
+        ]
+        data = await asked(Contrastive(), [self.active, *same, silent(40, [70, 71])])
+        assert data["silent"] == [{"why": "near", "text": " w70 w71"}]
 
     async def test_random_ones_stand_in(self) -> None:
         pool = [silent(300 + i, [300 + i]) for i in range(20)]
