@@ -125,6 +125,10 @@ class ExplainConfig(_Section):
 
     explainer: str = "lexicon"
     """Name of the explainer; lexicon asks no model."""
+    candidates: int = Field(default=4, ge=2, le=10)
+    """Labels that best_of_k chooses from."""
+    inner: str = "token_activation"
+    """Who writes the labels that best_of_k chooses from."""
     provider: str = "openai"
     """Who answers explainers and simulators that ask a model, such as openai, anthropic or files:DIR; see docs/providers.md."""
     model: str | None = None

@@ -27,6 +27,7 @@ from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
 from autointerp.score import simulators
 from autointerp.score import stage as scoring
+from autointerp.score.pool import blinded
 from autointerp.score.simulation import scored_contexts
 
 SAMPLE = 20
@@ -194,7 +195,7 @@ class _Trial:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
         trial = []
         negatives = explaining.with_negatives(self._config, self._explainer)
-        for evidence in self._shown.read(features, ("explain",), negatives=negatives):
+        for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives):
             asked: list[Asked] = []
             ask = self._line.ask_into(asked) if self._line else None
             try:
@@ -213,7 +214,7 @@ class _Trial:
         trial: list[list[Asked]] = [[] for _, label in labels if label is None]
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
             asked: list[Asked] = []
-            contexts = [scoring.blinded(context) for context in scored_contexts(evidence)]
+            contexts = [blinded(context) for context in scored_contexts(evidence)]
             await simulator(task.label, contexts, evidence.max_activation, line.ask_into(asked), self._vocabulary)
             trial.append(asked)
         return trial

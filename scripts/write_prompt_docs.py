@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autointerp.catalog.records import Context, FeatureEvidence
-from autointerp.explain import explainers
+from autointerp.explain import Search, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.llm.types import Answer, Message, Request
 from autointerp.prompts_loader import render
@@ -68,7 +68,8 @@ def _request(name: str) -> tuple[Message, ...]:
         return Answer("key", json.dumps({"title": "Bank", "description": "A bank.", "kind": "token"}), "stop", "model")
 
     evidence, vocabulary = _feature()
-    explainer = explainers.get(name).configured(Selection(top=4, banded=0, negatives=2, silent=1, show="both"), None)
+    chosen = Selection(top=4, banded=0, negatives=2, silent=1, show="both")
+    explainer = explainers.get(name).configured(chosen, None, Search())
     asyncio.run(explainer(evidence, ask, vocabulary))
     return sent[0].messages
 

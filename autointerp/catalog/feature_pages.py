@@ -18,6 +18,7 @@ from autointerp.catalog.descriptors import (
     hard_negatives,
     measured,
 )
+from autointerp.catalog.label_details import LabelDetails, label_details
 from autointerp.catalog.pages import FeatureRow, select
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ class LabelRow:
 class FeaturePage:
     """All that the page of one feature shows beside its row of the catalog.
 
-    `descriptors` is None, and the two last are empty, in a catalog that has no room for them (see `descriptors.measured`).
+    `descriptors` is None, and the two after it are empty, in a catalog that has no room for them (see `descriptors.measured`).
+    `details` are those of the label that the catalog shows; None where it shows none, or has no room for them.
     """
 
     feature_id: int
@@ -142,6 +144,7 @@ class FeaturePage:
     descriptors: Descriptors | None
     cofiring: Sequence[CofiringNeighbour]
     negatives: Sequence[HardNegative]
+    details: LabelDetails | None
 
     def window_ids(self) -> Iterator[int]:
         """The windows that the page shows; some occur more than once."""
@@ -246,6 +249,7 @@ def feature_pages(
     known = measured(connection)
     described = {row.feature_id: row for row in descriptors(connection, ids)} if known else {}
     together = _grouped(cofiring(connection, ids) if known else [])
+    details = {row.feature_id: row for row in label_details(connection, shown)}
     negatives = _grouped(hard_negatives(connection, ids, quota.negatives) if known else [])
     return [
         FeaturePage(
@@ -259,6 +263,7 @@ def feature_pages(
             described.get(i),
             together[i],
             negatives[i],
+            details.get(i),
         )
         for i in ids
     ]

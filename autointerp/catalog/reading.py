@@ -55,8 +55,10 @@ class EvidenceReader:
                 density=found[feature][2],
                 contexts=contexts[feature] + self._silent(feature, firing[feature], splits),
                 stratum_windows=strata[feature],
-                promoted=promoted[feature],
-                suppressed=suppressed[feature],
+                promoted=[token for token, _ in promoted[feature]],
+                suppressed=[token for token, _ in suppressed[feature]],
+                promoted_logits=[logit for _, logit in promoted[feature]],
+                suppressed_logits=[logit for _, logit in suppressed[feature]],
             )
             for feature in ids
         ]
@@ -114,11 +116,12 @@ class EvidenceReader:
             strata[feature][split, band] = count
         return strata
 
-    def _output_tokens(self, ids: list[int], side: str) -> dict[int, list[int]]:
-        tokens: dict[int, list[int]] = defaultdict(list)
+    def _output_tokens(self, ids: list[int], side: str) -> dict[int, list[tuple[int, float]]]:
+        """Of each feature the tokens of one side with their logits, strongest first."""
+        tokens: dict[int, list[tuple[int, float]]] = defaultdict(list)
         order = f"AND side = '{side}' ORDER BY feature_id, rank"
-        for feature, token in self._rows("SELECT feature_id, token FROM output_tokens", ids, order):
-            tokens[feature].append(token)
+        for feature, token, logit in self._rows("SELECT feature_id, token, logit FROM output_tokens", ids, order):
+            tokens[feature].append((token, logit))
         return tokens
 
 

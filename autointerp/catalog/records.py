@@ -45,7 +45,8 @@ class FeatureEvidence:
     """Everything an explainer or a scorer may see of one feature, from the splits that it is entitled to.
 
     `stratum_windows` maps (split, band) to the exact number of windows of the corpus in that stratum (band 0: silent).
-    `promoted` and `suppressed` are token ids by the logit lens, strongest first.
+    `promoted` and `suppressed` are token ids by the logit lens, strongest first, and the `…_logits` what each is raised or
+    lowered by (positive, negative). `steered`: None where nobody steered the model.
     """
 
     feature_id: int
@@ -55,10 +56,21 @@ class FeatureEvidence:
     stratum_windows: Mapping[tuple[str, int], int]
     promoted: Sequence[int] = ()
     suppressed: Sequence[int] = ()
+    promoted_logits: Sequence[float] = ()
+    suppressed_logits: Sequence[float] = ()
+    steered: "Steered | None" = None
 
     def of(self, split: Split, kinds: tuple[str, ...] = ("top", "band", "silent")) -> list[Context]:
         """The contexts of one split and of the given kinds, in the catalog's order."""
         return [context for context in self.contexts if context.split == split and context.kind in kinds]
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """Token ids whose probability rose (`up`) or fell (`down`) most when the feature was switched on, strongest first."""
+
+    up: Sequence[int]
+    down: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,8 @@ class Label:
 
     `scope`: how wide it is; `confidence`: low, medium or high; `domains`: languages and domains where they matter; `safety`: tags
     of docs/explainers.md; `parts`: of several unrelated things each one; `output`: what the feature makes the model say, where
-    that was asked.
+    that was asked; `candidates`: all the labels that it was chosen from, itself included; `remark`: what should be known of how
+    it came about.
     """
 
     title: str
@@ -81,6 +94,8 @@ class Label:
     safety: Sequence[str] = ()
     parts: Sequence[str] = ()
     output: "OutputLabel | None" = None
+    candidates: "Sequence[Candidate]" = ()
+    remark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +105,18 @@ class OutputLabel:
     title: str
     description: str
     agrees: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A label that was in the choice. `title` and `description` are None where none was had.
+
+    `score`: on the rerank split; None with its `reason` where there is none.
+    """
+
+    number: int
+    title: str | None
+    description: str | None
+    score: float | None
+    chosen: bool
+    reason: str | None = None

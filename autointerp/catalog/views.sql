@@ -7,7 +7,8 @@ WITH shown AS (
     SELECT s.*, r.metric = s.metric AS main
     FROM scores s JOIN ranking r ON s.score_key = r.score_key
 )
-SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.explainer, e.model, e.explanation_id,
+SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.confidence, e.safety,
+       e.output_title, e.output_description, e.sides_agree, e.explainer, e.model, e.explanation_id,
        e.status AS explanation_status, e.reason AS explanation_reason,
        m.metric, m.value AS score, m.lo, m.hi, k.rank_lo, k.rank_hi, m.n_ok, m.n_failed,
        m.status AS score_status, m.reason AS score_reason,

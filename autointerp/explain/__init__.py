@@ -3,21 +3,34 @@
 One file an explainer, registered by name; an explainer knows nothing of files, databases, concurrency or retries.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from autointerp.catalog.records import FeatureEvidence, Label
+from autointerp.catalog.records import FeatureEvidence, Label, Split
 from autointerp.explain.exemplars import Selection
 from autointerp.llm.types import Ask
 from autointerp.registry import Registry
 from autointerp.vocabulary import Vocabulary
 
-__all__ = ["Explainer", "explainers"]
+__all__ = ["Explainer", "Search", "explainers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How an explainer that tries several labels does it: which explainer makes them, how many, which simulator compares them."""
+
+    inner: str = "token_activation"
+    candidates: int = 4
+    simulator: str = "logprob_free"
 
 
 class Explainer(Protocol):
     """`needs_model` False: `ask` is never called and may be None. `needs`: capabilities that the provider must have.
     `wants_negatives`: the evidence is to hold the hard negatives, whatever the configuration says.
+
+    `selection`: which contexts it is shown; None where it looks at all.
+    `splits`: whose contexts it sees, never those of the test split.
 
     `version` changes with everything that the labels depend on, the model apart; `template_hash` is None without a prompt.
     Raises RequestFailed when no usable label was had.
@@ -30,12 +43,16 @@ class Explainer(Protocol):
     @property
     def wants_negatives(self) -> bool: ...
     @property
+    def selection(self) -> Selection | None: ...
+    @property
+    def splits(self) -> tuple[Split, ...]: ...
+    @property
     def version(self) -> str: ...
     @property
     def template_hash(self) -> str | None: ...
 
-    def configured(self, selection: Selection, directory: Path | None) -> "Explainer":
-        """The same explainer with a run's settings."""
+    def configured(self, selection: Selection, directory: Path | None, search: Search) -> "Explainer":
+        """The same explainer with a run's settings. Raises UserError where they do not fit."""
         ...
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label: ...

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from autointerp.catalog.records import Label
+from autointerp.catalog.records import Label, Split
 from autointerp.errors import UserError
+from autointerp.explain import Search
 from autointerp.explain.answers import SCHEMA, LabelAnswer
 from autointerp.explain.exemplars import Exemplars, Selection
-from autointerp.explain.parsing import can_parse, parse_answer
+from autointerp.explain.parsing import Record, can_parse, parse_answer
 from autointerp.hashing import hex_hash
 from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
@@ -29,14 +30,15 @@ class ModelExplainer:
     needs_model: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("json_schema",)
     wants_negatives: ClassVar[bool] = False
+    splits: ClassVar[tuple[Split, ...]] = ("explain",)
 
     selection: Selection = field(default_factory=Selection)
     max_tokens: int = 2048
     temperature: float | None = None
     directory: Path | None = None
 
-    def configured(self, selection: Selection, directory: Path | None) -> Self:
-        """The same explainer with a run's settings."""
+    def configured(self, selection: Selection, directory: Path | None, search: Search) -> Self:
+        """The same explainer with a run's settings; it makes one label, so `search` is nothing to it."""
         return replace(self, selection=selection, directory=directory)
 
     @property
@@ -57,29 +59,48 @@ class ModelExplainer:
     async def label(self, ask: Ask | None, chosen: Exemplars, data: str, **values: Any) -> Label:
         """The label that the model gives for `data`; `values` are further variables of the template.
 
-        An answer that cannot be used is asked for once more. Raises RequestFailed where there is none after that, or where
-        there is no active exemplar; UserError where `ask` is None.
+        Raises RequestFailed where there is no active exemplar, and as `answer` does.
+        """
+        if ask is not None and not chosen.active:
+            raise no_evidence("the feature is active in no context of the explain split")
+        found = await self.answer(ask, data, LabelAnswer, self.schema, show=self.selection.show, **values)
+        return found.label(chosen.windows)
+
+    async def answer(
+        self,
+        ask: Ask | None,
+        data: str,
+        record: type[Record],
+        schema: Mapping[str, Any],
+        name: str = "label",
+        **values: Any,
+    ) -> Record:
+        """What the model answers to the template with `data` in a fence: a `record`, which `schema` describes.
+
+        An answer that cannot be used is asked for once more. Raises RequestFailed where there is none after that; UserError
+        where `ask` is None.
         """
         if ask is None:
             raise UserError(f"the explainer {self.template} asks a model, and none is given; name one, or use lexicon")
-        if not chosen.active:
-            reason = "the feature is active in no context of the explain split"
-            raise RequestFailed(FailureKind.NO_EVIDENCE, reason, attempts=0)
-        prompt = render(self.template, directory=self.directory, data=fenced(data), show=self.selection.show, **values)
+        prompt = render(self.template, directory=self.directory, data=fenced(data), **values)
         request = Request(
             messages=prompt.messages,
             max_tokens=self.max_tokens,
             temperature=self.temperature,
-            json_schema=self.schema,
-            schema_name="label",
+            json_schema=schema,
+            schema_name=name,
             purpose="explain",
             template_hash=prompt.template_hash,
-            check=partial(can_parse, model=LabelAnswer),
+            check=partial(can_parse, model=record),
         )
         try:
-            answer = parse_answer(await ask(request), LabelAnswer)
+            return parse_answer(await ask(request), record)
         except RequestFailed as failure:
             if failure.kind != FailureKind.MALFORMED:
                 raise
-            answer = parse_answer(await ask(replace(request, sample=1)), LabelAnswer)
-        return answer.label(chosen.windows)
+            return parse_answer(await ask(replace(request, sample=1)), record)
+
+
+def no_evidence(reason: str) -> RequestFailed:
+    """Nothing was asked: there is nothing to show."""
+    return RequestFailed(FailureKind.NO_EVIDENCE, reason, attempts=0)

@@ -6,8 +6,8 @@ the rule in the label, so that the simulator of the same name can predict from i
 
 from pathlib import Path
 
-from autointerp.catalog.records import FeatureEvidence, Label
-from autointerp.explain import explainers
+from autointerp.catalog.records import FeatureEvidence, Label, Split
+from autointerp.explain import Search, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.explain.lexicon_rules import VERSION, learn
 from autointerp.explain.lexicon_words import describe
@@ -23,10 +23,12 @@ class Lexicon:
     needs_model = False
     needs: tuple[str, ...] = ()
     wants_negatives = False
+    selection = None
+    splits: tuple[Split, ...] = ("explain",)
     version = f"{VERSION}.2"  # of the rule, and of the words
     template_hash = None
 
-    def configured(self, selection: Selection, directory: Path | None) -> "Lexicon":
+    def configured(self, selection: Selection, directory: Path | None, search: Search) -> "Lexicon":
         """Itself: it looks at all contexts, and has no prompt."""
         return self
 

@@ -15,8 +15,8 @@ from autointerp.catalog.reading import EvidenceReader, read_vocabulary
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
-from autointerp.explain import Explainer, explainers
-from autointerp.explain.asking import ModelExplainer
+from autointerp.errors import UserError
+from autointerp.explain import Explainer, Search, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
@@ -39,8 +39,19 @@ class Explained:
 
 def explainer_for(config: Config, name: str) -> Explainer:
     """The explainer `name` with the run's settings."""
-    folder = config.explain.prompt_dir
-    return explainers.get(name).configured(Selection(**config.exemplars.model_dump()), Path(folder) if folder else None)
+    from autointerp.score.stage import simulator_name  # that stage builds on this one
+
+    folder, search = (
+        config.explain.prompt_dir,
+        Search(config.explain.inner, config.explain.candidates, simulator_name(config)),
+    )
+    selection = Selection(**config.exemplars.model_dump())
+    explainer = explainers.get(name).configured(selection, Path(folder) if folder else None, search)
+    if "test" in explainer.splits:
+        raise UserError(
+            f"the explainer {name} asks for the test split, on which its labels are graded; expected others only"
+        )
+    return explainer
 
 
 def with_negatives(config: Config, explainer: Explainer) -> bool:
@@ -128,7 +139,7 @@ async def _explain_all(
 
         await in_rounds(
             "explain", "features", todo,
-            lambda chunk: iter(reader.read(chunk, ("explain",), negatives=with_negatives(config, explainer))), work,
+            lambda chunk: iter(reader.read(chunk, explainer.splits, negatives=with_negatives(config, explainer))), work,
             lambda finished: _write(catalog, config, name, explainer, key, finished), session,
         )  # fmt: skip
 
@@ -143,13 +154,19 @@ def _write(
         for row, outcome in zip(rows, outcomes, strict=True)
         for rank, window in enumerate(outcome.label.evidence if outcome.label else (), start=1)
     ]
+    candidates = [
+        {"explanation_id": row["explanation_id"], **asdict(candidate)}
+        for row, outcome in zip(rows, outcomes, strict=True)
+        for candidate in (outcome.label.candidates if outcome.label else ())
+    ]
     with catalog.transaction():
         _forget_scores_of_changed(catalog, rows)
-        for table in ("explanations", "explanation_evidence"):
+        for table in ("explanations", "explanation_evidence", "candidates"):
             ids = [row["explanation_id"] for row in rows]
             catalog.rows(f"DELETE FROM {table} WHERE explanation_id IN (SELECT unnest(?))", [ids])
         catalog.insert("explanations", pa.Table.from_pylist(rows, schema=_EXPLANATIONS))
         catalog.insert("explanation_evidence", pa.Table.from_pylist(evidence, schema=_EVIDENCE))
+        catalog.insert("candidates", pa.Table.from_pylist(candidates, schema=_CANDIDATES))
 
 
 def _forget_scores_of_changed(catalog: Catalog, rows: list[dict[str, Any]]) -> None:
@@ -191,6 +208,10 @@ _EXPLANATIONS = pa.schema(
     + [(column, pa.list_(pa.string())) for column in ("domains", "safety", "parts")]
     + [("sides_agree", pa.bool_())]
 )
+_CANDIDATES = pa.schema(
+    [("explanation_id", pa.string()), ("number", pa.uint8()), ("title", pa.string()), ("description", pa.string()),
+     ("score", pa.float64()), ("chosen", pa.bool_()), ("reason", pa.string())]
+)  # fmt: skip
 _EVIDENCE = pa.schema([("explanation_id", pa.string()), ("rank", pa.uint16()), ("window_id", pa.uint64())])
 
 
@@ -209,9 +230,9 @@ def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Exp
     if label is not None:
         rule = None if label.rule is None else json.dumps(label.rule, sort_keys=True)
         row |= {"title": label.title, "description": label.description, "kind": label.kind, "rule": rule}
-        row |= {"scope": label.scope, "confidence": label.confidence}
+        row |= {"reason": label.remark, "scope": label.scope, "confidence": label.confidence}
         row |= {"domains": list(label.domains), "safety": list(label.safety), "parts": list(label.parts)}
-        if isinstance(explainer, ModelExplainer):
+        if explainer.selection is not None:
             row["selection"] = json.dumps(asdict(explainer.selection))
         if label.output is not None:
             row |= {"output_title": label.output.title, "output_description": label.output.description,

@@ -17,6 +17,7 @@ from typing import Any
 
 from autointerp.catalog.descriptors import Descriptors, HardNegative
 from autointerp.catalog.feature_pages import ContextRow, FeaturePage, LabelRow, ScoreRow, Token, Window
+from autointerp.catalog.label_details import LabelDetails
 from autointerp.catalog.pages import FeatureRow
 from autointerp.report.text import visible, visible_token
 
@@ -162,6 +163,7 @@ def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[s
         "id": row.feature_id,
         "explainer": shown(row.explainer),
         "model": shown(row.model),
+        **_details(page.details),
         "metric": row.metric,
         "contextsOk": row.n_ok,
         "contextsFailed": row.n_failed,
@@ -187,6 +189,18 @@ def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[s
             (_label(label, label.explanation_id == row.explanation_id) for label in page.labels),
             key=lambda label: not label["shown"],
         ),
+    }
+
+
+def _details(known: LabelDetails | None) -> dict[str, Any]:
+    if known is None:
+        return {"confidence": None, "safety": [], "output": None}
+    title = shown(known.output_title)
+    output = {"title": title, "description": shown(known.output_description), "agrees": known.sides_agree}
+    return {
+        "confidence": shown(known.confidence),
+        "safety": [visible(tag) for tag in known.safety or ()],
+        "output": output if title else None,
     }
 
 

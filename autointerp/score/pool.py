@@ -12,7 +12,7 @@ Contexts that failed are left out and counted; n_h is the number that remain.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -53,6 +53,11 @@ class Pool:
 def scored_contexts(evidence: FeatureEvidence) -> list[Context]:
     """The contexts that the protocol simulates: test split, drawn from bands or silent. Never the top ones."""
     return evidence.of("test", ("band", "silent"))
+
+
+def blinded(context: Context) -> Context:
+    """The context without its activations: a simulator cannot see what it is to predict."""
+    return replace(context, activations=np.zeros_like(context.activations))
 
 
 def pooled(evidence: FeatureEvidence, *simulations: Sequence[Simulated]) -> Pool:

@@ -26,6 +26,7 @@ from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.score import Simulated, Simulator, simulators
+from autointerp.score.pool import blinded
 from autointerp.score.ranking import median_of, rank_by_lower_bound
 from autointerp.score.simulation import (
     SCORER,
@@ -203,11 +204,6 @@ async def _score_all(
             "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
             lambda finished: _write(catalog, key, name, config, finished), session,
         )  # fmt: skip
-
-
-def blinded(context: Context) -> Context:
-    """The context without its activations: a simulator cannot see what it is to predict."""
-    return replace(context, activations=np.zeros_like(context.activations))
 
 
 def with_evidence(

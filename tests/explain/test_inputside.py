@@ -12,7 +12,7 @@ import pytest
 
 from autointerp.catalog.records import Context, FeatureEvidence
 from autointerp.errors import UserError
-from autointerp.explain import explainers
+from autointerp.explain import Search, explainers
 from autointerp.explain.answers import SCHEMA
 from autointerp.explain.asking import ModelExplainer
 from autointerp.explain.contrastive import Contrastive
@@ -126,7 +126,7 @@ class TestMaxActLogits:
 
     async def test_texts_are_short_whatever_the_run_says_and_shorter_if_it_says_so(self) -> None:
         for window, expected in ((64, 24), (16, 16)):
-            explainer = MaxActLogits().configured(Selection(window=window), None)
+            explainer = MaxActLogits().configured(Selection(window=window), None, Search())
             (text,) = (await asked(explainer, [one_hot(1, 9, at=40)]))["texts"]
             assert len(text["text"].replace("«", "").split()) == expected == explainer.selection.window
 
@@ -188,8 +188,8 @@ class TestContrastive:
     def test_it_wants_negatives_ten_unless_told(self) -> None:
         part = explainers.get("contrastive")
         assert part.wants_negatives and not explainers.get("highlighted").wants_negatives
-        assert Contrastive().configured(Selection(), None).selection.negatives == 10
-        assert Contrastive().configured(Selection(negatives=3), None).selection.negatives == 3
+        assert Contrastive().configured(Selection(), None, Search()).selection.negatives == 10
+        assert Contrastive().configured(Selection(negatives=3), None, Search()).selection.negatives == 3
 
 
 class TestSingleToken:
@@ -287,7 +287,7 @@ class TestEveryOne:
     def explainer(self, name: str, **selection: Any) -> ModelExplainer:
         part = explainers.get(name)
         assert isinstance(part, ModelExplainer) and part.template == name and part.needs_model
-        return part.configured(Selection(**{"show": "both", **selection}), None)
+        return part.configured(Selection(**{"show": "both", **selection}), None, Search())
 
     async def test_planted_text_stays_inside_the_data(self, name: str) -> None:
         model = Model()
@@ -367,7 +367,7 @@ class TestEveryOne:
             replace(part, temperature=0.5),
         ]
         (tmp_path / f"{name}.j2").write_text("{% block system %}{% endblock %}{% block user %}{{ data }}{% endblock %}")
-        mine = part.configured(part.selection, tmp_path)
+        mine = part.configured(part.selection, tmp_path, Search())
         assert len({one.version for one in (*changed, mine)}) == len(changed) + 1
         assert mine.template_hash != part.template_hash and self.explainer(name).version == part.version
 

@@ -60,15 +60,23 @@ function navigation(feature) {
 
 function heading(feature, detail = null) {
   const by = detail?.explainer ? `${detail.explainer}${detail.model ? ` with ${detail.model}` : ""}` : null;
-  const chips = [`Feature ${feature.id}`, feature.kind, feature.flag].filter((text) => text !== null);
+  const safety = detail?.safety.map((tag) => `safety: ${tag}`) ?? [];
+  const chips = [`Feature ${feature.id}`, feature.kind, feature.flag, ...safety].filter((text) => text !== null);
   return el(
     "header",
     { class: "masthead" },
     el("p", { class: "eyebrow" }, ...chips.map((text) => el("span", {}, bdi(text)))),
     el("h1", { tabindex: -1, class: feature.title === null ? "none" : "" }, feature.title === null ? "no label" : bdi(feature.title)),
     feature.description ? el("p", { class: "lead" }, bdi(feature.description)) : null,
-    by ? el("p", { class: "note" }, "labelled by ", bdi(by)) : null,
+    detail?.output ? outputSide(detail.output) : null,
+    by ? el("p", { class: "note" }, "labelled by ", bdi(by), detail.confidence ? ` · ${detail.confidence} confidence` : null) : null,
   );
+}
+
+/** What the feature makes the model say, where that was asked, and a mark where it is another thing than what it reads. */
+function outputSide({ title, description, agrees }) {
+  const mark = agrees === false ? el("strong", { class: "problem" }, " The two sides disagree.") : null;
+  return el("p", { class: "side" }, el("small", {}, "Output "), el("strong", {}, bdi(title)), " ", bdi(description ?? ""), mark);
 }
 
 function overviewCards(feature, loaded) {
