@@ -25,6 +25,9 @@ class Search:
     simulator: str = "logprob_free"
 
 
+DEFAULT_SEARCH = Search()
+
+
 class Explainer(Protocol):
     """`needs_model` False: `ask` is never called and may be None. `needs`: capabilities that the provider must have.
     `wants_negatives`: the evidence is to hold the hard negatives, whatever the configuration says.
@@ -51,7 +54,7 @@ class Explainer(Protocol):
     @property
     def template_hash(self) -> str | None: ...
 
-    def configured(self, selection: Selection, directory: Path | None, search: Search) -> "Explainer":
+    def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> "Explainer":
         """The same explainer with a run's settings. Raises UserError where they do not fit."""
         ...
 

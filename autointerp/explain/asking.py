@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from autointerp.catalog.records import Label, Split
 from autointerp.errors import UserError
-from autointerp.explain import Search
+from autointerp.explain import DEFAULT_SEARCH, Search
 from autointerp.explain.answers import SCHEMA, LabelAnswer
 from autointerp.explain.exemplars import Exemplars, Selection
 from autointerp.explain.parsing import Record, can_parse, parse_answer
@@ -37,7 +37,7 @@ class ModelExplainer:
     temperature: float | None = None
     directory: Path | None = None
 
-    def configured(self, selection: Selection, directory: Path | None, search: Search) -> Self:
+    def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> Self:
         """The same explainer with a run's settings; it makes one label, so `search` is nothing to it."""
         return replace(self, selection=selection, directory=directory)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from autointerp.catalog.records import Candidate, Context, FeatureEvidence, Label, Split
 from autointerp.errors import UserError
-from autointerp.explain import Explainer, Search, explainers
+from autointerp.explain import DEFAULT_SEARCH, Explainer, Search, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.hashing import hex_hash
 from autointerp.llm.types import Answer, Ask, FailureKind, Request, RequestFailed
@@ -58,7 +58,7 @@ class BestOfK:
     selection: Selection = field(default_factory=Selection)
     directory: Path | None = None
 
-    def configured(self, selection: Selection, directory: Path | None, search: Search) -> "BestOfK":
+    def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> "BestOfK":
         """The same explainer with a run's settings. Raises UserError for an inner explainer that has nothing to choose from."""
         inner = explainers.get(search.inner)
         if isinstance(inner, BestOfK) or not inner.needs_model or inner.splits != ("explain",):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
-from autointerp.explain import Search, explainers
+from autointerp.explain import DEFAULT_SEARCH, Search, explainers
 from autointerp.explain.asking import ModelExplainer
 from autointerp.explain.exemplars import Exemplar, Selection, Show, choose, cut
 from autointerp.explain.marking import listed, marked_text, marks_for_exemplars, quoted
@@ -32,7 +32,7 @@ class Contrastive(ModelExplainer):
 
     selection: Selection = field(default_factory=lambda: Selection(negatives=NEGATIVES, show="both"))
 
-    def configured(self, selection: Selection, directory: Path | None, search: Search) -> Self:
+    def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> Self:
         chosen = replace(selection, negatives=selection.negatives or NEGATIVES)
         return replace(self, selection=chosen, directory=directory)
 

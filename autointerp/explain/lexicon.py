@@ -7,7 +7,7 @@ the rule in the label, so that the simulator of the same name can predict from i
 from pathlib import Path
 
 from autointerp.catalog.records import FeatureEvidence, Label, Split
-from autointerp.explain import Search, explainers
+from autointerp.explain import DEFAULT_SEARCH, Search, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.explain.lexicon_rules import VERSION, learn
 from autointerp.explain.lexicon_words import describe
@@ -28,7 +28,7 @@ class Lexicon:
     version = f"{VERSION}.2"  # of the rule, and of the words
     template_hash = None
 
-    def configured(self, selection: Selection, directory: Path | None, search: Search) -> "Lexicon":
+    def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> "Lexicon":
         """Itself: it looks at all contexts, and has no prompt."""
         return self
 

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from autointerp.catalog.records import FeatureEvidence, Label
-from autointerp.explain import Search, explainers
+from autointerp.explain import DEFAULT_SEARCH, Search, explainers
 from autointerp.explain.asking import ModelExplainer
 from autointerp.explain.exemplars import Exemplar, Selection, choose
 from autointerp.explain.marking import Marks, listed, marked, marks_for_exemplars, quoted, quoted_tokens
@@ -33,7 +33,7 @@ class MaxActLogits(ModelExplainer):
 
     selection: Selection = field(default_factory=lambda: Selection(window=WINDOW))
 
-    def configured(self, selection: Selection, directory: Path | None, search: Search) -> Self:
+    def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> Self:
         return replace(self, selection=replace(selection, window=min(selection.window, WINDOW)), directory=directory)
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
