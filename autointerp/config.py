@@ -160,7 +160,7 @@ class ExemplarsConfig(_Section):
     """Hard negatives, as far as `autointerp negatives` has found some."""
     window: int = Field(default=32, ge=4, le=512)
     """Tokens of each text, cut around the peak."""
-    show: Literal["levels", "marks", "both"] = "levels"
+    show: Literal["levels", "marks", "both"] = "both"
     """Activations as whole numbers 0 to 10, as marks around the active tokens, or both, where the explainer leaves the choice."""
 
 

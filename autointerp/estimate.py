@@ -194,7 +194,8 @@ class _Trial:
     async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
         trial = []
-        for evidence in self._shown.read(features, self._explainer.splits):
+        negatives = explaining.with_negatives(self._config, self._explainer)
+        for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives):
             asked: list[Asked] = []
             ask = self._line.ask_into(asked) if self._line else None
             try:

@@ -30,9 +30,9 @@ DEFAULT_SEARCH = Search()
 
 class Explainer(Protocol):
     """`needs_model` False: `ask` is never called and may be None. `needs`: capabilities that the provider must have.
-
     `wants_negatives`: the evidence is to hold the hard negatives, whatever the configuration says.
 
+    `selection`: which contexts it is shown; None where it looks at all.
     `splits`: whose contexts it sees, never those of the test split.
 
     `version` changes with everything that the labels depend on, the model apart; `template_hash` is None without a prompt.
@@ -45,6 +45,8 @@ class Explainer(Protocol):
     def needs(self) -> tuple[str, ...]: ...
     @property
     def wants_negatives(self) -> bool: ...
+    @property
+    def selection(self) -> Selection | None: ...
     @property
     def splits(self) -> tuple[Split, ...]: ...
     @property

@@ -1,7 +1,7 @@
 """What explainers that ask a model share: settings, the request, one more try for an answer that cannot be used."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -48,8 +48,13 @@ class ModelExplainer:
     @property
     def version(self) -> str:
         """Changes with everything that the labels depend on, the model apart."""
-        chosen = sorted(asdict(self.selection).items())
-        return hex_hash(self.method, str(chosen), self.max_tokens, self.temperature, self.template_hash)
+        settings = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "directory"}
+        return hex_hash(self.method, str(settings), self.template_hash)
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """What an answer must fit. Further fields than LabelAnswer's are allowed; nothing is made of them."""
+        return SCHEMA
 
     async def label(self, ask: Ask | None, chosen: Exemplars, data: str, **values: Any) -> Label:
         """The label that the model gives for `data`; `values` are further variables of the template.
@@ -58,7 +63,7 @@ class ModelExplainer:
         """
         if ask is not None and not chosen.active:
             raise no_evidence("the feature is active in no context of the explain split")
-        found = await self.answer(ask, data, LabelAnswer, SCHEMA, show=self.selection.show, **values)
+        found = await self.answer(ask, data, LabelAnswer, self.schema, show=self.selection.show, **values)
         return found.label(chosen.windows)
 
     async def answer(

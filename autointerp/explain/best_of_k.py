@@ -60,14 +60,14 @@ class BestOfK:
 
     def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> "BestOfK":
         """The same explainer with a run's settings. Raises UserError for an inner explainer that has nothing to choose from."""
-        found = BestOfK(search, selection, directory)
         inner = explainers.get(search.inner)
         if isinstance(inner, BestOfK) or not inner.needs_model or inner.splits != ("explain",):
             raise UserError(
                 f"explain.inner = {search.inner!r}: best_of_k chooses between samples of a model's labels from the explain split "
                 "alone; expected an explainer such as token_activation"
             )
-        return found
+        shown = inner.configured(selection, directory, search).selection
+        return BestOfK(search, selection if shown is None else shown, directory)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -55,6 +55,11 @@ def explainer_for(config: Config, name: str) -> Explainer:
     return explainer
 
 
+def with_negatives(config: Config, explainer: Explainer) -> bool:
+    """Whether the explainer's evidence is to hold hard negatives."""
+    return explainer.wants_negatives or config.exemplars.negatives > 0
+
+
 def explainer_key(config: Config, name: str) -> str:
     """Identity of an explainer with everything that its labels depend on, the harvest apart."""
     explainer = explainer_for(config, name)
@@ -140,7 +145,7 @@ async def _explain_all(
 
         await in_rounds(
             "explain", "features", todo,
-            lambda chunk: iter(reader.read(chunk, explainer.splits, negatives=bool(config.exemplars.negatives))), work,
+            lambda chunk: iter(reader.read(chunk, explainer.splits, negatives=with_negatives(config, explainer))), work,
             lambda finished: _write(catalog, config, name, explainer, key, finished), session,
         )  # fmt: skip
 
@@ -233,8 +238,8 @@ def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Exp
         row |= {"title": label.title, "description": label.description, "kind": label.kind, "rule": rule}
         row |= {"reason": label.remark, "scope": label.scope, "confidence": label.confidence}
         row |= {"domains": list(label.domains), "safety": list(label.safety), "parts": list(label.parts)}
-        if explainer.needs_model:
-            row["selection"] = config.exemplars.model_dump_json()
+        if explainer.selection is not None:
+            row["selection"] = json.dumps(asdict(explainer.selection))
         if label.output is not None:
             row |= {"output_title": label.output.title, "output_description": label.output.description,
                     "sides_agree": label.output.agrees}  # fmt: skip

@@ -56,3 +56,28 @@ def test_help_teaches() -> None:
         [sys.executable, "-m", "autointerp", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "autointerp run" in shown and "report.html" in shown
+
+
+def test_the_prompts_page_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from write_prompt_docs import page
+
+    assert (ROOT / "docs" / "prompts.md").read_text(encoding="utf-8") == page()
+    assert page().count("[OUTPUT, as above]") == 6
+
+
+def test_every_explainer_has_a_section() -> None:
+    from autointerp.explain import explainers
+
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for name in explainers.names():
+        assert re.search(rf"^## `{name}`$", text, re.MULTILINE), name
+
+
+def test_every_safety_tag_is_explained() -> None:
+    from typing import get_args
+
+    from autointerp.explain.answers import Safety
+
+    text = (ROOT / "docs" / "explainers.md").read_text(encoding="utf-8")
+    assert all(re.search(rf"^\| {tag} \|", text, re.MULTILINE) for tag in get_args(Safety))

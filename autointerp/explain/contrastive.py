@@ -1,0 +1,93 @@
+"""The explainer `contrastive`: active texts against texts in which the feature could be expected to fire, and does not.
+
+A label from active texts alone is easily too broad: it fits all that was shown, and much that was not. Here silent texts are
+shown as well, hard negatives first (a decoder neighbour fires there, or the feature's top token stands there), and the label must
+separate the two. Where there are too few of them random silent texts stand in, and the prompt says which is which.
+Texts are of the explain split only.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Self
+
+from autointerp.catalog.records import Context, FeatureEvidence, Label
+from autointerp.explain import DEFAULT_SEARCH, Search, explainers
+from autointerp.explain.asking import ModelExplainer
+from autointerp.explain.exemplars import Exemplar, Selection, Show, choose, cut
+from autointerp.explain.marking import listed, marked_text, marks_for_exemplars, quoted
+from autointerp.llm.types import Ask, FailureKind, RequestFailed
+from autointerp.vocabulary import Vocabulary
+
+NEGATIVES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Contrastive(ModelExplainer):
+    """See the module. `exemplars.negatives` is the number of silent texts; 10 where it is 0."""
+
+    template = "contrastive"
+    wants_negatives = True
+
+    selection: Selection = field(default_factory=lambda: Selection(negatives=NEGATIVES, show="both"))
+
+    def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> Self:
+        chosen = replace(selection, negatives=selection.negatives or NEGATIVES)
+        return replace(self, selection=chosen, directory=directory)
+
+    async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
+        """The model's label; see `ModelExplainer.label`. Raises RequestFailed, too, where there is no silent text to show."""
+        chosen = choose(evidence, replace(self.selection, silent=0, negatives=0))
+        silent = silent_texts(evidence, self.selection)
+        if chosen.active and not silent:
+            raise RequestFailed(
+                FailureKind.NO_EVIDENCE,
+                "the explain split has no hard negative and no silent context of the feature: nothing to contrast with",
+                attempts=0,
+            )
+        return await self.label(ask, chosen, contrast_json(chosen.active, silent, self.selection.show, vocabulary))
+
+
+def silent_texts(evidence: FeatureEvidence, selection: Selection) -> list[Exemplar]:
+    """Hard negatives of both kinds in turn; then random silent ones up to `negatives` in all, or as many as `silent`.
+
+    A window counts once, and so does a text.
+    """
+    near, token, random = (evidence.of("explain", (kind,)) for kind in ("near", "token", "silent"))
+    in_turn = (context for pair in zip_longest(near, token) for context in pair if context is not None)
+    found: dict[bytes, Exemplar] = {}
+    windows: set[int] = set()
+
+    def take(contexts: Iterable[Context], limit: int) -> None:
+        for context in contexts:
+            if len(found) >= limit:
+                return
+            exemplar = cut(context, evidence.max_activation, selection.window)
+            if context.window_id not in windows and exemplar.tokens.tobytes() not in found:
+                windows.add(context.window_id)
+                found[exemplar.tokens.tobytes()] = exemplar
+
+    take(in_turn, selection.negatives)
+    take(random, max(selection.negatives, len(found) + selection.silent))
+    return list(found.values())
+
+
+def contrast_json(active: Sequence[Exemplar], silent: Sequence[Exemplar], show: Show, vocabulary: Vocabulary) -> str:
+    """{"marks": …, "active": [{"text", "active"}, …], "silent": [{"why", "token", "text"}, …]}, a line a text."""
+    marks = marks_for_exemplars(chain(active, silent), vocabulary)
+    head = "" if show == "levels" else f'"marks":{marks.json},'
+    shown = listed("active", [marked_text(exemplar, show, marks, vocabulary) for exemplar in active])
+    return f"{{{head}{shown},{listed('silent', [_silent(exemplar, vocabulary) for exemplar in silent])}}}"
+
+
+def _silent(exemplar: Exemplar, vocabulary: Vocabulary) -> str:
+    context = exemplar.context
+    why = {"near": "near", "token": "token"}.get(context.kind, "random")
+    token = ""
+    if why == "token" and context.cause is not None:
+        token = f'"token":{quoted(vocabulary.text(context.cause))},'
+    return f'{{"why":"{why}",{token}"text":{quoted(vocabulary.join(exemplar.tokens))}}}'
+
+
+explainers.register("contrastive")(Contrastive())

@@ -1,0 +1,103 @@
+"""Write docs/prompts.md: the request of each explainer of what activates a feature, for a made-up one.
+
+python scripts/write_prompt_docs.py
+"""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from autointerp.catalog.records import Context, FeatureEvidence
+from autointerp.explain import Search, explainers
+from autointerp.explain.exemplars import Selection
+from autointerp.llm.types import Answer, Message, Request
+from autointerp.prompts_loader import render
+from autointerp.vocabulary import Vocabulary
+
+NAMES = ("token_activation", "highlighted", "max_act_logits", "contrastive", "single_token")
+
+HEAD = """# Prompts, as the model sees them
+
+One request of each explainer that is shown what activates a feature; [explainers.md](explainers.md) says when to use which. The
+feature is made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the banks
+of rivers. Written by scripts/write_prompt_docs.py from the templates in prompts/; a test keeps it true.
+
+The last part of every system prompt is the same (prompts/_label.j2). It is shown once, here, and below as `[OUTPUT, as above]`.
+
+"""
+
+_ACTIVE = (
+    ("She paid the cheque into the *bank* on Monday , and the *bank* took a week", (18.0, 20.0)),
+    ('The *bank* " raised its rates " again', (15.0,)),
+    ("If no *bank* will give you a loan , ask a small *lender* first", (13.5, 2.6)),
+    ("« Our *bank* » was the headline", (9.0,)),
+)
+_HARD = (
+    ("token", "They sat on the grassy *bank* and watched the boats", 5),
+    ("near", "The insurer refused to pay the claim in full", 1),
+)
+_SILENT = ("Turn left after the church and walk uphill", "import json\nprint ( x )")
+_PROMOTED = (" account", " loan", " branch", " teller", " robbery")
+_SUPPRESSED = (" river", " shore")
+
+
+def page() -> str:
+    """The whole page."""
+    shared = render("token_activation", data="", show="both").system
+    shared = shared[shared.index("OUTPUT\n") :]
+    parts = [HEAD, _fenced(shared)]
+    for name in NAMES:
+        system, user = _request(name)
+        said = re.sub(re.escape(shared), "[OUTPUT, as above]", system.content)
+        parts.append(f"\n## {name}\n\nSystem:\n\n{_fenced(said)}\nUser:\n\n{_fenced(user.content)}")
+    return "".join(parts)
+
+
+def _fenced(text: str) -> str:
+    return f"```text\n{text}\n```\n"
+
+
+def _request(name: str) -> tuple[Message, ...]:
+    sent: list[Request] = []
+
+    async def ask(request: Request) -> Answer:
+        sent.append(request)
+        return Answer("key", json.dumps({"title": "Bank", "description": "A bank.", "kind": "token"}), "stop", "model")
+
+    evidence, vocabulary = _feature()
+    chosen = Selection(top=4, banded=0, negatives=2, silent=1, show="both")
+    explainer = explainers.get(name).configured(chosen, None, Search())
+    asyncio.run(explainer(evidence, ask, vocabulary))
+    return sent[0].messages
+
+
+def _feature() -> tuple[FeatureEvidence, Vocabulary]:
+    words: dict[str, int] = {}
+
+    def tokens(text: str) -> np.ndarray:
+        pieces = re.findall(r"(?:^| )\S+|\n\S+", text.replace("*", ""))
+        return np.array([words.setdefault(piece, len(words)) for piece in pieces], np.int32)
+
+    contexts = []
+    for number, (text, active) in enumerate(_ACTIVE):
+        ids = tokens(text)
+        activations = np.zeros(len(ids), np.float32)
+        activations[[place for place, word in enumerate(text.split()) if word.startswith("*")]] = active
+        contexts.append(Context(number, "explain", "top", 1, ids, activations))
+    for number, (kind, text, place) in enumerate(_HARD, 10):
+        ids = tokens(text)
+        cause = int(ids[place]) if kind == "token" else 4
+        contexts.append(Context(number, "explain", kind, 0, ids, np.zeros(len(ids), np.float32), cause, place))
+    for number, text in enumerate(_SILENT, 20):
+        ids = tokens(text)
+        contexts.append(Context(number, "explain", "silent", 0, ids, np.zeros(len(ids), np.float32)))
+    promoted, suppressed = ([words.setdefault(text, len(words)) for text in side] for side in (_PROMOTED, _SUPPRESSED))
+    vocabulary = Vocabulary(list(words), [word.encode() for word in words])
+    return FeatureEvidence(0, 20.0, 0.001, contexts, {}, promoted, suppressed), vocabulary
+
+
+if __name__ == "__main__":
+    Path(__file__).resolve().parents[1].joinpath("docs", "prompts.md").write_text(page(), encoding="utf-8")

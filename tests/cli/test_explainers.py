@@ -1,0 +1,121 @@
+"""The explainers that ask a model, from the command line on the tiny run, with the mock provider."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from autointerp.explain import explainers
+from autointerp.explain.contrastive import NEGATIVES
+from autointerp.explain.single_token import SingleToken
+from autointerp.llm.providers import mock
+from autointerp.llm.types import Request
+from tests.cli.test_bad_input import options, run
+from tests.cli.test_run import catalog_rows
+
+MODEL = ["--provider", "mock", "--label-model", "mock"]
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, object]) -> Path:
+    from click.testing import CliRunner
+
+    from autointerp.cli import cli
+
+    out = tmp_path_factory.mktemp("explainers") / "run"
+    settings = options(tiny_settings, sample__features="0-8", negatives__per_kind=6)
+    for command in (["sample", *settings, "--out", str(out)], ["negatives", "--out", str(out)]):
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture
+def out(sampled: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sampled, tmp_path / "run"))
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """The requests that reach the mock provider."""
+    requests: list[Request] = []
+    send = mock.MockProvider.send
+
+    async def spy(self: mock.MockProvider, request: Request, payload: dict) -> object:
+        requests.append(request)
+        return await send(self, request, payload)
+
+    monkeypatch.setattr(mock.MockProvider, "send", spy)
+    return requests
+
+
+@pytest.mark.parametrize("name", ["highlighted", "max_act_logits", "contrastive", "single_token"])
+def test_whole_runs_from_the_command_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, out: Path, sent: list[Request], name: str
+) -> None:
+    if name == "single_token":  # the tiny SAE is random: hardly a token carries a fifth of a feature
+        explainers.get(name)
+        monkeypatch.setitem(explainers._parts, name, SingleToken(least_share=0.12))
+    settings = ["--set", "score.control_features=0", "--explainer", name, *MODEL, "--out", out]
+    code, err = run(capsys, "run", *settings)
+    assert code == 0, err
+    rows = catalog_rows(
+        out, f"SELECT status, reason, title, selection, template_hash FROM explanations WHERE explainer = '{name}'"
+    )
+    labels = [row for row in rows if row[0] == "ok"]
+    failures = [row[1] for row in rows if row[0] == "failed"]
+    assert len(rows) >= 5 and all("mock" in row[2] for row in labels)
+    assert {row[4] for row in labels} <= {explainers.get(name).template_hash}
+    # Some of its features fire in every window.
+    allowed = {"single_token": "its strongest token, ", "contrastive": "the explain split has no hard negative"}
+    assert all(name in allowed and reason.startswith(f"no_evidence: {allowed[name]}") for reason in failures)
+    assert labels and (name == "single_token" or len(labels) > len(failures))
+    # The estimate and the run ask the same.
+    assert len({request.messages for request in sent if request.purpose == "explain"}) == len(labels)
+    query = (
+        "SELECT count(DISTINCT explanation_id) FROM scores JOIN explanations USING (explanation_id) WHERE explainer = "
+    )
+    assert catalog_rows(out, f"{query} '{name}'") == [(len(labels),)] and (out / "report.html").exists()
+    evidence = catalog_rows(out, "SELECT DISTINCT w.split FROM explanation_evidence e JOIN windows w USING (window_id)")
+    assert evidence == [("explain",)]
+    for row in labels:  # what is recorded is what was shown, not what the configuration says
+        selection = json.loads(row[3])
+        assert selection["negatives"] == (NEGATIVES if name == "contrastive" else 0)
+        assert selection["window"] == (24 if name == "max_act_logits" else 32)
+    # A second time nothing is asked.
+    sent.clear()
+    assert run(capsys, "run", *settings)[0] == 0
+    assert sent == []
+
+
+def test_single_token_makes_no_claim_about_the_tiny_features(
+    capsys: pytest.CaptureFixture[str], out: Path, sent: list[Request]
+) -> None:
+    code, err = run(capsys, "explain", "--explainer", "single_token", *MODEL, "--out", out)
+    assert code == 0 and sent == [] and "this is no feature of a single token" in err
+    rows = catalog_rows(out, "SELECT status, reason FROM explanations WHERE explainer = 'single_token'")
+    assert {status for status, _ in rows} == {"failed"}
+    assert all(reason.startswith("no_evidence: its strongest token, ") and "below 90%" in reason for _, reason in rows)
+
+
+def test_contrastive_is_given_hard_negatives_though_none_are_configured(
+    capsys: pytest.CaptureFixture[str], out: Path, sent: list[Request]
+) -> None:
+    assert run(capsys, "explain", "--explainer", "contrastive", *MODEL, "--out", out)[0] == 0
+    prompts = [request.messages[1].content for request in sent]
+    assert any('"why":"near"' in prompt for prompt in prompts) and any('"why":"token"' in prompt for prompt in prompts)
+    sent.clear()
+    assert run(capsys, "explain", "--explainer", "highlighted", *MODEL, "--out", out)[0] == 0
+    assert sent and not any('"why"' in request.messages[1].content for request in sent)
+
+
+def test_the_estimate_asks_what_the_run_asks(
+    capsys: pytest.CaptureFixture[str], out: Path, sent: list[Request]
+) -> None:
+    command = ["--explainer", "contrastive", *MODEL, "--out", out]
+    assert run(capsys, "estimate", *command)[0] == 0
+    estimated = {request.messages for request in sent if request.purpose == "explain"}
+    sent.clear()
+    assert run(capsys, "explain", *command)[0] == 0
+    assert estimated == {request.messages for request in sent}
