@@ -184,13 +184,13 @@ def _read(path: Path) -> _FamilyData:
 
 def _feature(number: int, data: _FeatureData, family: Family, path: Path) -> PlantedFeature:
     try:
+        lines: dict[Role, str] = {"positive": data.positive, "near": data.near, "negative": data.negative}
         sentences = tuple(
-            parse_sentence(role, line)
-            for role, lines in (("positive", data.positive), ("near", data.near), ("negative", data.negative))
-            for line in lines.split("\n")
-            if line.strip()
+            parse_sentence(role, line) for role in ROLES for line in lines[role].split("\n") if line.strip()
         )
-        false = {"broad": data.broad.label(), "narrow": data.narrow.label(), "neighbour": data.neighbour.label()}
+        false: dict[Falsehood, Label] = {
+            "broad": data.broad.label(), "narrow": data.narrow.label(), "neighbour": data.neighbour.label(),
+        }  # fmt: skip
         feature = PlantedFeature(number, data.id, family, data.label(), false, data.rule, sentences)
         check(feature)
     except ValueError as error:
