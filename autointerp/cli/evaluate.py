@@ -105,21 +105,22 @@ def explainers(
 
 
 def show(findings: "Findings") -> None:
-    """Print the table and what belongs to it."""
+    """Print the tables and what belongs to them."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from autointerp.evaluate.tables import heading, notes, table
+    from autointerp.evaluate.tables import heading, notes, tables
 
-    header, rows = table(findings)
-    shown = Table(box=None, pad_edge=False)
-    for number, name in enumerate(header):
-        shown.add_column(name, justify="right" if number else "left")
-    for row in rows:
-        shown.add_row(*map(Text, row))
     click.echo(one_line(heading(findings)))
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
+    for one in tables(findings):
+        shown = Table(box=None, pad_edge=False)
+        for number, name in enumerate(one.header):
+            shown.add_column(name, justify="right" if number else "left")
+        for row in one.rows:
+            shown.add_row(*map(Text, row))
+        click.echo()
+        Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
     for note in notes(findings):
         click.echo(f"- {one_line(note)}")
 

@@ -35,8 +35,8 @@ class Grade:
     """One family, or all. `n_waiting`: no label yet, answers are under way.
 
     `r`: mean r of the labels over features with one; `good`: share of features whose label reaches r ≥ GOOD; `same`: share of
-    labels that the judge calls equivalent; `first`: share of features whose true label scores above all three false
-    ones; `beaten`: the same for each false label by itself.
+    labels that the judge calls equivalent; `true_r`: mean r of the true labels; `first`: share of features whose true label
+    scores above all three false ones; `beaten`: the same for each false label by itself.
     """
 
     family: str
@@ -51,6 +51,7 @@ class Grade:
     verdicts: Mapping[Verdict, int]
     n_unjudged: int
     same: Estimate
+    true_r: Estimate
     first: Estimate
     n_unranked: int
     beaten: Mapping[Falsehood, Estimate]
@@ -84,6 +85,7 @@ def _grade(findings: Findings, name: str, members: Sequence[Finding]) -> Grade:
     asked = [one for one in labelled if "label" in one.verdicts]
     judged = [(one, judgement.verdict) for one in asked if (judgement := one.verdicts["label"].value) is not None]
     done = [one for one in members if one.label is not None]
+    with_truth = [(one, value) for one in members if (value := score_of(one, "true")) is not None]
     ranked = [one for one in members if is_ranked(one)]
     return Grade(
         family=name,
@@ -98,6 +100,7 @@ def _grade(findings: Findings, name: str, members: Sequence[Finding]) -> Grade:
         verdicts={sort: sum(verdict == sort for _, verdict in judged) for sort in VERDICTS},
         n_unjudged=len(asked) - len(judged),
         same=_mean([(one, float(verdict == "same")) for one, verdict in judged], seed, f"same {name}"),
+        true_r=_mean(with_truth, seed, f"true {name}"),
         first=_mean([(one, float(all(beats(one, s) for s in FALSEHOODS))) for one in ranked], seed, f"first {name}"),
         n_unranked=len(members) - len(ranked) if findings.scorer_tested else 0,
         beaten={

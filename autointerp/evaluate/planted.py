@@ -94,8 +94,9 @@ class _Strict(BaseModel):
 class Clause(_Strict):
     """One way of being active, at `level`; where several clauses apply the highest level counts.
 
-    Of three sorts. `pattern`: the group of a regular expression, or all that it matches. `number`: the first group, or the one
-    named `at`, if the number that the first holds lies within low..high. `first`..`last`: tokens by their number from 0, `last` None to the end.
+    Of three sorts. `pattern`: the group of a regular expression, or all it matches. `number`: the first group, or the one
+    named `at`, if the number that the first holds lies within low..high. `first`..`last`: tokens by their number from 0, `last`
+    None to the end.
     `begins`: the clause applies only to texts whose start this expression matches.
     """
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from autointerp.evaluate.grades import GOOD, Estimate, Grade, grades, judge_accuracy
@@ -20,24 +20,41 @@ def heading(findings: Findings) -> str:
     return f"explainer {findings.explainer}, simulator {findings.simulator}{model}{judge}"
 
 
-def table(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    """Column names and rows, one a family and one of all. Columns of what was not asked are left out."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Column names, and rows: one a family and one of all."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def tables(findings: Findings) -> list[Table]:
+    """The labels' grades; and the simulator's, where it was tested."""
+    found = grades(findings)
     header = ["family", "features", "n_ok", "n_failed", "r", "n_undefined", f"r ≥ {GOOD:g}"]
-    header += ["judged the same", "same/broader/narrower/other", "unjudged"] if findings.judge else []
+    header += ["judged the same", "verdicts", "unjudged"] if findings.judge else []
+    shown = [Table("labels", header, [_label_cells(findings, grade) for grade in found])]
     if findings.scorer_tested:
-        header += ["true label first", *(f"above {sort}" for sort in FALSEHOODS), "unranked"]
-    return header, [_cells(findings, grade) for grade in grades(findings)]
+        header = ["family", "r of the true label", "true label first", *(f"above {sort}" for sort in FALSEHOODS)]
+        rows = [_simulator_cells(grade) for grade in found]
+        shown.append(Table("simulator", [*header, "n_ok", "n_failed"], rows))
+    return shown
 
 
-def _cells(findings: Findings, grade: Grade) -> list[str]:
+def _label_cells(findings: Findings, grade: Grade) -> list[str]:
     failed = f"{grade.n_failed}" + (f" (+ {grade.n_waiting} waiting)" if grade.n_waiting else "")
     undefined = f"{grade.n_undefined}" + (f" (+ {grade.n_unscored} failed)" if grade.n_unscored else "")
     cells = [grade.family, f"{grade.n_features}", f"{grade.n_ok}", failed, _text(grade.r), undefined, _text(grade.good)]
     if findings.judge:
         cells += [_text(grade.same), "/".join(str(count) for count in grade.verdicts.values()), f"{grade.n_unjudged}"]
-    if findings.scorer_tested:
-        cells += [_text(grade.first), *(_text(grade.beaten[sort]) for sort in FALSEHOODS), f"{grade.n_unranked}"]
     return cells
+
+
+def _simulator_cells(grade: Grade) -> list[str]:
+    beaten = (_text(grade.beaten[sort]) for sort in FALSEHOODS)
+    counts = (f"{grade.n_features - grade.n_unranked}", f"{grade.n_unranked}")
+    return [grade.family, _text(grade.true_r), _text(grade.first), *beaten, *counts]
 
 
 def notes(findings: Findings) -> list[str]:
@@ -50,6 +67,12 @@ def notes(findings: Findings) -> list[str]:
         )
     if findings.judge is None:
         said.append("no model was given, so nobody judged whether labels mean what the true ones mean")
+    else:
+        said.append("verdicts are counts of same/broader/narrower/other")
+    if findings.scorer_tested:
+        said.append(
+            "true label first: its r is above that of all three false labels; by chance in 0.25 of the features"
+        )
     accuracy = judge_accuracy(findings)
     if any(estimate.n for estimate in accuracy.values()):
         parts = ", ".join(f"{sort} {_text(estimate)}" for sort, estimate in accuracy.items())
@@ -61,8 +84,9 @@ def notes(findings: Findings) -> list[str]:
 
 def markdown(findings: Findings) -> str:
     """The table and the labels of all features, as a page."""
-    header, rows = table(findings)
-    lines = ["# Planted features", "", heading(findings), "", *_markdown_table(header, rows), ""]
+    lines = ["# Planted features", "", heading(findings), ""]
+    for one in tables(findings):
+        lines += [f"## By family: {one.title}", "", *_markdown_table(one.header, one.rows), ""]
     lines += [f"- {note}" for note in notes(findings)]
     details = [[one.feature.id, one.feature.label.title, *_details(one)] for one in findings.features]
     lines += ["", "## Labels", "", *_markdown_table(["feature", "true title", "title", "r", "verdict"], details), ""]
