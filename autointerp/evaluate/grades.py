@@ -34,7 +34,8 @@ class Estimate:
 class Grade:
     """One family, or all. `n_waiting`: no label yet, answers are under way.
 
-    `r`: mean r of the labels over features with one; `good`: share of features whose label reaches r ≥ GOOD; `same`: share of
+    `r`: mean r of the labels over features with one; `good`: share of features whose label reaches r ≥ GOOD; `false_alarms`:
+    mean share of the near misses in which the simulation fires; `same`: share of
     labels that the judge calls equivalent; `true_r`: mean r of the true labels; `first`: share of features whose true label
     scores above all three false ones; `beaten`: the same for each false label by itself.
     """
@@ -48,6 +49,7 @@ class Grade:
     n_unscored: int
     r: Estimate
     good: Estimate
+    false_alarms: Estimate
     verdicts: Mapping[Verdict, int]
     n_unjudged: int
     same: Estimate
@@ -81,6 +83,7 @@ def _grade(findings: Findings, name: str, members: Sequence[Finding]) -> Grade:
     seed = findings.seed
     labelled = [one for one in members if one.label is not None and one.label.value is not None]
     scored = [(one, value) for one in labelled if (value := score_of(one, "label")) is not None]
+    alarms = [(one, rate) for one in labelled if (rate := _false_alarms(one)) is not None]
     tried = [one for one in labelled if "label" in one.scores]
     asked = [one for one in labelled if "label" in one.verdicts]
     judged = [(one, judgement.verdict) for one in asked if (judgement := one.verdicts["label"].value) is not None]
@@ -97,6 +100,7 @@ def _grade(findings: Findings, name: str, members: Sequence[Finding]) -> Grade:
         n_unscored=sum(_status(one) == "failed" for one in tried),
         r=_mean(scored, seed, f"r {name}"),
         good=_mean([(one, float((score_of(one, "label") or 0.0) >= GOOD)) for one in done], seed, f"good {name}"),
+        false_alarms=_mean(alarms, seed, f"alarms {name}"),
         verdicts={sort: sum(verdict == sort for _, verdict in judged) for sort in VERDICTS},
         n_unjudged=len(asked) - len(judged),
         same=_mean([(one, float(verdict == "same")) for one, verdict in judged], seed, f"same {name}"),
@@ -113,14 +117,14 @@ def _grade(findings: Findings, name: str, members: Sequence[Finding]) -> Grade:
 def score_of(finding: Finding, which: Which) -> float | None:
     """r of one of the feature's labels; None where it was not simulated, failed or is undefined."""
     outcome = finding.scores.get(which)
-    return outcome.value.value if outcome is not None and outcome.value is not None else None
+    return outcome.value.row.value if outcome is not None and outcome.value is not None else None
 
 
 def is_ranked(finding: Finding) -> bool:
     """Whether the true label and all false ones were simulated. An undefined r is an answer; a failure is none."""
     planted: tuple[Which, ...] = ("true", *FALSEHOODS)
     outcomes = [finding.scores.get(which) for which in planted]
-    return all(one is not None and one.value is not None and one.value.status != "failed" for one in outcomes)
+    return all(one is not None and one.value is not None and one.value.row.status != "failed" for one in outcomes)
 
 
 def beats(finding: Finding, sort: Falsehood) -> bool:
@@ -129,9 +133,14 @@ def beats(finding: Finding, sort: Falsehood) -> bool:
     return true is not None and true > (0.0 if false is None else false)
 
 
+def _false_alarms(finding: Finding) -> float | None:
+    outcome = finding.scores.get("label")
+    return outcome.value.false_alarms if outcome is not None and outcome.value is not None else None
+
+
 def _status(finding: Finding) -> str:
-    row = finding.scores["label"].value
-    return "failed" if row is None else row.status
+    scored = finding.scores["label"].value
+    return "failed" if scored is None else scored.row.status
 
 
 def _mean(values: Sequence[tuple[Finding, float]], seed: int, what: str) -> Estimate:

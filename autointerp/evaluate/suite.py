@@ -23,6 +23,7 @@ from autointerp.llm.rounds import in_rounds
 from autointerp.llm.session import open_session, provider_for
 from autointerp.llm.types import Ask, RequestFailed
 from autointerp.score import simulators
+from autointerp.score.metrics import FIRES
 from autointerp.score.simulation import ScoreRow, score_simulation, scored_contexts
 from autointerp.score.stage import blinded, simulator_name
 
@@ -41,6 +42,14 @@ class Outcome(Generic[Value]):
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """r of a label, and the share of the near misses whose simulation fires all the same; None if none was simulated."""
+
+    row: ScoreRow
+    false_alarms: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What is known of one planted feature. What is None was not asked, or its answer is still under way.
 
@@ -49,7 +58,7 @@ class Finding:
 
     feature: PlantedFeature
     label: Outcome[Label] | None = None
-    scores: dict[Which, Outcome[ScoreRow]] = field(default_factory=dict)
+    scores: dict[Which, Outcome[Scored]] = field(default_factory=dict)
     verdicts: dict[Which, Outcome[Judgement]] = field(default_factory=dict)
 
 
@@ -124,11 +133,11 @@ class _Evaluation:
         await self._phase("explain", by, access, self._explainer.needs, list(self._suite), label, keep)
 
     async def _simulate(self) -> None:
-        async def score(task: _Task, ask: Ask | None) -> ScoreRow:
+        async def score(task: _Task, ask: Ask | None) -> Scored:
             evidence = evidence_of(task.feature, self._words, ("test",))
             return await self._score(task.label, evidence, ask)
 
-        def keep(task: _Task, outcome: Outcome[ScoreRow]) -> None:
+        def keep(task: _Task, outcome: Outcome[Scored]) -> None:
             self._findings[task.feature.number].scores[task.which] = outcome
 
         asks = self._simulator.needs_model
@@ -137,13 +146,16 @@ class _Evaluation:
         planted: tuple[Which, ...] = ("true", *FALSEHOODS) if asks else ()
         await self._phase("simulate", by, access, self._simulator.needs, self._tasks(planted), score, keep)
 
-    async def _score(self, label: Label, evidence: FeatureEvidence, ask: Ask | None) -> ScoreRow:
+    async def _score(self, label: Label, evidence: FeatureEvidence, ask: Ask | None) -> Scored:
         contexts = [blinded(context) for context in scored_contexts(evidence)]
         vocabulary = self._words.vocabulary
         simulated = await self._simulator(label, contexts, evidence.max_activation, ask, vocabulary)
         settings = self._config.score
         rows = score_simulation(evidence, simulated, seed=self._config.seed, resamples=settings.resamples)
-        return next(row for row in rows if row.metric == METRIC)
+        near = {context.window_id for context in evidence.of("test", ("near",))}
+        peaks = [one.expected.max() for one in simulated if one.window_id in near and one.expected is not None]
+        alarms = sum(bool(peak >= FIRES) for peak in peaks) / len(peaks) if peaks else None
+        return Scored(next(row for row in rows if row.metric == METRIC), alarms)
 
     async def _judge(self) -> None:
         if self._judge_model is None:

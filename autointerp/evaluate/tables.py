@@ -7,8 +7,7 @@ from typing import Any
 
 from autointerp.evaluate.grades import GOOD, Estimate, Grade, grades, judge_accuracy
 from autointerp.evaluate.planted import FALSEHOODS
-from autointerp.evaluate.suite import METRIC, Finding, Findings, Outcome
-from autointerp.score.simulation import ScoreRow
+from autointerp.evaluate.suite import METRIC, Finding, Findings, Outcome, Scored
 
 _NONE = "–"
 
@@ -32,7 +31,7 @@ class Table:
 def tables(findings: Findings) -> list[Table]:
     """The labels' grades; and the simulator's, where it was tested."""
     found = grades(findings)
-    header = ["family", "features", "n_ok", "n_failed", "r", "n_undefined", f"r ≥ {GOOD:g}"]
+    header = ["family", "features", "n_ok", "n_failed", "r", "n_undefined", f"r ≥ {GOOD:g}", "false alarms"]
     header += ["judged the same", "verdicts", "unjudged"] if findings.judge else []
     shown = [Table("labels", header, [_label_cells(findings, grade) for grade in found])]
     if findings.scorer_tested:
@@ -45,7 +44,8 @@ def tables(findings: Findings) -> list[Table]:
 def _label_cells(findings: Findings, grade: Grade) -> list[str]:
     failed = f"{grade.n_failed}" + (f" (+ {grade.n_waiting} waiting)" if grade.n_waiting else "")
     undefined = f"{grade.n_undefined}" + (f" (+ {grade.n_unscored} failed)" if grade.n_unscored else "")
-    cells = [grade.family, f"{grade.n_features}", f"{grade.n_ok}", failed, _text(grade.r), undefined, _text(grade.good)]
+    cells = [grade.family, f"{grade.n_features}", f"{grade.n_ok}", failed, _text(grade.r), undefined, _text(grade.good),
+             _text(grade.false_alarms)]  # fmt: skip
     if findings.judge:
         cells += [_text(grade.same), "/".join(str(count) for count in grade.verdicts.values()), f"{grade.n_unjudged}"]
     return cells
@@ -59,7 +59,8 @@ def _simulator_cells(grade: Grade) -> list[str]:
 
 def notes(findings: Findings) -> list[str]:
     """What the table cannot say by itself, a sentence each."""
-    said = [f"r is {METRIC} on the test split, a mean over features with a 95 % bootstrap interval over features"]
+    said = [f"r is {METRIC} on the test split, a mean over features with a 95 % bootstrap interval over features",
+            "false alarms: share of the near misses of the test split in which the label's simulation fires"]  # fmt: skip
     if not findings.scorer_tested:
         said.append(
             f"the simulator {findings.simulator} predicts from a rule, not from text: that true labels score above false ones "
@@ -96,7 +97,7 @@ def markdown(findings: Findings) -> str:
 def _details(finding: Finding) -> list[str]:
     label, score, verdict = finding.label, finding.scores.get("label"), finding.verdicts.get("label")
     title = _NONE if label is None else label.value.title if label.value else f"failed: {label.reason}"
-    r = score.value.value if score is not None and score.value is not None else None
+    r = score.value.row.value if score is not None and score.value is not None else None
     judged = _NONE if verdict is None else verdict.value.verdict if verdict.value else "failed"
     return [title, _NONE if r is None else f"{r:.3f}", judged]
 
@@ -146,8 +147,10 @@ def _feature(finding: Finding) -> dict[str, Any]:
     return found
 
 
-def _score(outcome: Outcome[ScoreRow]) -> dict[str, Any]:
-    return {"failure": outcome.reason} if outcome.value is None else asdict(outcome.value)
+def _score(outcome: Outcome[Scored]) -> dict[str, Any]:
+    if outcome.value is None:
+        return {"failure": outcome.reason}
+    return {**asdict(outcome.value.row), "false_alarms": outcome.value.false_alarms}
 
 
 def _text(estimate: Estimate) -> str:

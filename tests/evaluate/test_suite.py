@@ -17,7 +17,7 @@ from autointerp.evaluate.evidence import evidence_of, splits_of, words_of
 from autointerp.evaluate.grades import grades, judge_accuracy
 from autointerp.evaluate.judge import EXPECTED, Judgement, judge, labels_as_json
 from autointerp.evaluate.planted import FALSEHOODS
-from autointerp.evaluate.suite import Outcome
+from autointerp.evaluate.suite import Outcome, Scored
 from autointerp.evaluate.tables import as_json, markdown, notes, tables
 from autointerp.llm import provider as llm_provider
 from autointerp.llm.providers.mock import MockProvider
@@ -43,6 +43,8 @@ def test_the_lexicon_on_all_features(tmp_path: Path) -> None:
     assert len(families) == 11 and everything.n_ok == everything.n_features == len(SUITE) and everything.n_failed == 0
     by_family = {grade.family: grade.r.value or 0.0 for grade in families}
     assert by_family["phrase"] > 0.8, "words that always stand there are what it reads"
+    alarms = {grade.family: grade.false_alarms.value or 0.0 for grade in families}
+    assert alarms["contextual"] > 0.7 and alarms["lexical"] < 0.2, "it cannot tell the senses of a word apart"
     assert by_family["positional"] < 0.3 and by_family["format"] < 0.3, "these are no runs of tokens"
     assert not findings.scorer_tested and findings.judge is None
     assert [one.title for one in tables(findings)] == ["labels"]
@@ -117,6 +119,7 @@ def test_a_model_that_understands_is_told_from_one_that_does_not(
     findings = evaluate(mocked(), tmp_path, SMALL, check_judge=True)
     everything = grades(findings)[-1]
     assert everything.r.value == pytest.approx(1.0) and everything.same.value == 1.0 and everything.first.value == 1.0
+    assert everything.false_alarms.value == 0.0
     assert everything.n_failed == everything.n_unranked == everything.n_unjudged == 0
     accuracy = {sort: found.value for sort, found in judge_accuracy(findings).items()}
     assert accuracy == {"broad": 0.0, "narrow": 0.0, "neighbour": 1.0}
@@ -176,8 +179,9 @@ async def test_an_answer_of_no_use_is_asked_for_once_more() -> None:
     assert samples == [0, 1] and failure.value.kind == FailureKind.MALFORMED
 
 
-def _row(value: float | None) -> Outcome[ScoreRow]:
-    return Outcome(ScoreRow("r_balanced", value, None, None, 8, 0, "undefined" if value is None else "ok"))
+def _row(value: float | None) -> Outcome[Scored]:
+    row = ScoreRow("r_balanced", value, None, None, 8, 0, "undefined" if value is None else "ok")
+    return Outcome(Scored(row, None if value is None else value / 2))
 
 
 def _finding(feature: PlantedFeature, r: float | None, true: float | None, *false: float | None) -> Finding:
@@ -204,6 +208,7 @@ def test_grades_by_hand() -> None:
     assert replace(grade, family="all", n_features=5).n_ok == everything.n_ok == 3
     assert (grade.n_failed, grade.n_waiting, grade.n_undefined, grade.n_unscored) == (1, 1, 1, 0)
     assert grade.r.value == pytest.approx(0.6) and grade.r.n == 2 and grade.r.lo is not None and grade.r.lo < 0.6
+    assert grade.false_alarms.value == pytest.approx(0.3) and grade.false_alarms.n == 2
     assert grade.good.value == 0.25 and grade.good.n == 4
     assert grade.first.value == 0.25 and grade.first.n == 4 and grade.n_unranked == 1
     assert {sort: found.value for sort, found in grade.beaten.items()} == {
