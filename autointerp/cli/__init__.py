@@ -7,6 +7,7 @@ import click
 from autointerp import __version__
 from autointerp.cli.doctor import doctor
 from autointerp.cli.estimate import estimate
+from autointerp.cli.evaluate import evaluate
 from autointerp.cli.journal import journal
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
@@ -44,7 +45,9 @@ def cli() -> None:
     """
 
 
-for command in (run, sample, negatives, estimate, explain, score, report, retry, rederive, sql, journal, probe, doctor):
+for command in (
+    run, sample, negatives, estimate, explain, score, report, retry, rederive, sql, journal, probe, evaluate, doctor,
+):  # fmt: skip
     cli.add_command(command)
 
 

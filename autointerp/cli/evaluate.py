@@ -1,0 +1,134 @@
+"""The commands `eval …`: how good explainers, simulators and judges are where the truth is known."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autointerp.cli.options import model_options, overrides, score_options
+from autointerp.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from autointerp.evaluate import Findings
+
+_WIDTH = 200  # where the output is no terminal
+
+
+@click.group(name="eval")
+def evaluate() -> None:
+    """Test explainers, simulators and judges where the truth is known.
+
+    \b
+    autointerp eval explainers
+    autointerp eval explainers --explainer token_activation --provider openai --label-model NAME --to results
+    """
+
+
+@evaluate.command()
+@model_options
+@score_options
+@click.option(
+    "--judge-model",
+    metavar="NAME",
+    help="The model that compares labels with the true ones. [default: the label model; without one nobody judges]",
+)
+@click.option(
+    "--check-judge", is_flag=True, help="Have the judge judge the false labels, too: how far can it be trusted?"
+)
+@click.option(
+    "--family",
+    "families",
+    multiple=True,
+    metavar="NAME",
+    help="Only features of this family, such as numeric; several times for several.",
+)
+@click.option(
+    "--suite",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Your own planted features, NAME.toml. [default: the packaged ones]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports/eval-explainers"),
+    show_default=True,
+    metavar="RUN_DIR",
+    help="Where models' answers are kept; a rerun goes on there.",
+)
+@click.option(
+    "--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Write explainers.json and explainers.md there."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.FIELD=VALUE",
+    help="Any field of the configuration, for instance --set exemplars.top=20.",
+)
+@click.option("--seed", type=int, help="Seed of the bootstrap. [default: 0]")  # fmt: skip
+def explainers(
+    judge_model: str | None,
+    check_judge: bool,
+    families: tuple[str, ...],
+    folder: Path | None,
+    out: Path,
+    to: Path | None,
+    settings: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Label planted features, whose truth is known, and grade the labels.
+
+    \b
+    autointerp eval explainers
+    autointerp eval explainers --explainer token_activation --provider mock --label-model mock --out /tmp/try
+
+    Each label is scored by simulation on the test split. Where a model is given, a judge compares it with the true label,
+    and the simulator is tested: the true label should score above three false ones. See docs/evaluation.md.
+    """
+    from autointerp.config import load_config
+    from autointerp.evaluate import evaluate as run_suite
+    from autointerp.evaluate import load_suite
+
+    config = load_config(None, overrides(settings, options))
+    suite = load_suite(folder)
+    chosen = [feature for feature in suite if not families or feature.family in families]
+    if unknown := sorted(set(families) - {feature.family for feature in suite}):
+        known = ", ".join(dict.fromkeys(feature.family for feature in suite))
+        raise click.BadParameter(f"no family {unknown[0]!r}; there are: {known}", param_hint="--family")
+    findings = run_suite(config, out, chosen, judge_model=judge_model, check_judge=check_judge)
+    show(findings)
+    if to is not None:
+        _write(findings, to)
+
+
+def show(findings: "Findings") -> None:
+    """Print the tables and what belongs to them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from autointerp.evaluate.tables import heading, notes, tables
+
+    click.echo(one_line(heading(findings)))
+    for one in tables(findings):
+        shown = Table(box=None, pad_edge=False)
+        for number, name in enumerate(one.header):
+            shown.add_column(name, justify="right" if number else "left")
+        for row in one.rows:
+            shown.add_row(*map(Text, row))
+        click.echo()
+        Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
+    for note in notes(findings):
+        click.echo(f"- {one_line(note)}")
+
+
+def _write(findings: "Findings", folder: Path) -> None:
+    from autointerp.evaluate.tables import as_json, markdown
+    from autointerp.files import write_text
+
+    for name, text in (("explainers.json", as_json(findings)), ("explainers.md", markdown(findings))):
+        write_text(folder / name, text)
+        click.echo(f"written: {folder / name}")
