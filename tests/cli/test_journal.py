@@ -94,7 +94,7 @@ DAMAGE = [
     ('"finish":"stop"', '"finish":"stopp"', "finish is 'stopp'"),
     ('"latency_s":1.5', '"latency_s":"1.5"', "latency_s"),
     ('"latency_s":1.5', '"latency_s":-1.5', "latency_s is -1.5"),
-    ('"money":0.25', '"money":NaN', "money is nan"),
+    ('"money":0.25', '"money":NaN', "money"),
     ('"input":100', '"input":-100', "a negative count"),
     ('"time":"2025', '"time":"year 2025', "the time is 'year 2025"),
     ('"payload_hash":"aa', '"payload_hash":"', "the payload's hash"),
