@@ -13,8 +13,11 @@ from autointerp.explain.answers import SCHEMA, LabelAnswer
 from autointerp.explain.exemplars import Exemplars, Selection
 from autointerp.explain.parsing import Record, can_parse, parse_answer
 from autointerp.hashing import hex_hash
-from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed
+from autointerp.llm.types import Ask, FailureKind, Message, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
+
+AGAIN = "That answer cannot be used: {reason}. Answer again, in the form that was asked for."
+_SHOWN = 4000  # characters of an answer that could not be used
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ class ModelExplainer:
     ) -> Record:
         """What the model answers to the template with `data` in a fence: a `record`, which `schema` describes.
 
-        An answer that cannot be used is asked for once more. Raises RequestFailed where there is none after that; UserError
+        An answer that cannot be used is asked for once more, with what is wrong with it. Raises RequestFailed where there is
+        none after that; UserError
         where `ask` is None.
         """
         if ask is None:
@@ -94,11 +98,19 @@ class ModelExplainer:
             check=partial(can_parse, model=record),
         )
         try:
-            return parse_answer(await ask(request), record)
+            answer = await ask(request)
+        except RequestFailed as failure:
+            if failure.kind != FailureKind.MALFORMED:  # an empty answer: there is nothing to say about it
+                raise
+            return parse_answer(await ask(replace(request, sample=1)), record)
+        try:
+            return parse_answer(answer, record)
         except RequestFailed as failure:
             if failure.kind != FailureKind.MALFORMED:
                 raise
-            return parse_answer(await ask(replace(request, sample=1)), record)
+            fault = AGAIN.format(reason=failure.reason)
+        again = (Message("assistant", answer.text[:_SHOWN]), Message("user", fault))
+        return parse_answer(await ask(replace(request, messages=(*request.messages, *again), sample=1)), record)
 
 
 def no_evidence(reason: str) -> RequestFailed:

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from autointerp import progress as terminal_progress
-from autointerp.explain import token_activation
+from autointerp.explain import asking
+from autointerp.explain.answers import LabelAnswer
+from autointerp.explain.token_activation import TokenActivation
 from autointerp.llm import FailureKind, Journal, RequestFailed, rounds
 from tests.cli.test_bad_input import options, run
 from tests.cli.test_run import catalog_rows, table_digests_of, write_answer
@@ -228,7 +230,7 @@ def test_rederive_after_a_parser_was_mended(
         raise RequestFailed(FailureKind.MALFORMED, "a fault of the parser")
 
     with monkeypatch.context() as patch:
-        patch.setattr(token_activation, "parse_answer", broken)
+        patch.setattr(asking, "parse_answer", broken)
         run(capsys, "explain", *model(server), "--out", sampled)
     assert catalog_rows(sampled, "SELECT count(*) FROM explanations WHERE status = 'failed'") == [(LABELLED,)]
     asked = len(server.bodies)
@@ -243,9 +245,9 @@ def test_rederive_after_a_parser_was_mended(
     old = catalog_rows(sampled, "SELECT max(value) FROM scores WHERE metric = 'r_balanced'")
 
     def other(answer: object, kind: object) -> object:
-        return type("Answer", (), {"title": "another", "description": "another label", "kind": "token"})()
+        return LabelAnswer(title="another", description="another label", kind="token")
 
-    monkeypatch.setattr(token_activation, "parse_answer", other)
+    monkeypatch.setattr(asking, "parse_answer", other)
     code, err = run(capsys, "rederive", "--out", sampled)
     assert code == 2 and "no feature has a defined score" in err  # scores of labels that have changed are gone
     assert old and catalog_rows(sampled, "SELECT count(*) FROM scores WHERE metric = 'r_balanced'") == [(0,)]
@@ -281,8 +283,7 @@ def test_what_the_provider_lacks_is_said_before_the_harvest(
     tiny_settings: dict[str, object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    part = token_activation.explainers.get("token_activation")
-    monkeypatch.setattr(part, "needs", ("prompt_logprobs",))
+    monkeypatch.setattr(TokenActivation, "needs", ("prompt_logprobs",))
     code, err = run(capsys, "run", *settings(tiny_settings), "--explainer", "token_activation", "--provider", "mock",
                     "--label-model", "m", "--out", tmp_path / "run")  # fmt: skip
     assert (

@@ -88,7 +88,7 @@ async def test_candidates_are_other_samples_of_one_question_and_a_second_try_is_
     label = await run(model)
     asked = [request for request in model.requests if request.purpose == "explain"]
     assert sorted(request.sample for request in asked) == [0, 100, 101]
-    assert len({request.messages for request in asked}) == 1
+    assert len({request.messages[:2] for request in asked}) == 1
     assert {request.temperature for request in asked} == {None}
     assert label.candidates[1] == Candidate(2, None, None, None, False, "malformed: no JSON object in the answer")
 

@@ -120,7 +120,9 @@ class TestAnswers:
         model = Model("no", GOOD)
         await TokenActivation()(evidence([one_hot(1, 9)]), model, VOCABULARY)
         first, second = model.requests
-        assert (first.sample, second.sample) == (0, 1) and first.messages == second.messages
+        assert (first.sample, second.sample) == (0, 1) and second.messages[:2] == first.messages
+        said, fault = second.messages[2:]  # its own answer, and what is wrong with it
+        assert (said.role, fault.role) == ("assistant", "user") and "no JSON object" in fault.content
 
     @pytest.mark.parametrize(
         "bad",
