@@ -6,6 +6,7 @@ python scripts/write_prompt_docs.py
 import asyncio
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,16 @@ import numpy as np
 from autointerp.catalog.records import Context, FeatureEvidence
 from autointerp.explain import Search, explainers
 from autointerp.explain.exemplars import Selection
-from autointerp.llm.types import Answer, Message, Request
+from autointerp.llm.types import Answer, Message, Request, RequestFailed
 from autointerp.prompts_loader import render
 from autointerp.vocabulary import Vocabulary
 
-NAMES = ("token_activation", "highlighted", "max_act_logits", "contrastive", "single_token")
+NAMES = ("token_activation", "highlighted", "max_act_logits", "contrastive", "single_token", "output", "dual")
 
 HEAD = """# Prompts, as the model sees them
 
-One request of each explainer that is shown what activates a feature; [explainers.md](explainers.md) says when to use which. The
-feature is made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the banks
+One request of each explainer that asks one of its own; [explainers.md](explainers.md) says when to use which. Of `dual`, which asks
+as `token_activation` and as `output` do first, it is the third; `best_of_k` asks as its inner explainer does. The feature is made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the banks
 of rivers. Written by scripts/write_prompt_docs.py from the templates in prompts/; a test keeps it true.
 
 The last part of every system prompt is the same (prompts/_label.j2). It is shown once, here, and below as `[OUTPUT, as above]`.
@@ -70,8 +71,9 @@ def _request(name: str) -> tuple[Message, ...]:
     evidence, vocabulary = _feature()
     chosen = Selection(top=4, banded=0, negatives=2, silent=1, show="both")
     explainer = explainers.get(name).configured(chosen, None, Search())
-    asyncio.run(explainer(evidence, ask, vocabulary))
-    return sent[0].messages
+    with suppress(RequestFailed):  # the made-up answer does not fit the third question of `dual`
+        asyncio.run(explainer(evidence, ask, vocabulary))
+    return sent[-2 if name == "dual" else 0].messages[:2]
 
 
 def _feature() -> tuple[FeatureEvidence, Vocabulary]:
@@ -96,7 +98,8 @@ def _feature() -> tuple[FeatureEvidence, Vocabulary]:
         contexts.append(Context(number, "explain", "silent", 0, ids, np.zeros(len(ids), np.float32)))
     promoted, suppressed = ([words.setdefault(text, len(words)) for text in side] for side in (_PROMOTED, _SUPPRESSED))
     vocabulary = Vocabulary(list(words), [word.encode() for word in words])
-    return FeatureEvidence(0, 20.0, 0.001, contexts, {}, promoted, suppressed), vocabulary
+    logits = {"promoted_logits": (4.1, 3.8, 3.1, 2.2, 2.0), "suppressed_logits": (-1.4, -1.2)}
+    return FeatureEvidence(0, 20.0, 0.001, contexts, {}, promoted, suppressed, **logits), vocabulary
 
 
 if __name__ == "__main__":
