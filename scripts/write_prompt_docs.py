@@ -22,11 +22,12 @@ NAMES = ("token_activation", "highlighted", "max_act_logits", "contrastive", "si
 
 HEAD = """# Prompts, as the model sees them
 
-One request of each explainer that asks one of its own; [explainers.md](explainers.md) says when to use which. Of `dual`, which asks
-as `token_activation` and as `output` do first, it is the third; `best_of_k` asks as its inner explainer does. The feature is made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the banks
-of rivers. Written by scripts/write_prompt_docs.py from the templates in prompts/; a test keeps it true.
+One request of each explainer that asks one of its own; [explainers.md](explainers.md) says when to use which. Of `dual`, which
+asks as `token_activation` and as `output` do first, it is the third; `best_of_k` asks as its inner explainer does. The feature is
+made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the banks of rivers.
+Written by scripts/write_prompt_docs.py from the templates in prompts/; a test keeps it true.
 
-The last part of every system prompt is the same (prompts/_label.j2). It is shown once, here, and below as `[OUTPUT, as above]`.
+The last part of the system prompts is the same (prompts/_label.j2), but for the output side. It is shown once, here, and below as `[OUTPUT, as above]`.
 
 """
 
