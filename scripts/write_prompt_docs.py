@@ -27,7 +27,8 @@ asks as `token_activation` and as `output` do first, it is the third; `best_of_k
 made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the banks of rivers.
 Written by scripts/write_prompt_docs.py from the templates in prompts/; a test keeps it true.
 
-The last part of the system prompts is the same (prompts/_label.j2), but for the output side. It is shown once, here, and below as `[OUTPUT, as above]`.
+The last part of the system prompts is the same (prompts/_label.j2), but for the output side. It is shown once, here, and below
+as `[OUTPUT, as above]`.
 
 """
 
