@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("llguidance", reason="llguidance is not installed (the extra local)")
 
 from autointerp.errors import UserError
-from autointerp.explain.token_activation import SCHEMA as EXPLANATION
+from autointerp.explain.answers import SCHEMA as EXPLANATION
 from autointerp.llm import CallFailed, FailureKind, Reply
 from autointerp.llm.local.schema import Schemas
 from autointerp.llm.provider import ProviderOptions, check_request
