@@ -97,6 +97,8 @@ class _Meter:
 
 
 def _short(rate: float) -> str:
+    if rate >= 1e5:  # a bar has to fit beside it
+        return f"{rate / 1e6:.1f} M" if rate >= 1e6 else f"{rate / 1e3:.0f} k"
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
