@@ -74,7 +74,9 @@ async def explain_cost(name: str, config: object, catalog: Catalog, ids: Sequenc
     explainer = explaining.explainer_for(config, name)  # type: ignore[arg-type]
     vocabulary = read_vocabulary(catalog)
     labelled = 0
-    for evidence in EvidenceReader(catalog, seed=0, silent=explaining.SILENT).read(ids, explainer.splits, negatives=True):
+    for evidence in EvidenceReader(catalog, seed=0, silent=explaining.SILENT).read(
+        ids, explainer.splits, negatives=True
+    ):
         try:
             await explainer(evidence, dry, vocabulary)
             labelled += 1
