@@ -1,21 +1,14 @@
-"""A run's configuration: a TOML file, flags over it, a sentence for every field.
+"""A run's configuration: a sentence for every field. How it comes about is in `config_reading`.
 
-Unknown keys are refused with the nearest known ones. The resolved configuration is written into the catalog with the
-results; it never holds a key, only the name of the environment variable that does.
+The resolved configuration is written into the catalog with the results; it never holds a key, only the name of the
+environment variable that does.
 """
 
-import difflib
 import re
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
-
-from autointerp.errors import UserError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _variable_name(name: str | None) -> str | None:
@@ -243,7 +236,7 @@ class Config(_Section):
 
 @dataclass(frozen=True, slots=True)
 class ModelAccess:
-    """How a language model is reached, and what it may cost."""
+    """How a language model is reached, and what it may cost; `budget` in US dollars for the run's whole journal."""
 
     provider: str
     model: str | None
@@ -253,106 +246,3 @@ class ModelAccess:
     timeout_s: float
     budget: float | None
     prices: str | None
-
-
-def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Config:
-    """The configuration of a TOML file over `base`, with `overrides` ("section.field" → value, None ignored) on top. What
-    names another provider than what lies below it gives up that one's address and key variable.
-
-    Raises UserError that names the file, the key, what was found and what was expected.
-    """
-    file = _read_toml(path) if path else {}
-    data = _merged(_without_other_servers(dict(base or {}), _providers(file)), file)
-    given = {dotted: value for dotted, value in overrides.items() if value is not None}
-    data = _without_other_servers(data, given)
-    for dotted, value in given.items():
-        _assign(data, dotted, value)
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        where = str(path) if path else "options"
-        raise UserError("; ".join(_sentence(detail, where) for detail in error.errors())) from None
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """`section.field=value` of --set; the value is read as TOML, else as a plain string."""
-    dotted, equals, value = text.partition("=")
-    if not equals or not dotted.strip():
-        raise UserError(f"--set {text!r}: expected section.field=value, such as --set sample.top=40")
-    try:
-        return dotted.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return dotted.strip(), value.strip()
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, expected a TOML file; for a run folder use --out {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-
-
-def _providers(data: Mapping[str, Any]) -> dict[str, Any]:
-    """ "section.provider" → name, of the sections that name one."""
-    sections = {name: data[name] for name in ("explain", "score") if isinstance(data.get(name), dict)}
-    return {f"{name}.provider": section["provider"] for name, section in sections.items() if section.get("provider")}
-
-
-def _without_other_servers(data: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Where another provider is `given`, the address and key variable of the one before are given up: its server must not
-    see the new one's key. A provider and its batches are one."""
-    for name, provider in _providers(data).items():
-        if name in given and _who_serves(given[name]) != _who_serves(provider):
-            section = name.partition(".")[0]
-            data = data | {
-                section: {key: value for key, value in data[section].items() if key not in ("base_url", "api_key_env")}
-            }
-    return data
-
-
-def _who_serves(provider: object) -> str:
-    return str(provider).partition(":")[0].removesuffix("-batch")
-
-
-def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in over.items():
-        inner = base.get(key)
-        base[key] = _merged(dict(inner), value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return base
-
-
-def _assign(data: dict[str, Any], dotted: str, value: Any) -> None:
-    *sections, field = dotted.split(".")
-    for section in sections:
-        inner = data.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise UserError(f"{dotted}: {section!r} is not a section of the configuration")
-        data = inner
-    data[field] = value
-
-
-def _sentence(detail: ErrorDetails, where: str) -> str:
-    location = [str(part) for part in detail["loc"]]
-    name = ".".join(location)
-    if detail["type"] == "extra_forbidden":
-        known = _known_fields(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
-        return f"{where}: unknown key {name!r}; {hint}"
-    if {"api_key_env", "base_url"} & set(location):
-        return f"{where}: {name}: {detail['msg']}"  # what was given may hold a key
-    return f"{where}: {name} = {detail['input']!r}: {detail['msg'].lower()}"
-
-
-def _known_fields(sections: list[str]) -> list[str]:
-    model: type[BaseModel] = Config
-    for section in sections:
-        annotation = model.model_fields[section].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return sorted(model.model_fields)

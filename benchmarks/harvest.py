@@ -29,7 +29,8 @@ import torch
 from workload import make_workload
 
 from autointerp.catalog.store import Catalog
-from autointerp.config import Config, load_config
+from autointerp.config import Config
+from autointerp.config_reading import load_config
 from autointerp.harvest.cofiring import cofiring
 from autointerp.harvest.forward import Reader
 from autointerp.harvest.lens import neighbours, output_tokens

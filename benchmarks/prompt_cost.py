@@ -21,7 +21,7 @@ import click
 from autointerp.catalog.reading import EvidenceReader, read_vocabulary
 from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
-from autointerp.config import load_config
+from autointerp.config_reading import load_config
 from autointerp.explain import explainers
 from autointerp.explain import stage as explaining
 from autointerp.llm.providers.mock import MockProvider

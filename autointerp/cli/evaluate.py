@@ -83,12 +83,12 @@ def explainers(
 
     \b
     autointerp eval explainers
-    autointerp eval explainers --explainer token_activation --provider mock --label-model mock --out /tmp/try
+    autointerp eval explainers --explainer token_activation --provider mock --label-model mock --out runs/try
 
     Each label is scored by simulation on the test split. Where a model is given, a judge compares it with the true label,
     and the simulator is tested: the true label should score above three false ones. See docs/evaluation.md.
     """
-    from autointerp.config import load_config
+    from autointerp.config_reading import load_config
     from autointerp.evaluate import evaluate as run_suite
     from autointerp.evaluate import load_suite
 

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from autointerp.config import Config, load_config, parse_setting
+from autointerp.config import Config
+from autointerp.config_reading import load_config, parse_setting
 from autointerp.errors import UserError
 from autointerp.resources import packaged
 

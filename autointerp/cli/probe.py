@@ -107,7 +107,7 @@ def _text(text: str | None, source: str | None) -> str:
 
 def _config(out: Path | None, settings: tuple[str, ...], given: Mapping[str, Any]) -> "tuple[Config, Path | None]":
     """The run's configuration under the options; and the run's folder, or None where none is meant."""
-    from autointerp.config import load_config
+    from autointerp.config_reading import load_config
     from autointerp.harvest.runs import runs_below
     from autointerp.pipeline import saved_config
 

@@ -81,8 +81,7 @@ class ModelExplainer:
         """What the model answers to the template with `data` in a fence: a `record`, which `schema` describes.
 
         An answer that cannot be used is asked for once more, with what is wrong with it. Raises RequestFailed where there is
-        none after that; UserError
-        where `ask` is None.
+        none after that; UserError where `ask` is None.
         """
         if ask is None:
             raise UserError(f"the explainer {self.template} asks a model, and none is given; name one, or use lexicon")

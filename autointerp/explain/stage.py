@@ -42,10 +42,8 @@ def explainer_for(config: Config, name: str) -> Explainer:
     """The explainer `name` with the run's settings."""
     from autointerp.score.stage import simulator_name  # that stage builds on this one
 
-    folder, search = (
-        config.explain.prompt_dir,
-        Search(config.explain.inner, config.explain.candidates, simulator_name(config)),
-    )
+    folder = config.explain.prompt_dir
+    search = Search(config.explain.inner, config.explain.candidates, simulator_name(config))
     selection = Selection(**config.exemplars.model_dump())
     explainer = explainers.get(name).configured(selection, Path(folder) if folder else None, search)
     if "test" in explainer.splits:
@@ -92,7 +90,8 @@ def explain(
         try:
             asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo, offline))
         finally:
-            write_spending(catalog, journal_folder(run))
+            if explainer.needs_model:
+                write_spending(catalog, journal_folder(run))
     return facts(catalog, key)
 
 

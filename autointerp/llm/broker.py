@@ -251,9 +251,10 @@ class Broker:
         if reply.pause:
             self.limiter.pause(min(reply.pause, _LONGEST_PAUSE_S))
         asked = call.queued(self.model)
+        money = self._recorder.cost(asked, reply)
         if held is not None:
-            held.settle(self._recorder.cost(asked, reply) or 0.0)
-        return self._recorder.record(asked, reply, number, clock() - began)
+            held.settle(money or 0.0)
+        return self._recorder.record(asked, reply, money, number, clock() - began)
 
     async def collect(self) -> bool:
         """Submit what was queued, wait for the first answers, journal all that are there; False if nothing came.

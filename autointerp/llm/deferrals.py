@@ -1,7 +1,6 @@
 """Requests that are answered later: what is reserved, tried again and failed between a question and its answer."""
 
 import asyncio
-from typing import cast
 
 from autointerp.llm.provider import CallFailed, DeferredProvider, Queued, Reply
 from autointerp.llm.purse import Purse, Reservation
@@ -61,17 +60,16 @@ class Deferrals:
         held = self._held.pop(asked.key, None)
         tries = self._tries.pop(asked.key, 0) + 1
         is_known = asked.key in self._recorder.journal  # an answer that is handed over a second time, after a kill
-        is_paid = isinstance(outcome, Reply) and not is_known
-        cost = (self._recorder.cost(asked, cast(Reply, outcome)) or 0.0) if is_paid else 0.0
+        money = self._recorder.cost(asked, outcome) if isinstance(outcome, Reply) and not is_known else None
         if held is not None:
-            held.settle(cost)
+            held.settle(money or 0.0)
         else:  # submitted by an earlier process, and not asked for by this one
-            self._purse.spend(cost)
+            self._purse.spend(money or 0.0)
         if is_known:
             return
         if isinstance(outcome, Reply):
             try:
-                self._recorder.record(asked, outcome, tries, 0.0)
+                self._recorder.record(asked, outcome, money, tries, 0.0)
             except RequestFailed as failure:
                 self._failed[asked.key] = failure
         elif outcome.retryable and tries <= self._retries:

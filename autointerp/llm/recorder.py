@@ -95,9 +95,8 @@ class Recorder:
         """An upper bound of what a request can cost in US dollars; 0 where the price is not known."""
         return 0.0 if self._own is None else self._own.most(call.identity.size, call.request.max_tokens)
 
-    def record(self, asked: Queued, reply: Reply, attempts: int, latency_s: float) -> Answer:
-        """Journal a reply. Raises RequestFailed if it is no answer, UserError if it can't be written."""
-        money = self.cost(asked, reply)
+    def record(self, asked: Queued, reply: Reply, money: float | None, attempts: int, latency_s: float) -> Answer:
+        """Journal a reply that cost `money`. Raises RequestFailed if it is no answer, UserError if it can't be written."""
         self.progress.input_tokens += reply.usage.input
         self.progress.output_tokens += reply.usage.output
         self.progress.money += money or 0.0

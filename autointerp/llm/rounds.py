@@ -82,6 +82,21 @@ def drawn(broker: Broker, draw: int) -> Ask:
     return ask_again
 
 
+def _prepared(
+    todo: Sequence[Item],
+    read: Callable[[Sequence[Item]], Iterator[Prepared]],
+    session: ModelSession | None,
+    begun: bool,
+) -> Iterator[tuple[Item, Prepared]]:
+    """Items with what they need, until the run is being ended; over budget those that are `begun` go on: answers may be there."""
+    for begin in range(0, len(todo), CHUNK):
+        chunk = todo[begin : begin + CHUNK]
+        for pair in zip(chunk, read(chunk), strict=True):
+            if session is not None and (session.broker.is_draining or (session.broker.is_over_budget and not begun)):
+                return
+            yield pair
+
+
 async def _round(
     todo: Sequence[Item],
     read: Callable[[Sequence[Item]], Iterator[Prepared]],
@@ -95,13 +110,6 @@ async def _round(
     deferred: list[Item] = []
     finished: list[Outcome] = []
 
-    def prepared() -> Iterator[tuple[Item, Prepared]]:
-        for begin in range(0, len(todo), CHUNK):
-            if session is not None and (session.broker.is_draining or (session.broker.is_over_budget and not begun)):
-                return
-            chunk = todo[begin : begin + CHUNK]
-            yield from zip(chunk, read(chunk), strict=True)
-
     async def attempt(pair: tuple[Item, Prepared]) -> _Attempt[Item, Outcome]:
         asking_for.set(id(pair[0]))
         try:
@@ -110,7 +118,7 @@ async def _round(
             return _Attempt(pair[0], None)
 
     attempts: AsyncIterator[_Attempt[Item, Outcome]]
-    attempts = concurrently(prepared(), attempt, session.at_once if session else 1)
+    attempts = concurrently(_prepared(todo, read, session, begun), attempt, session.at_once if session else 1)
     try:
         async for one in attempts:
             if one.outcome is None:

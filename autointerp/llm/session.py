@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
+from autointerp.config import ModelAccess
 from autointerp.errors import Interrupted, UserError
 from autointerp.llm.broker import Broker
 from autointerp.llm.journal import Journal
@@ -19,27 +19,6 @@ from autointerp.llm.purse import Purse
 from autointerp.llm.types import Ask, Message, Request
 
 _AT_ONCE = 64  # features under way where none waits for an answer
-
-
-class ModelAccess(Protocol):
-    """The part of the configuration that says how a model is reached; `budget` in US dollars for the run's whole journal."""
-
-    @property
-    def provider(self) -> str: ...
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def base_url(self) -> tuple[str, ...]: ...
-    @property
-    def api_key_env(self) -> str | None: ...
-    @property
-    def concurrency(self) -> int: ...
-    @property
-    def timeout_s(self) -> float: ...
-    @property
-    def budget(self) -> float | None: ...
-    @property
-    def prices(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autointerp.config import load_config
+from autointerp.config_reading import load_config
 
 OWN = {"provider": "http", "base_url": ["http://gpu1:8000/v1"], "api_key_env": "GPU_KEY", "model": "m"}
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from autointerp.catalog.store import Catalog
-from autointerp.config import Config, load_config
+from autointerp.config import Config
+from autointerp.config_reading import load_config
 from autointerp.errors import UserError
 from autointerp.estimate import Estimate, estimate
 from autointerp.llm.journal import Journal

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from autointerp.catalog.records import Label
 from autointerp.cli import cli
-from autointerp.config import load_config
+from autointerp.config_reading import load_config
 from autointerp.errors import UserError
 from autointerp.evaluate import Finding, Findings, PlantedFeature, evaluate, load_suite
 from autointerp.evaluate.evidence import evidence_of, splits_of, words_of

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from autointerp.catalog.store import Catalog
-from autointerp.config import Config, load_config
+from autointerp.config import Config
+from autointerp.config_reading import load_config
 from autointerp.harvest import passes
 from autointerp.harvest.runs import Run
 from autointerp.harvest.sketch import bin_of, peak_key

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autointerp.catalog.store import Catalog
-from autointerp.config import load_config
+from autointerp.config_reading import load_config
 from autointerp.errors import UserError
 from autointerp.harvest.forward import Reader
 from autointerp.harvest.probe import Peak, TokenFirings, peaks, probe
