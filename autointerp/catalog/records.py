@@ -111,7 +111,7 @@ class OutputLabel:
 class Candidate:
     """A label that was in the choice. `title` and `description` are None where none was had.
 
-    `score`: on the rerank split; None with its `reason` where there is none.
+    `score`: on the rerank split; None with its `reason` where there is none. `parent`: the number of the one it was made from.
     """
 
     number: int
@@ -120,3 +120,4 @@ class Candidate:
     score: float | None
     chosen: bool
     reason: str | None = None
+    parent: int | None = None

@@ -215,7 +215,7 @@ _EXPLANATIONS = pa.schema(
 )
 _CANDIDATES = pa.schema(
     [("explanation_id", pa.string()), ("number", pa.uint8()), ("title", pa.string()), ("description", pa.string()),
-     ("score", pa.float64()), ("chosen", pa.bool_()), ("reason", pa.string())]
+     ("score", pa.float64()), ("chosen", pa.bool_()), ("reason", pa.string()), ("parent", pa.uint8())]
 )  # fmt: skip
 _EVIDENCE = pa.schema([("explanation_id", pa.string()), ("rank", pa.uint16()), ("window_id", pa.uint64())])
 
