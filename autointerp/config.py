@@ -160,6 +160,8 @@ class ExemplarsConfig(_Section):
 class ScoreConfig(_Section):
     """How labels are graded."""
 
+    scorers: tuple[str, ...] | None = None
+    """Protocols by which labels are graded; default: simulation, and detection where a model simulates."""
     simulator: str | None = None
     """Name of the simulator; default: lexicon for lexicon labels, else logprob_free."""
     provider: str | None = None
@@ -172,6 +174,8 @@ class ScoreConfig(_Section):
     """Environment variable that holds its key; default: the provider's own."""
     per_band: int = Field(default=5, ge=1)
     """Test contexts drawn from each band, as far as sampled."""
+    texts_per_request: int = Field(default=25, ge=1, le=100)
+    """Texts that a model is shown in one request; they share its instructions."""
     silent: int = Field(default=25, ge=1)
     """Test contexts in which the feature does not fire."""
     control_features: int | None = Field(default=None, ge=0)

@@ -79,18 +79,18 @@ def _say_estimate(config: Config, out: Path) -> None:
 def check_models(config: Config, out: Path) -> None:
     """Before a long harvest: the named parts exist, and where a model will be asked its key is there."""
     from autointerp.explain.stage import explainer_for
-    from autointerp.score import simulators
-    from autointerp.score.stage import simulator_name
+    from autointerp.score.parts import part_of, scorers_for
 
-    explainer, simulator = explainer_for(config, config.explain.explainer), simulators.get(simulator_name(config))
+    explainer, scorers = explainer_for(config, config.explain.explainer), scorers_for(config)
     if (out / "report.stamp").exists():
         return
     from autointerp.llm.session import check_access
 
     if explainer.needs_model:
         check_access(config.explaining(), out, f"explainer {config.explain.explainer}", explainer.needs)
-    if simulator.needs_model:
-        check_access(config.simulating(), out, f"simulator {simulator_name(config)}", simulator.needs)
+    for name, scorer in scorers.items():
+        if scorer.needs_model:
+            check_access(config.simulating(), out, " ".join(part_of(name, scorer)), scorer.needs)
 
 
 def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
@@ -201,11 +201,11 @@ def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
     """
     from autointerp.explain import explainers
     from autointerp.explain.stage import explain
-    from autointerp.score import simulators
-    from autointerp.score.stage import score, simulator_name
+    from autointerp.score.parts import scorers_for
+    from autointerp.score.stage import score
 
     name = config.explain.explainer
-    asks = explainers.get(name).needs_model, simulators.get(simulator_name(config)).needs_model
+    asks = explainers.get(name).needs_model, any(scorer.needs_model for scorer in scorers_for(config).values())
     with _sampled(config, out) as catalog:
         if not any(asks):
             raise UserError(

@@ -178,15 +178,19 @@ def score_distribution(connection: "duckdb.DuckDBPyConnection") -> list[ScoreBin
 def failures(connection: "duckdb.DuckDBPyConnection") -> list[FailureRow]:
     """What the catalog shows that ended without a result, most frequent first. None of it counts as a zero.
 
-    Labels of the explainer that is shown, their scores by the metric that ranks, and the simulations behind these
-    (those of the control too).
+    Labels of the explainer that is shown, their scores by the metric that ranks, and the simulations and judgements behind
+    these (those of the control too).
     """
-    source = """FROM (
+    with connection.cursor() as cursor:  # an older catalog that is opened for reading only has no judgements
+        judged = bool(cursor.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'judgements'").fetchall())
+    judgements = "UNION ALL SELECT 'judgement', status, reason FROM judgements JOIN ranking USING (score_key)"
+    source = f"""FROM (
         SELECT what, status, coalesce(nullif(trim(split_part(reason, ':', 1)), ''), 'no reason recorded') AS reason,
                count(*) AS n
         FROM (SELECT 'explanation' AS what, explanation_status AS status, explanation_reason AS reason FROM catalog
               UNION ALL SELECT 'score', score_status, score_reason FROM catalog
-              UNION ALL SELECT 'simulation', status, reason FROM simulations JOIN ranking USING (score_key))
+              UNION ALL SELECT 'simulation', status, reason FROM simulations JOIN ranking USING (score_key)
+              {judgements if judged else ""})
         WHERE status <> 'ok' GROUP BY ALL
     ) ORDER BY n DESC, what, status, reason"""
     return select(connection, FailureRow, source)

@@ -250,8 +250,7 @@ def _print_ranking(out: Path) -> None:
         facts = catalog.stage_facts("score")
         rows = catalog.rows("SELECT rank, feature_id, title, score, lo, hi FROM catalog WHERE rank <= 10 ORDER BY rank")
     if facts.get("median") is None:
-        _warn_of_failures(out, "explanations")
-        _warn_of_failures(out, "simulations")
+        _warn_of_all_failures(out)
         raise UserError("no feature has a defined score: see the reasons above, or SELECT * FROM catalog")
     who = f"{facts['explainer']}, simulator {facts['simulator']}"
     click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({who}): median {_interval(facts, 'median')}")
@@ -260,19 +259,23 @@ def _print_ranking(out: Path) -> None:
     click.echo("\nrank  score and interval   feature  label")
     for rank, feature, title, value, lo, hi in rows:
         click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")
-    _warn_of_failures(out, "explanations")
-    _warn_of_failures(out, "simulations")
+    _warn_of_all_failures(out)
 
 
 def _interval(facts: dict[str, Any], name: str) -> str:
     return f"{facts[name]:.3f} [{facts[f'{name}_lo']:.3f}, {facts[f'{name}_hi']:.3f}]"
 
 
+def _warn_of_all_failures(out: Path) -> None:
+    for table in ("explanations", "simulations", "judgements"):
+        _warn_of_failures(out, table)
+
+
 def _warn_of_failures(out: Path, table: str) -> None:
     from autointerp.catalog.store import Catalog
     from autointerp.pipeline import catalog_path
 
-    key = {"explanations": "explainer_key", "simulations": "score_key"}[table]
+    key = "explainer_key" if table == "explanations" else "score_key"
     with Catalog.open(catalog_path(out)) as catalog:
         rows = catalog.rows(
             f"SELECT split_part(reason, ':', 1), any_value(reason), count(DISTINCT feature_id) FROM {table} "

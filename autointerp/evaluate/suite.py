@@ -22,11 +22,10 @@ from autointerp.llm.provider import require
 from autointerp.llm.rounds import in_rounds
 from autointerp.llm.session import open_session, provider_for
 from autointerp.llm.types import Ask, RequestFailed
-from autointerp.score import simulators
 from autointerp.score.metrics import FIRES
 from autointerp.score.pool import blinded
 from autointerp.score.simulation import ScoreRow, score_simulation, scored_contexts
-from autointerp.score.stage import simulator_name
+from autointerp.score.parts import simulator_for, simulator_name
 
 METRIC = "r_balanced"
 Which = Literal["label", "true"] | Falsehood  # the explainer's label, the true one, a false one
@@ -106,7 +105,7 @@ class _Evaluation:
         self._config, self._run, self._suite, self._check_judge = config, run, suite, check_judge
         self._words = words_of(suite)
         self._explainer = explainer_for(config, config.explain.explainer)
-        self._simulator = simulators.get(simulator_name(config))
+        self._simulator = simulator_for(config)
         self._judge_model = judge_model or config.explain.model
         self._findings = {feature.number: Finding(feature) for feature in suite}
 

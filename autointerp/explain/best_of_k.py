@@ -27,7 +27,7 @@ from autointerp.explain import DEFAULT_SEARCH, Explainer, Search, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.hashing import hex_hash
 from autointerp.llm.types import Answer, Ask, FailureKind, Request, RequestFailed
-from autointerp.score import Simulated, Simulator, metrics, simulators
+from autointerp.score import Settings, Simulated, Simulator, metrics, simulators
 from autointerp.score.pool import blinded
 from autointerp.vocabulary import Vocabulary
 
@@ -87,7 +87,7 @@ class BestOfK:
     @property
     def version(self) -> str:
         """Changes with everything that the choice depends on, the model apart."""
-        by = getattr(self._simulator(), "version", "1")
+        by = self._simulator().version
         return hex_hash(
             "1", self.search.inner, self.search.candidates, self._inner().version, self.search.simulator, by
         )
@@ -96,7 +96,7 @@ class BestOfK:
         return explainers.get(self.search.inner).configured(self.selection, self.directory, self.search)
 
     def _simulator(self) -> Simulator:
-        return simulators.get(self.search.simulator)
+        return simulators.get(self.search.simulator).configured(Settings(directory=self.directory))
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
         """The label that was chosen, with all candidates in it.

@@ -23,6 +23,7 @@ from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.llm.types import RequestFailed
+from autointerp.score.parts import simulator_name
 
 SILENT = 40  # silent contexts of the explain split that explainers may look at
 STAGE = "explain"
@@ -40,8 +41,6 @@ class Explained:
 
 def explainer_for(config: Config, name: str) -> Explainer:
     """The explainer `name` with the run's settings."""
-    from autointerp.score.stage import simulator_name  # that stage builds on this one
-
     folder = config.explain.prompt_dir
     search = Search(config.explain.inner, config.explain.candidates, simulator_name(config))
     selection = Selection(**config.exemplars.model_dump())
@@ -183,7 +182,7 @@ def _forget_scores_of_changed(catalog: Catalog, rows: list[dict[str, Any]]) -> N
     )
     changed = [name for name, description, rule in found if wanted[name] != (description, rule)]
     if changed:
-        for table in ("scores", "simulations"):
+        for table in ("scores", "simulations", "judgements"):
             catalog.rows(f"DELETE FROM {table} WHERE explanation_id IN (SELECT unnest(?))", [changed])
 
 

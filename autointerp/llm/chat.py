@@ -55,18 +55,18 @@ def chat_payload(model: str, request: Request) -> dict[str, Any]:
     return payload
 
 
-def wire_body(payload: Mapping[str, Any], address: str, template_hash: str = "") -> dict[str, Any]:
+def wire_body(payload: Mapping[str, Any], address: str, beginning: str = "") -> dict[str, Any]:
     """The payload as the server at `address` takes it.
 
     OpenAI's newer models refuse `max_tokens`; many compatible servers know only that and ignore
     `max_completion_tokens`, which would leave answers without a limit. OpenAI takes a `prompt_cache_key`, which sends
-    requests with the same beginning (those of one template) to the same machine. vLLM names the ids of the prompt's
+    requests with the same `beginning` to the same machine. vLLM names the ids of the prompt's
     tokens if asked; the others ignore the question.
     """
     body = dict(payload)
     if own_host(address):
-        if template_hash:
-            body["prompt_cache_key"] = template_hash
+        if beginning:
+            body["prompt_cache_key"] = beginning
         return body
     body["max_tokens"] = body.pop("max_completion_tokens")
     if "prompt_logprobs" in body:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from autointerp.hashing import hex_hash
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -30,6 +32,9 @@ class Request:
 
     With `continuation` nothing is generated: it is taken as the answer, after the messages, and what comes back is the
     log-probability of each of its tokens with `logprobs` alternatives (the capability prompt_logprobs).
+
+    `shared`: so many first characters of the last message begin further requests, too, after the same messages. Providers that
+    cache prompts are told; it is no part of the identity.
     """
 
     messages: Sequence[Message]
@@ -43,6 +48,15 @@ class Request:
     purpose: str = ""
     template_hash: str = ""
     check: Callable[[str], bool] | None = None
+    shared: int = 0
+
+    @property
+    def beginning(self) -> str:
+        """Names what a prompt cache can keep for further requests: what is shared, else the template."""
+        if not self.shared:
+            return self.template_hash
+        *before, last = (message.content for message in self.messages)
+        return hex_hash("beginning", *before, last[: self.shared])
 
 
 @dataclass(frozen=True, slots=True)

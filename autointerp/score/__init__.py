@@ -1,22 +1,50 @@
-"""Scoring: a simulator predicts a feature's activations from its label alone; metrics compare them with the truth.
+"""Scoring: what a label says is compared with what its feature does, on texts that the label was not made from.
 
-A simulator is one file in this package, or an entry point of another one. `metrics`, `bootstrap` and `discretise` are
-pure and know nothing of models, files or databases; `simulation` turns simulations into rows of the catalog.
+A scorer is a named protocol, one file in this package or an entry point of another one: from a label and the test split's
+evidence to rows of the catalog. A simulator predicts activations from a label alone, for scorers that need it; it is a part of
+its own, found in the same way. `metrics`, `bootstrap` and `discretise` are pure and know nothing of models, files or databases.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autointerp.catalog.records import Context, Label
+from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.llm.types import Ask
 from autointerp.registry import Registry
 from autointerp.vocabulary import Vocabulary
 
-__all__ = ["Simulated", "Simulator", "simulators"]
+__all__ = [
+    "Grade",
+    "Judged",
+    "ScoreRow",
+    "Scorer",
+    "Settings",
+    "Simulated",
+    "Simulator",
+    "scorers",
+    "simulators",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A run's settings, for scorers and simulators. `directory`: the user's own prompts. `simulator`: its name.
+
+    `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them.
+    `resamples` and `seed` are the bootstrap's.
+    """
+
+    directory: Path | None = None
+    texts_per_request: int = 25
+    asked_again: bool = True
+    simulator: str = "lexicon"
+    resamples: int = 1000
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +60,68 @@ class Simulated:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a classifying scorer was told of one context: whether the feature is active in it; None if it failed.
+
+    `kind` is the context's, `truth` whether the feature is active in it. `probability`: of "active", where the model gives it.
+    """
+
+    window_id: int
+    kind: str
+    truth: bool
+    answer: bool | None
+    status: Literal["ok", "failed"]
+    reason: str | None = None
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One metric of one label, as the catalog stores it.
+
+    `value` and the 95 % interval `lo`, `hi` are None where undefined; `reason` says why, or remarks on a defined value.
+    `status` "failed": no context could be used; "undefined": the metric has no value on what was.
+    """
+
+    metric: str
+    value: float | None
+    lo: float | None
+    hi: float | None
+    n_ok: int
+    n_failed: int
+    status: Literal["ok", "undefined", "failed"]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a scorer found: its metrics, and the answers that they can be computed from again."""
+
+    rows: Sequence[ScoreRow]
+    simulated: Sequence[Simulated] = ()
+    judged: Sequence[Judged] = ()
+
+
 class Simulator(Protocol):
     """Predicts activations from a label. It sees tokens, never the true activations: it must not read them.
 
     `max_activation` is the feature's maximum over the harvest, to which 10 on the simulated scale corresponds. One
     `Simulated` is returned for every context, in the order given. A context that could not be simulated is a
     `Simulated` of status "failed": the simulator does not raise for it. `needs`: capabilities that its provider must have.
+    `version` changes with everything that the simulations depend on, the model apart.
     """
 
-    needs_model: bool
-    needs: tuple[str, ...]
+    @property
+    def needs_model(self) -> bool: ...
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+    @property
+    def version(self) -> str: ...
+
+    def configured(self, settings: Settings) -> Self:
+        """The same simulator with a run's settings."""
+        ...
 
     async def __call__(
         self,
@@ -53,4 +133,35 @@ class Simulator(Protocol):
     ) -> list[Simulated]: ...
 
 
+class Scorer(Protocol):
+    """Grades a label on the evidence of the test split, as one protocol. What it cannot have is a row with a reason.
+
+    `needs_model` False: `ask` is never called and may be None. `needs`: capabilities that the provider must have.
+    `wants_negatives`: the evidence is to hold the hard negatives that there are. `simulator`: of the simulator that it uses, ""
+    if it uses none. `version` changes with everything that the values depend on, the model apart.
+
+    `baseline`: the token lexicon's label of the same feature, to compare with; None for the lexicon's own and for controls.
+    """
+
+    @property
+    def needs_model(self) -> bool: ...
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+    @property
+    def wants_negatives(self) -> bool: ...
+    @property
+    def simulator(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+    def configured(self, settings: Settings) -> Self:
+        """The same scorer with a run's settings."""
+        ...
+
+    async def __call__(
+        self, label: Label, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary, baseline: Label | None
+    ) -> Grade: ...
+
+
 simulators: Registry[Simulator] = Registry("simulator", "autointerp.score")
+scorers: Registry[Scorer] = Registry("scorer", "autointerp.score")

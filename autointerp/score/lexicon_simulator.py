@@ -1,12 +1,13 @@
 """The simulator `lexicon`: predicts activations from a label's lexicon rule. It asks no model."""
 
 from collections.abc import Sequence
+from typing import Self
 
 from autointerp.catalog.records import Context, Label
 from autointerp.errors import DataError
 from autointerp.explain.lexicon_rules import Rule, predict
 from autointerp.llm.types import Ask
-from autointerp.score import Simulated, simulators
+from autointerp.score import Settings, Simulated, simulators
 from autointerp.vocabulary import Vocabulary
 
 
@@ -16,6 +17,10 @@ class LexiconSimulator:
     needs_model = False
     needs: tuple[str, ...] = ()
     version = "1"
+
+    def configured(self, settings: Settings) -> Self:
+        """Itself: it has no settings."""
+        return self
 
     async def __call__(
         self, label: Label, contexts: Sequence[Context], max_activation: float, ask: Ask | None, vocabulary: Vocabulary

@@ -1,102 +1,49 @@
 """The simulator `logprob_free`: any chat model, no log-probabilities. It answers in structured JSON.
 
-The form of question and answer was chosen for alignment first and cost second:
-- In the question each token is written beside its position, `{"0":"def","1":" run"}`: 4.1 tokens of a current tokenizer
-  for a token of text (prose 4.1, source code 4.2). Bare lists cost 2.1, lists cut into rows of eight 2.4; but then the
-  model must count, and it miscounts where there is most to report, so that activating contexts would fail more often
-  than silent ones and bias the score.
-- In the answer only tokens with an activation above 0 appear, each as `[position, token, value]`: 6.1 tokens an entry,
-  against 12.1 for an object with named fields. A silent context costs about a dozen tokens; an integer for each
-  position would cost 2 a position, 254 a context of 127. Leaving the token out would save 2 an entry, and with it the
-  only proof that the position means the token that the model had in mind.
-Several contexts share a request, in an order by hash, so that activating and silent ones are mixed whatever the order
-in which they come. The fixed part of the prompt comes first, for the providers' prompt caches.
+The form of question and answer was chosen for alignment first and cost second (tokens of a current tokenizer for a token of text):
+- The texts are running text with marks where token boundaries are not as expected (`running_text`): 1.03 on stories, 1.1 to 1.5
+  on web pages and source code of current models' tokens, 1.5 on the demo's short ones. A position beside every token would cost
+  4.0 to 4.3, a JSON list of tokens 2.8, a mark at every boundary 1.9 to 2.1.
+- The answer names active tokens only, by their text and, where not all places of that token are meant, by their number among
+  them: [" run", 8] or [" run", 8, 2]. The text proves that both mean the same token; nobody has to count positions.
+- 25 texts share the instructions. How questions are put, and why they begin alike, is in `questions`.
 
-An answer is aligned by context id and by position. A context whose answer is missing or does not fit is asked once
-more, by itself; then it is failed. It is never taken for silent.
+An entry that names no token of its text, or could mean either of two, makes the text's answer unusable. It is asked for once
+more, by itself; then the context is failed. It is never taken for silent.
 """
 
-import asyncio
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from autointerp.catalog.records import Context, Label
-from autointerp.errors import UserError
-from autointerp.explain.parsing import parse_json
-from autointerp.hashing import hex_hash, stable_hash
-from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed
-from autointerp.prompts_loader import fenced, render, template_hash
-from autointerp.score import Simulated, simulators
+from autointerp.llm.types import Ask, RequestFailed
+from autointerp.running_text import CUT, JOIN
+from autointerp.score import Settings, Simulated, simulators
 from autointerp.score.discretise import LEVELS
+from autointerp.score.questions import Form, MisalignedError, Question, ask_about, quoted
 from autointerp.vocabulary import Vocabulary, escape
 
-TEMPLATE = "logprob_free"
 
-SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {
-        "texts": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "id": {"type": "string"},
-                    "active": {
-                        "type": "array",
-                        "items": {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]}},
-                    },
-                },
-                "required": ["id", "active"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["texts"],
-    "additionalProperties": False,
-}
-
-# What a second question may mend. The others were retried by whoever sends requests.
-_WORTH_ASKING_AGAIN = (FailureKind.MALFORMED, FailureKind.TRUNCATED, FailureKind.REFUSED)
-
-
-Outcome = NDArray[np.float32] | RequestFailed
-
-
-class _Text(BaseModel):
-    id: str
-    active: list[Any]  # checked entry by entry, so that one bad entry fails one context and not the whole answer
-
-
-class _Texts(BaseModel):
-    texts: list[_Text]
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LogprobFree:
-    """See the module. `temperature` None leaves it to the provider; `directory` holds the user's own prompts."""
+    """See the module."""
 
-    contexts_per_request: int = 5
-    max_tokens: int = 4096
-    temperature: float | None = None
-    directory: Path | None = None
+    form: Form = field(default_factory=Form)
     needs_model: bool = True
     needs: tuple[str, ...] = ("json_schema",)
 
-    @property
-    def template_hash(self) -> str:
-        return template_hash(TEMPLATE, directory=self.directory)
+    def configured(self, settings: Settings) -> Self:
+        """The same simulator with a run's settings."""
+        return replace(self, form=Form.of(settings))
 
     @property
     def version(self) -> str:
         """Changes with everything that the simulations depend on, the model apart."""
-        return hex_hash("1", self.contexts_per_request, self.max_tokens, self.temperature, self.template_hash)
+        return self.form.version(QUESTION.template)
 
     async def __call__(
         self,
@@ -107,116 +54,54 @@ class LogprobFree:
         vocabulary: Vocabulary,
     ) -> list[Simulated]:
         """One result for each context, in their order. Raises UserError where `ask` is None or ends the run."""
-        if ask is None:
-            raise UserError("the simulator logprob_free asks a model, and none is given; name one, or use lexicon")
-        mixed = sorted(contexts, key=lambda context: stable_hash("mixed", context.window_id))
-        size = self.contexts_per_request
-        groups = [mixed[begin : begin + size] for begin in range(0, len(mixed), size)]
-        answered = await asyncio.gather(*(self._simulate(label, group, ask, vocabulary) for group in groups))
-        found = {result.window_id: result for results in answered for result in results}
-        return [found[context.window_id] for context in contexts]
-
-    async def _simulate(
-        self, label: Label, group: Sequence[Context], ask: Ask, vocabulary: Vocabulary
-    ) -> list[Simulated]:
-        outcomes = await self._ask(label, group, ask, vocabulary, sample=0)
-        doubtful = [index for index, outcome in enumerate(outcomes) if _is_worth_asking_again(outcome)]
-        singly = (self._ask(label, [group[index]], ask, vocabulary, sample=1) for index in doubtful)
-        for index, again in zip(doubtful, await asyncio.gather(*singly), strict=True):
-            outcomes[index] = again[0]
-        return [_simulated(context, outcome) for context, outcome in zip(group, outcomes, strict=True)]
-
-    async def _ask(
-        self, label: Label, group: Sequence[Context], ask: Ask, vocabulary: Vocabulary, sample: int
-    ) -> list[Outcome]:
-        texts = [[vocabulary.escaped(int(token)) for token in context.tokens] for context in group]
-        prompt = render(TEMPLATE, directory=self.directory, data=fenced(_question(label.description, texts)))
-        request = Request(
-            messages=prompt.messages,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            json_schema=SCHEMA,
-            schema_name="activations",
-            sample=sample,
-            purpose="simulate",
-            template_hash=prompt.template_hash,
-            check=lambda text: not any(isinstance(outcome, RequestFailed) for outcome in _outcomes(text, texts)),
-        )
-        try:
-            return _outcomes((await ask(request)).text, texts)
-        except RequestFailed as failure:
-            return [failure] * len(group)
+        outcomes = await ask_about(QUESTION, self.form, label, contexts, ask, vocabulary)
+        return [_simulated(context, outcome) for context, outcome in zip(contexts, outcomes, strict=True)]
 
 
-def _id(index: int) -> str:
-    return f"t{index + 1}"
+def expected_values(tokens: Sequence[str], entries: Sequence[Any]) -> NDArray[np.float32]:
+    """The activations [T] that entries [token, activation] or [token, activation, place, …] give to a text's tokens.
 
-
-def _question(description: str, texts: Sequence[Sequence[str]]) -> str:
-    """JSON, written by hand around tokens that are escaped already. A line a text."""
-    lines = []
-    for index, tokens in enumerate(texts):
-        inside = ",".join(f'"{position}":"{token}"' for position, token in enumerate(tokens))
-        lines.append(f'"{_id(index)}":{{{inside}}}')
-    return f'{{"explanation":"{escape(description)}",\n"texts":{{\n' + ",\n".join(lines) + "\n}}"
-
-
-def _outcomes(text: str, texts: Sequence[Sequence[str]]) -> list[Outcome]:
-    """Of each of the texts, whose tokens are escaped, in an answer's text."""
-    try:
-        answer = parse_json(text, _Texts)
-    except RequestFailed as failure:
-        return [failure] * len(texts)
-    return [_outcome(_id(index), tokens, answer) for index, tokens in enumerate(texts)]
-
-
-def _outcome(name: str, tokens: Sequence[str], answer: _Texts) -> Outcome:
-    """The simulated activations of one text [T], or why its answer is not aligned. `tokens` are escaped."""
-    given = [text.active for text in answer.texts if text.id == name]
-    try:
-        if len(given) != 1:
-            raise _MisalignedError(f"{len(given)} answers for one text")
-        return _expected(tokens, given[0])
-    except _MisalignedError as error:
-        return RequestFailed(FailureKind.MALFORMED, str(error))
-
-
-class _MisalignedError(Exception):
-    pass
-
-
-def _expected(tokens: Sequence[str], entries: Sequence[Any]) -> NDArray[np.float32]:
+    Raises MisalignedError where an entry is of another form, does not name a token of the text, or names one anew.
+    """
     expected = np.zeros(len(tokens), dtype=np.float32)
     seen: set[int] = set()
     for entry in entries:
-        if not isinstance(entry, list) or [type(part) for part in entry] != [int, str, int]:
-            raise _MisalignedError(f"expected [position, token, activation], found {repr(entry)[:80]}")
-        position, token, value = entry
-        if not 0 <= position < len(tokens) or position in seen:
-            raise _MisalignedError(f"position {position} is repeated, or not one of the text's {len(tokens)}")
+        if not isinstance(entry, list) or [type(part) for part in entry[:2]] != [str, int]:
+            raise MisalignedError(f"expected [token, activation], found {quoted(entry)}")
+        token, value, *places = entry
         if not 0 <= value <= LEVELS:
-            raise _MisalignedError(f"activation {value} at position {position}; expected 0 to {LEVELS}")
-        if not _is_echo(token, tokens[position]):
-            raise _MisalignedError(f"position {position} holds {tokens[position]!r}, the answer says {token[:80]!r}")
-        seen.add(position)
-        expected[position] = value
+            raise MisalignedError(f"activation {value} of {quoted(token)}; expected 0 to {LEVELS}")
+        positions = _positions(tokens, token)
+        if any(type(place) is not int or not 1 <= place <= len(positions) for place in places):
+            raise MisalignedError(f"{quoted(entry)}: that token stands at {len(positions)} places of the text")
+        chosen = {positions[place - 1] for place in places} if places else set(positions)
+        if seen & chosen or len(chosen) < len(places):
+            raise MisalignedError(f"{quoted(entry)} names a token that was named before")
+        seen |= chosen
+        expected[list(chosen)] = value
     return expected
 
 
-def _is_echo(echo: str, escaped: str) -> bool:
-    """Whether the model wrote the token of that position. Models drop spaces at the edges, or escape twice."""
-    token = json.loads(f'"{escaped}"')
-    return echo.strip() in (token.strip(), escaped.strip())
+def _positions(tokens: Sequence[str], echo: str) -> list[int]:
+    """Where the token stands that a model wrote as `echo`. Models drop outer spaces, copy marks, or escape twice."""
+    exact = [position for position, token in enumerate(tokens) if token == echo]
+    if exact:
+        return exact
+    plain = echo.replace(JOIN, "").strip(CUT).strip()
+    like = [p for p, token in enumerate(tokens) if plain and plain in (token.strip(), escape(token).strip())]
+    meant = {tokens[position] for position in like}
+    if len(meant) == 1:
+        return like
+    if meant:
+        raise MisalignedError(f"{quoted(echo)} could be {' or '.join(map(quoted, sorted(meant)))}")
+    raise MisalignedError(f"{quoted(echo)} is no token of the text")
 
 
-def _is_worth_asking_again(outcome: Outcome) -> bool:
-    return isinstance(outcome, RequestFailed) and outcome.kind in _WORTH_ASKING_AGAIN
-
-
-def _simulated(context: Context, outcome: Outcome) -> Simulated:
+def _simulated(context: Context, outcome: NDArray[np.float32] | RequestFailed) -> Simulated:
     if isinstance(outcome, RequestFailed):
         return Simulated(context.window_id, None, "failed", str(outcome))
     return Simulated(context.window_id, outcome, "ok")
 
 
+QUESTION = Question("logprob_free", "activations", "simulate", expected_values)
 simulators.register("logprob_free")(LogprobFree())

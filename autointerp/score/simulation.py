@@ -9,13 +9,12 @@ whole corpus.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from autointerp.catalog.records import FeatureEvidence
 from autointerp.hashing import stable_hash
-from autointerp.score import Simulated, bootstrap, metrics
+from autointerp.score import ScoreRow, Simulated, bootstrap, metrics
 from autointerp.score.discretise import LEVELS, discretise
 from autointerp.score.pool import MODES, Array, Mode, Pool, Weights, context_weights, pooled, scored_contexts
 
@@ -30,24 +29,6 @@ __all__ = [
 ]
 
 SCORER = "simulation"
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """One metric of one label, as the catalog stores it.
-
-    `value` and the 95 % interval `lo`, `hi` are None where undefined; `reason` says why, or remarks on a defined value.
-    `status` "failed": no context could be simulated; "undefined": the metric has no value on what was.
-    """
-
-    metric: str
-    value: float | None
-    lo: float | None
-    hi: float | None
-    n_ok: int
-    n_failed: int
-    status: Literal["ok", "undefined", "failed"]
-    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

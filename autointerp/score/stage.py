@@ -1,22 +1,21 @@
-"""The stage `score`: labels are simulated on the test split, graded, controlled and ranked. Graded labels are left alone.
+"""The stage `score`: labels are graded on the test split by all scorers, controlled and ranked. Graded labels are left alone.
 
-On every run another feature's label is simulated on a feature's contexts (the shuffled control): a score means something only
-if that control's is about zero. Labels that a model wrote are compared with the lexicon's on the same contexts.
+On every run another feature's label is graded on a feature's contexts (the shuffled control): a score means something only if
+that control's is what chance gives. Labels that a model wrote are compared with the lexicon's on the same contexts.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
-from autointerp.catalog.records import Context, FeatureEvidence, Label
+from autointerp.catalog.records import FeatureEvidence
 from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
@@ -25,57 +24,39 @@ from autointerp.explain.stage import Which, explainer_key, features_to_label
 from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
-from autointerp.score import Simulated, Simulator, simulators
+from autointerp.score import Scorer
 from autointerp.score.order import write_ranks
-from autointerp.score.pool import blinded
-from autointerp.score.simulation import (
-    SCORER,
-    ScoreRow,
-    difference_rows,
-    score_simulation,
-    scored_contexts,
-    shuffled_partner,
-)
+from autointerp.score.parts import part_of, scorers_for, simulator_name
+from autointerp.score.pool import scored_contexts
+from autointerp.score.questions import all_asked
+from autointerp.score.simulating import BASELINE
+from autointerp.score.simulation import shuffled_partner
+from autointerp.score.turns import Turns
+from autointerp.score.writing import Graded, Task, write_grades
 
 SHUFFLED = "shuffled"
-BASELINE = "lexicon"
 STAGE = "score"
 _CONTROLS_OF_A_MODEL = 50  # features in the control where every simulation costs money
 
 
-@dataclass(frozen=True)
-class Task:
-    """One label to grade on one feature's contexts. `baseline`: the lexicon's label of the feature, to compare with."""
-
-    feature_id: int
-    explanation_id: str
-    label: Label
-    control: str
-    baseline: Label | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Graded:
-    task: Task
-    contexts: Sequence[Context]
-    simulated: Sequence[Simulated]
-    rows: Sequence[ScoreRow]
-
-
-def simulator_name(config: Config) -> str:
-    """The configured simulator, or the one that suits the labels."""
-    return config.score.simulator or (BASELINE if config.explain.explainer == BASELINE else "logprob_free")
-
-
 def score_key(config: Config) -> str:
-    """Identity of the scores: the labels, the simulator and every setting that the values depend on."""
-    name = simulator_name(config)
-    simulator = simulators.get(name)
+    """Identity of the scores: the labels, the scorers and every setting that the values depend on."""
+    parts = scorers_for(config)
     settings, access = config.score, config.simulating()
-    model = (provider_for(access).name, access.model) if simulator.needs_model else ("", "")
-    version = getattr(simulator, "version", "1")
+    model = (provider_for(access).name, access.model) if _asking(parts) else ("", "")
+    versions = [text for name, scorer in sorted(parts.items()) for text in (name, scorer.version)]
     chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
-    return hex_hash("score", explainer_key(config, config.explain.explainer), SCORER, name, version, *model, *chosen)
+    negatives = config.negatives.per_kind if _want_negatives(parts) else 0
+    labels = explainer_key(config, config.explain.explainer)
+    return hex_hash("score", labels, *versions, *model, *chosen, negatives)
+
+
+def _asking(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
+    return {name: scorer for name, scorer in parts.items() if scorer.needs_model}
+
+
+def _want_negatives(parts: Mapping[str, Scorer]) -> bool:
+    return any(scorer.wants_negatives for scorer in parts.values())
 
 
 def score(
@@ -99,10 +80,13 @@ def score(
             asyncio.run(_score_all(config, catalog, run, key, todo, offline))
     finally:
         write_spending(catalog, journal_folder(run))
-    failed = catalog.value("SELECT count(*) FROM simulations WHERE score_key = ? AND status = 'failed'", [key])
+    failed = catalog.value(
+        "SELECT count(*) FROM (SELECT score_key, status FROM simulations UNION ALL SELECT score_key, status FROM judgements) "
+        "WHERE score_key = ? AND status = 'failed'", [key],
+    )  # fmt: skip
     with catalog.transaction():
         facts = write_ranks(config, catalog, key, simulator_name(config), SHUFFLED)
-        # A stage with failed simulations stays unfinished, as does one with labels that wait for answers: the next run goes on.
+        # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
         is_whole = not failed and not tasks(config, catalog, key)
         catalog.finish_stage("score", fingerprint if is_whole else "", config.score.model_dump(), facts)
     return facts
@@ -164,7 +148,7 @@ def partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int,
     found = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
     limit = config.score.control_features
     if limit is None:
-        limit = _CONTROLS_OF_A_MODEL if simulators.get(simulator_name(config)).needs_model else len(labelled)
+        limit = _CONTROLS_OF_A_MODEL if _asking(scorers_for(config)) else len(labelled)
     keys = sample_key(config.seed, stable_hash("control"), np.array(labelled, np.uint64))
     chosen = np.array(labelled)[np.argsort(keys, kind="stable")[:limit]]
     return {int(feature): found[int(feature)] for feature in chosen}
@@ -173,36 +157,32 @@ def partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int,
 async def _score_all(
     config: Config, catalog: Catalog, run: Path, key: str, todo: Sequence[Task], offline: bool
 ) -> None:
-    name = simulator_name(config)
-    simulator = simulators.get(name)
+    parts, access = scorers_for(config), config.simulating()
+    asking = _asking(parts)
     vocabulary = read_vocabulary(catalog)
     reader = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
-    draws = read_draws(catalog, STAGE, key)
-    options: dict[str, Any] = {"seed": config.seed, "resamples": config.score.resamples}
+    draws, turns = read_draws(catalog, STAGE, key), Turns()
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
-        if simulator.needs_model:
-            opened = open_session(config.simulating(), run, f"simulator {name}", offline=offline)
-            session = await stack.enter_async_context(opened)
+        if asking:
+            by = ", ".join(" ".join(part_of(*item)) for item in asking.items())
+            session = await stack.enter_async_context(open_session(access, run, by, offline=offline))
 
-        async def work(item: tuple[Task, FeatureEvidence]) -> _Graded:
+        async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
             task, evidence = item
-            contexts = [blinded(context) for context in scored_contexts(evidence)]
-            ask = drawn(session.broker, draws.get((task.feature_id, task.control), 0)) if session else None
+            draw = draws.get((task.feature_id, task.control), 0)
+            ask = turns.of(drawn(session.broker, draw)) if session else None
+            grades = await all_asked(
+                scorer(task.label, evidence, ask, vocabulary, task.baseline) for scorer in parts.values()
+            )
+            bands = {context.window_id: context.band for context in scored_contexts(evidence)}
+            return Graded(task, dict(zip(parts, grades, strict=True)), bands)
 
-            async def simulate(by: Simulator, label: Label) -> list[Simulated]:
-                return await by(label, contexts, evidence.max_activation, ask, vocabulary)
-
-            simulated = await simulate(simulator, task.label)
-            rows = score_simulation(evidence, simulated, **options)
-            if task.baseline is not None:
-                baseline = await simulate(simulators.get(BASELINE), task.baseline)
-                rows = [*rows, *difference_rows(evidence, simulated, baseline, **options)]
-            return _Graded(task, contexts, simulated, rows)
-
+        simulators = {name: scorer.simulator for name, scorer in parts.items()}
+        models = {name: access.model if name in asking else None for name in parts}
         await in_rounds(
             "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
-            lambda finished: _write(catalog, key, name, config, finished), session,
+            lambda finished: write_grades(catalog, key, finished, simulators, models), session,
         )  # fmt: skip
 
 
@@ -210,8 +190,8 @@ def with_evidence(
     config: Config, reader: EvidenceReader, chunk: Sequence[Task]
 ) -> Iterator[tuple[Task, FeatureEvidence]]:
     """Each task with the test split's evidence of its feature."""
-    ids = sorted({task.feature_id for task in chunk})
-    evidence = {found.feature_id: found for found in reader.read(ids, ("test",))}
+    ids, negatives = sorted({task.feature_id for task in chunk}), _want_negatives(scorers_for(config))
+    evidence = {found.feature_id: found for found in reader.read(ids, ("test",), negatives=negatives)}
     for task in chunk:
         yield task, _limited(evidence[task.feature_id], config.score.per_band)
 
@@ -227,39 +207,3 @@ def _limited(evidence: FeatureEvidence, per_band: int) -> FeatureEvidence:
                 continue
         kept.append(context)
     return replace(evidence, contexts=kept)
-
-
-_SCORES = pa.schema(
-    [("score_key", pa.string()), ("feature_id", pa.uint32()), ("explanation_id", pa.string()), ("scorer", pa.string()),
-     ("simulator", pa.string()), ("metric", pa.string()), ("control", pa.string()), ("value", pa.float64()), ("lo", pa.float64()),
-     ("hi", pa.float64()), ("n_ok", pa.uint32()), ("n_failed", pa.uint32()), ("status", pa.string()), ("reason", pa.string())]
-)  # fmt: skip
-_SIMULATIONS = pa.schema(
-    [("score_key", pa.string()), ("feature_id", pa.uint32()), ("explanation_id", pa.string()), ("simulator", pa.string()),
-     ("model", pa.string()), ("control", pa.string()), ("window_id", pa.uint64()), ("band", pa.uint8()), ("status", pa.string()),
-     ("reason", pa.string()), ("expected", pa.list_(pa.float32()))]
-)  # fmt: skip
-
-
-def _write(catalog: Catalog, key: str, simulator: str, config: Config, finished: list[_Graded]) -> None:
-    finished.sort(key=lambda graded: (graded.task.feature_id, graded.task.control))
-    model = config.simulating().model if simulators.get(simulator).needs_model else None
-    scores, simulations = [], []
-    for graded in finished:
-        task = graded.task
-        common = {"score_key": key, "feature_id": task.feature_id, "explanation_id": task.explanation_id,
-                  "simulator": simulator, "control": task.control}  # fmt: skip
-        for row in graded.rows:
-            fields = ("metric", "value", "lo", "hi", "n_ok", "n_failed", "status", "reason")
-            scores.append(common | {"scorer": SCORER} | {field: getattr(row, field) for field in fields})
-        bands = {context.window_id: context.band for context in graded.contexts}
-        for found in graded.simulated:
-            simulations.append(common | {"model": model, "window_id": found.window_id, "band": bands[found.window_id],
-                                         "status": found.status, "reason": found.reason, "expected": found.expected})  # fmt: skip
-    with catalog.transaction():
-        for graded in finished:  # the rows of an earlier try with failures, if there was one
-            for table in ("scores", "simulations"):
-                catalog.rows(f"DELETE FROM {table} WHERE score_key = ? AND feature_id = ? AND control = ?",
-                             [key, graded.task.feature_id, graded.task.control])  # fmt: skip
-        catalog.insert("scores", pa.Table.from_pylist(scores, schema=_SCORES))
-        catalog.insert("simulations", pa.Table.from_pylist(simulations, schema=_SIMULATIONS))

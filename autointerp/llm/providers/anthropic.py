@@ -3,8 +3,9 @@
 Structured output goes as `output_config.format`. The API accepts a part of JSON Schema only: the client's own
 `transform_schema` turns the rest (bounds, lengths) into descriptions, so the caller must check these in the answer.
 
-Prompt caching is asked for by a mark at the end of the system message, which is the same for all questions of a template.
-A system message shorter than the model's least cacheable length is not cached, and costs what it did.
+Prompt caching is asked for by a mark at the end of the system message, which is the same for all questions of a template, and by
+another after what the request shares with further ones (`Request.shared`). What is shorter than the model's least cacheable
+length is not cached, and costs what it did.
 """
 
 import importlib
@@ -52,22 +53,32 @@ class AnthropicProvider:
         self._link.connect()
 
     async def send(self, request: Request, payload: Mapping[str, Any]) -> Reply:
-        reply = await self._link.post("/v1/messages", wire_body(payload))
+        reply = await self._link.post("/v1/messages", wire_body(payload, request.shared))
         return read_message(reply.body, reply.pause)
 
     async def close(self) -> None:
         await self._link.close()
 
 
-def wire_body(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload with its schema in the part of JSON Schema that the API takes, and its system message marked."""
+def wire_body(payload: Mapping[str, Any], shared: int = 0) -> dict[str, Any]:
+    """The payload with its schema in the part of JSON Schema that the API takes, and its system message marked, as are the first
+    `shared` characters of the last message, if any."""
     body = dict(payload)
     if "system" in body:
-        body["system"] = [{"type": "text", "text": body["system"], "cache_control": {"type": "ephemeral"}}]
+        body["system"] = [_kept(body["system"])]
+    if shared:
+        *before, last = body["messages"]
+        parts = [_kept(last["content"][:shared]), {"type": "text", "text": last["content"][shared:]}]
+        body["messages"] = [*before, last | {"content": parts}]
     if "output_config" in body:
         schema = importlib.import_module("anthropic").transform_schema(body["output_config"]["format"]["schema"])
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     return body
+
+
+def _kept(text: str) -> dict[str, Any]:
+    """A block of text at whose end the cache is to keep the prompt."""
+    return {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
 
 
 def read_message(body: Mapping[str, Any], pause: float | None = None) -> Reply:

@@ -1,12 +1,13 @@
 """A provider without a model, so that whole runs work offline. Its answers mean nothing and say "mock" if they can.
 
 By default the answer is drawn from the request's JSON schema by a hash of the payload: the same request always gets
-the same answer. A simulator's question is answered for its texts, so that the answer is aligned. Tests give a script
+the same answer. A scorer's question is answered for its texts, so that the answer is aligned. Tests give a script
 instead: a function from the request to the answer's text, or to a whole `Reply`; it may raise `CallFailed`,
 `RequestFailed`'s cause, to play a failing server.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,12 +15,14 @@ from autointerp.hashing import stable_hash
 from autointerp.llm.identity import canonical_json
 from autointerp.llm.provider import Capabilities, Provider, ProviderOptions, Reply, providers
 from autointerp.llm.types import Request, Usage
+from autointerp.running_text import read
 
 Script = Callable[[Request], str | Reply]
 
 _FREE_LENGTH = 3  # items of an array whose schema gives no length
 _FREE_RANGE = 11  # integers 0 .. 10 where the schema gives no bounds: the scale of simulated activations
 _CHARACTERS_PER_TOKEN = 4
+_FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
 
 
 class MockProvider:
@@ -58,7 +61,7 @@ class MockProvider:
         """Nothing to close."""
 
     def _default(self, request: Request, payload: Mapping[str, Any]) -> str:
-        simulated = mock_simulation(request.messages[-1].content) if request.schema_name == "activations" else None
+        simulated = mock_simulation(request.messages[-1].content) if request.schema_name == "texts" else None
         if simulated is not None:
             return simulated
         return default_answer(request.json_schema, stable_hash(canonical_json(payload), request.sample))
@@ -72,21 +75,23 @@ def default_answer(schema: Mapping[str, Any] | None, seed: int) -> str:
 
 
 def mock_simulation(question: str) -> str | None:
-    """An aligned answer to a question that holds {"explanation": ..., "texts": {id: {position: token}}}; else None.
+    """An aligned answer to a question about texts (prompts/_texts.j2), fenced as in `prompts_loader`; else None.
 
     A token fires or not by a hash of explanation and token: one token in ten, everywhere alike.
     """
     try:
-        data = json.loads(question[question.index("{") : question.rindex("}") + 1])
-        texts = {name: list(tokens.items()) for name, tokens in data["texts"].items()}
-        explanation = str(data["explanation"])
-    except (AttributeError, KeyError, TypeError, ValueError):
+        texts, asked = (data for _, data in _FENCED.findall(question))
+        wanted = json.loads(asked)
+        explanation, whether = str(wanted["explanation"]), wanted["question"] == "active"
+        numbered = [line.split("|", 1) for line in texts.split("\n")]
+        lines = [(int(number), read(line)) for number, line in numbered]
+    except (KeyError, TypeError, ValueError):
         return None
-    answers = []
-    for name, tokens in texts.items():
-        draws = [(position, token, stable_hash(explanation, token)) for position, token in tokens]
-        active = [[int(position), token, 1 + draw // 10 % 10] for position, token, draw in draws if draw % 10 == 0]
-        answers.append({"id": name, "active": active})
+    answers: list[list[Any]] = []
+    for number, tokens in lines:
+        draws = [(token, stable_hash(explanation, token)) for token in dict.fromkeys(tokens)]
+        active = [[token, 1 + draw // 10 % 10] for token, draw in draws if draw % 10 == 0]
+        answers.append([number, int(bool(active))] if whether else [number, *active])
     return json.dumps({"texts": answers})
 
 

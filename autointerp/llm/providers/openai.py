@@ -42,7 +42,7 @@ class OpenAIProvider:
         self._link.connect()
 
     async def send(self, request: Request, payload: Mapping[str, Any]) -> Reply:
-        body = wire_body(payload, self._link.address, request.template_hash)
+        body = wire_body(payload, self._link.address, request.beginning)
         return read_reply(await self._link.post("/chat/completions", body), request)
 
     async def close(self) -> None:

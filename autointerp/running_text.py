@@ -1,0 +1,104 @@
+"""Tokens as running text in which their boundaries can still be seen: one line, at 1.0 to 1.5 tokens of a current tokenizer a token.
+
+A boundary that is to be expected is not shown: a token begins at every word, number, run of other signs and line break; the
+space before it belongs to it, and what other white space there is stands by itself. Two marks show what is otherwise:
+
+    CUT   a token ends here, although none was expected to: `un¦usual` is the two tokens "un" and "usual"
+    JOIN  none ends here, although one was expected to: `e¬.¬g¬.` is one token
+
+The rest is written as `vocabulary.escape` writes it, but for quotes, which stay as they are. A mark that is part of the text is
+written as its JSON escape, so every mark in a line is ours. `read` gives the tokens back, whatever they are.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+
+from autointerp.vocabulary import escape
+
+CUT, JOIN = "¦", "¬"
+
+_BYTE = "<0x[0-9A-F]{2}>"  # how `vocabulary.shown` writes a byte that is no character
+_PIECE = re.compile(_BYTE)
+_UNIT = re.compile(f"{_BYTE}|.", re.DOTALL)
+_PAIR = r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}"  # how JSON escapes a character beyond the first 65,536
+_WRITTEN = re.compile(rf"{_PAIR}|\\u[0-9a-f]{{4}}|\\.|{_BYTE}|.", re.DOTALL)
+
+
+def written(tokens: Sequence[str]) -> str:
+    """The line of tokens' display texts (see `vocabulary.shown`). An empty token has a CUT, or an end of the line, on both sides."""
+    split = [_UNIT.findall(token) for token in tokens]
+    units = [unit for token in split for unit in token]
+    line: list[str] = []
+    plain: list[str] = []  # what has come since the last mark
+    at = 0
+    for number, token in enumerate(split):
+        if number and (not token or not split[number - 1] or not _is_seen(units, at)):
+            line += [_escaped(plain), CUT]
+            plain = []
+        for place, unit in enumerate(token):
+            if place and _begins(units, at):
+                line += [_escaped(plain), JOIN]
+                plain = []
+            plain.append(unit)
+            at += 1
+    return "".join([*line, _escaped(plain)])
+
+
+def read(line: str) -> list[str]:
+    """The tokens of which `written` made `line`."""
+    units: list[str] = []
+    marks: dict[int, str] = {}  # those before the unit of that number, in their order
+    for found in _WRITTEN.findall(line):
+        if found in (CUT, JOIN):
+            marks[len(units)] = marks.get(len(units), "") + found
+        else:
+            units.append(json.loads(f'"{found}"') if found.startswith("\\") else found)
+    tokens = [""]
+    for at in range(len(units) + 1):
+        mark = marks.get(at, "")
+        expected = not mark and 0 < at < len(units) and _begins(units, at)
+        tokens += [""] * (mark.count(CUT) + expected)
+        if at < len(units):
+            tokens[-1] += units[at]
+    return tokens
+
+
+def _is_seen(units: Sequence[str], at: int) -> bool:
+    """Whether a boundary before unit `at` needs no mark: it is expected, and no byte would be read across it."""
+    around = "".join(units[max(0, at - 5) : at + 5])
+    here = len("".join(units[max(0, at - 5) : at]))
+    return _begins(units, at) and not any(byte.start() < here < byte.end() for byte in _PIECE.finditer(around))
+
+
+def _begins(units: Sequence[str], at: int) -> bool:
+    """Whether a token is to be expected to begin at unit `at`, which is not the first."""
+    before, here = _sort(units[at - 1]), _sort(units[at])
+    if here == "byte" or before == "byte":
+        return True
+    if units[at] == " ":
+        before_text = at + 1 < len(units) and _sort(units[at + 1]) not in ("space", "break")
+        return before_text or before != "space"
+    if units[at - 1] == " ":
+        return here == "break"
+    return here != before
+
+
+@lru_cache(maxsize=65536)
+def _sort(unit: str) -> str:
+    if len(unit) > 1:
+        return "byte"
+    if unit in "\n\r":
+        return "break"
+    if unit.isspace():
+        return "space"
+    category = unicodedata.category(unit)[0]
+    return {"L": "letter", "M": "letter", "N": "digit"}.get(category, "sign")
+
+
+def _escaped(units: Sequence[str]) -> str:
+    """Plain text for a line. Quotes are left: a line is no JSON string, and code is full of them."""
+    text = '"'.join(escape(part) for part in "".join(units).split('"'))
+    return text.replace(CUT, r"\u00a6").replace(JOIN, r"\u00ac")

@@ -1,0 +1,204 @@
+"""The scorer `detection`: is the feature active in this text? Asked of a model that knows the label alone.
+
+After Paulo et al. 2024, "Automatically Interpreting Millions of Features in Large Language Models". Ours differs: the contexts
+are those that the simulation sees, of the test split and from all bands of the feature's activations, whole and not cut around
+the peak; hard negatives, where `autointerp negatives` has found some, are judged among them and reported apart; and each verdict
+names the text it is about, so that no verdict can slip to a neighbour and a text left out counts as failed, not as silent.
+
+Bands weigh alike, and so do the two classes: a label that says "always" scores a balanced accuracy of 0.5, whatever the counts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autointerp.catalog.records import Context, FeatureEvidence, Label
+from autointerp.hashing import stable_hash
+from autointerp.llm.types import Ask, RequestFailed
+from autointerp.score import Grade, Judged, ScoreRow, Settings, bootstrap, scorers
+from autointerp.score.pool import blinded, scored_contexts
+from autointerp.score.questions import Form, MisalignedError, Question, ask_about, quoted
+from autointerp.vocabulary import Vocabulary
+
+NEGATIVES = ("silent", "near", "token")  # kinds of contexts in which the feature is silent; the first is the random one
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """See the module."""
+
+    form: Form = field(default_factory=Form)
+    resamples: int = 1000
+    seed: int = 0
+    needs_model: bool = True
+    needs: tuple[str, ...] = ("json_schema",)
+    wants_negatives: bool = True
+    simulator: str = ""
+
+    def configured(self, settings: Settings) -> Self:
+        """The same scorer with a run's settings."""
+        return replace(self, form=Form.of(settings), resamples=settings.resamples, seed=settings.seed)
+
+    @property
+    def version(self) -> str:
+        """Changes with everything that the verdicts and scores depend on, the model apart."""
+        return self.form.version(QUESTION.template)
+
+    async def __call__(
+        self, label: Label, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary, baseline: Label | None
+    ) -> Grade:
+        """The verdicts and what they come to. Raises UserError where `ask` is None or ends the run."""
+        contexts = judged_contexts(evidence)
+        windows = list({context.window_id: blinded(context) for context in contexts}.values())
+        outcomes = await ask_about(QUESTION, self.form, label, windows, ask, vocabulary)
+        verdicts = dict(zip((window.window_id for window in windows), outcomes, strict=True))
+        judged = [_judged(context, verdicts[context.window_id]) for context in contexts]
+        return Grade(score_detection(evidence, judged, seed=self.seed, resamples=self.resamples), judged=judged)
+
+
+def judged_contexts(evidence: FeatureEvidence) -> list[Context]:
+    """The contexts that are judged: those that are simulated, and hard negatives. A window may be there for two reasons."""
+    return [*scored_contexts(evidence), *evidence.of("test", ("near", "token"))]
+
+
+def verdict(tokens: Sequence[str], entries: Sequence[Any]) -> bool:
+    """Whether the feature is active in a text, from what the answer says after its number. Raises MisalignedError."""
+    if len(entries) != 1 or type(entries[0]) is not int or entries[0] not in (0, 1):
+        raise MisalignedError(f"expected the text's number and 1 or 0, found {quoted(list(entries))} after the number")
+    return bool(entries[0])
+
+
+def _judged(context: Context, outcome: bool | RequestFailed) -> Judged:
+    truth = context.peak > 0
+    if isinstance(outcome, RequestFailed):
+        return Judged(context.window_id, context.kind, truth, None, "failed", str(outcome))
+    return Judged(context.window_id, context.kind, truth, outcome, "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    """Verdicts of some kinds: `said` bool [n], `truth` bool [n], `strata` int [n], and how many failed."""
+
+    said: NDArray[np.bool_]
+    truth: NDArray[np.bool_]
+    strata: NDArray[np.int64]
+    failures: Sequence[Judged]
+
+    @property
+    def weights(self) -> Array:
+        """Of each verdict: 1 for each class, shared alike by its strata, and by the verdicts within one."""
+        weights = np.zeros(len(self.said))
+        for side in (True, False):
+            present = np.unique(self.strata[self.truth == side])
+            for stratum in present:
+                members = (self.strata == stratum) & (self.truth == side)
+                weights[members] = 1 / (len(present) * members.sum())
+        return weights
+
+
+# Of weighted sums [..., 4] over verdicts: true positives, false negatives, false positives, true negatives.
+def _recall(sums: Array) -> Array:
+    tp, fn, _, _ = np.moveaxis(sums, -1, 0)
+    return _ratio(tp, tp + fn)
+
+
+def _false_alarms(sums: Array) -> Array:
+    _, _, fp, tn = np.moveaxis(sums, -1, 0)
+    return _ratio(fp, fp + tn)
+
+
+def _balanced_accuracy(sums: Array) -> Array:
+    return (_recall(sums) + 1 - _false_alarms(sums)) / 2
+
+
+def _precision(sums: Array) -> Array:
+    tp, _, fp, _ = np.moveaxis(sums, -1, 0)
+    return _ratio(tp, tp + fp)
+
+
+def _f1(sums: Array) -> Array:
+    tp, fn, fp, _ = np.moveaxis(sums, -1, 0)
+    return np.where(tp + fn > 0, _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Array = np.where(whole > 0, part / whole, np.nan)
+    return ratio
+
+
+_Metric = Callable[[Array], Array]
+_OF_BOTH: tuple[tuple[str, _Metric], ...] = (
+    ("balanced_accuracy", _balanced_accuracy), ("precision", _precision), ("f1", _f1))  # fmt: skip
+
+
+def score_detection(
+    evidence: FeatureEvidence, judged: Sequence[Judged], *, seed: int = 0, resamples: int = 1000
+) -> list[ScoreRow]:
+    """The metrics of a feature's verdicts: against random silent windows, then against each kind of hard negatives that was
+    judged (`…_near`, `…_token`), and the recall of each band.
+
+    Raises ValueError for a verdict on a context that is not to be judged.
+    """
+    bands = {(context.window_id, context.kind): context.band for context in judged_contexts(evidence)}
+    unknown = [one for one in judged if (one.window_id, one.kind) not in bands]
+    if unknown:
+        raise ValueError(f"window {unknown[0].window_id} ({unknown[0].kind}) is no context of feature {evidence.feature_id}")
+
+    def of(*kinds: str, band: int | None = None) -> _Verdicts:
+        chosen = [one for one in judged if one.kind in kinds and band in (None, bands[one.window_id, one.kind])]
+        ok = [one for one in chosen if one.answer is not None]
+        return _Verdicts(
+            np.array([one.answer for one in ok], dtype=bool), np.array([one.truth for one in ok], dtype=bool),
+            np.array([bands[one.window_id, one.kind] for one in ok], dtype=np.int64),
+            [one for one in chosen if one.answer is None],
+        )  # fmt: skip
+
+    draw = stable_hash("detection", seed, evidence.feature_id)
+    rows = [_row("recall", _recall, of("band"), draw, resamples)]
+    for kind in NEGATIVES:
+        if kind != NEGATIVES[0] and not any(one.kind == kind for one in judged):
+            continue
+        suffix = "" if kind == NEGATIVES[0] else f"_{kind}"
+        rows += [_row(name + suffix, metric, of("band", kind), draw, resamples) for name, metric in _OF_BOTH]
+        rows.append(_row("false_alarms" + suffix, _false_alarms, of(kind), draw, resamples))
+    present = sorted({bands[one.window_id, one.kind] for one in judged if one.kind == "band"})
+    return rows + [_row(f"recall_band_{band}", _recall, of("band", band=band), draw, resamples) for band in present]
+
+
+def _row(name: str, metric: _Metric, verdicts: _Verdicts, seed: int, resamples: int) -> ScoreRow:
+    n_ok, n_failed = len(verdicts.said), len(verdicts.failures)
+    if not n_ok and n_failed:
+        reason = f"all {n_failed} contexts failed, for instance: {verdicts.failures[0].reason}"
+        return ScoreRow(name, None, None, None, 0, n_failed, "failed", reason)
+    cells = [verdicts.truth & verdicts.said, verdicts.truth & ~verdicts.said,
+             ~verdicts.truth & verdicts.said, ~verdicts.truth & ~verdicts.said]  # fmt: skip
+    sums = np.stack(cells, axis=-1) * verdicts.weights[:, None]
+    value = float(metric(sums.sum(axis=0)))
+    if np.isnan(value):
+        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(verdicts))
+    alone = {int(band) for band in bootstrap.singletons(verdicts.strata)}
+    sides = [set(verdicts.strata[verdicts.truth == side].tolist()) for side in (True, False)]
+    if any(side and side <= alone for side in sides):
+        interval = bootstrap.Interval(None, None, 0, "no interval: too few contexts to tell how the score varies")
+    else:
+        draws = bootstrap.resample_counts(verdicts.strata, resamples, seed)
+        interval = bootstrap.percentile_interval(metric(draws @ sums))
+    notes = [interval.reason]
+    if interval.lo is not None and interval.lo == interval.hi:
+        notes.append("the verdicts do not vary within strata, so the interval has no width")
+    return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", "; ".join(filter(None, notes)) or None)
+
+
+def _why(verdicts: _Verdicts) -> str:
+    if not verdicts.truth.any():
+        return "no activating context was judged"
+    return "no silent context was judged" if verdicts.truth.all() else "no context was judged active"
+
+
+QUESTION = Question("detection", "active", "detect", verdict)
+scorers.register("detection")(Detection())
