@@ -1,6 +1,6 @@
 """What a run will ask and cost, before anything is sent: from the real prompts of a sample of its features.
 
-The configured explainer and simulator run on the sample with an `ask` that sends nothing: it answers from the journal, else
+The configured explainer and scorers run on the sample with an `ask` that sends nothing: it answers from the journal, else
 as the mock provider does, so that the second stage's prompts are real, too. What they asked is scaled up to the features
 that the stages have still to do.
 """
@@ -25,10 +25,10 @@ from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.session import journal_folder, provider_for, require_model
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
-from autointerp.score import simulators
+from autointerp.score import Scorer
 from autointerp.score import stage as scoring
-from autointerp.score.pool import blinded
-from autointerp.score.simulation import scored_contexts
+from autointerp.score.parts import part_of, scorers_for
+from autointerp.score.writing import Task
 
 SAMPLE = 20
 Item = TypeVar("Item")
@@ -77,9 +77,9 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     The sampling must be finished. Raises UserError where the run would: a model is not named, a provider lacks what a part
     needs, the file of prices is wrong.
     """
-    name = scoring.simulator_name(config)
-    explainer, simulator = explaining.explainer_for(config, config.explain.explainer), simulators.get(name)
-    parts = [("explainer", config.explain.explainer, explainer.needs_model), ("simulator", name, simulator.needs_model)]
+    explainer = explaining.explainer_for(config, config.explain.explainer)
+    parts = [("explainer", config.explain.explainer, explainer.needs_model),
+             *((*part_of(name, scorer), scorer.needs_model) for name, scorer in scorers_for(config).items())]  # fmt: skip
     free = [f"the {kind} {part} asks no model and costs nothing" for kind, part, needs in parts if not needs]
     if len(free) == len(parts):
         return Estimate((), tuple(free))
@@ -130,8 +130,8 @@ class _Line:
             journal.calibration(self._model) if journal is not None else {}, self._provider.capabilities.prompt_caching,
         )  # fmt: skip
 
-    def ask_into(self, asked: list[Asked]) -> Ask:
-        """An `ask` that puts what it is asked into `asked`."""
+    def ask_into(self, asked: list[Asked], begun: set[str] | None = None) -> Ask:
+        """An `ask` that puts what it is asked into `asked`. `begun`: what earlier requests began with; None: all were begun."""
 
         async def ask(request: Request) -> Answer:
             check_request(self._provider, request)
@@ -141,14 +141,16 @@ class _Line:
             if answer is None:
                 reply = await self._mock.send(request, self._mock.payload(self._model, request))
                 answer = Answer(key, reply.text, reply.finish, self._model, reply.usage)
-            asked.append(Asked.of(request, answer))
+            asked.append(Asked.of(request, answer, again=begun is None or request.beginning in begun))
+            if begun is not None and request.shared:
+                begun.add(request.beginning)
             return answer
 
         return ask
 
 
 class _Trial:
-    """The run's explainer and simulator, tried on a few of the features that they have still to do."""
+    """The run's explainer and scorers, tried on a few of the features that they have still to do."""
 
     def __init__(self, config: Config, catalog: Catalog, out: Path, journal: Journal | None) -> None:
         self._config, self._catalog, self._out, self._journal = config, catalog, out, journal
@@ -171,12 +173,14 @@ class _Trial:
             self._line = _Line(config.explaining(), self._out, self._journal, f"explainer {name}")
             trial = await self._explain(_evenly(self._todo, sample))
             rows.append(project("explain", name, self._line.billing, len(self._todo), trial))
-        name = scoring.simulator_name(config)
-        if simulators.get(name).needs_model:
-            line = _Line(config.simulating(), self._out, self._journal, f"simulator {name}")
+        asking = {name: scorer for name, scorer in scorers_for(config).items() if scorer.needs_model}
+        if asking:
+            line = _Line(config.simulating(), self._out, self._journal, " ".join(part_of(*next(iter(asking.items())))))
             for stage, tasks in self._grading(features).items():
-                trial = await self._simulate(line, _evenly(tasks, sample))
-                rows.append(project(stage, name, line.billing, len(tasks), trial))
+                begun: set[str] | None = set() if stage == "score" else None  # the controls' texts are known from there
+                for name, scorer in asking.items():
+                    trial = await self._grade(scorer, line, _evenly(tasks, sample), begun)
+                    rows.append(project(stage, part_of(name, scorer)[1], line.billing, len(tasks), trial))
         return rows
 
     def _grading(self, features: Sequence[int]) -> dict[str, list[tuple[int, int]]]:
@@ -197,7 +201,7 @@ class _Trial:
         negatives = explaining.with_negatives(self._config, self._explainer)
         for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives):
             asked: list[Asked] = []
-            ask = self._line.ask_into(asked) if self._line else None
+            ask = self._line.ask_into(asked, set()) if self._line else None
             try:
                 self._labels[evidence.feature_id] = await self._explainer(evidence, ask, self._vocabulary)
             except RequestFailed:
@@ -205,17 +209,17 @@ class _Trial:
             trial.append(asked)
         return trial
 
-    async def _simulate(self, line: _Line, pairs: Sequence[tuple[int, int]]) -> list[list[Asked]]:
-        """Simulate each pair's (feature, the feature whose label it is); return what was asked for each."""
+    async def _grade(
+        self, scorer: Scorer, line: _Line, pairs: Sequence[tuple[int, int]], begun: set[str] | None
+    ) -> list[list[Asked]]:
+        """Grade each pair's (feature, the feature whose label it is); return what was asked for each."""
         await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
         labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
-        tasks = [scoring.Task(feature, "", label, "", None) for feature, label in labels if label is not None]
-        simulator = simulators.get(scoring.simulator_name(self._config))
+        tasks = [Task(feature, "", label, "", None) for feature, label in labels if label is not None]
         trial: list[list[Asked]] = [[] for _, label in labels if label is None]
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
             asked: list[Asked] = []
-            contexts = [blinded(context) for context in scored_contexts(evidence)]
-            await simulator(task.label, contexts, evidence.max_activation, line.ask_into(asked), self._vocabulary)
+            await scorer(task.label, evidence, line.ask_into(asked, begun), self._vocabulary, None)
             trial.append(asked)
         return trial
 

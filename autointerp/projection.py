@@ -39,20 +39,29 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request of the trial. `known`: the journal answers it, so that it will not be sent. `answer`: its characters."""
+    """A request of the trial. `known`: the journal answers it, so that it will not be sent. `answer`: its characters.
+
+    `kept`: characters of the prompt that the provider is told to keep for further requests; `again`: an earlier request had them.
+    """
 
     purpose: str
     prompt: str
     max_tokens: int
     answer: int
     known: bool
+    kept: int = 0
+    again: bool = False
 
     @classmethod
-    def of(cls, request: Request, answer: Answer) -> "Asked":
+    def of(cls, request: Request, answer: Answer, again: bool = False) -> "Asked":
         prompt = "".join(message.content for message in request.messages) + (request.continuation or "")
         generated = request.continuation is None
         return cls(request.purpose, prompt, request.max_tokens if generated else 0,
-                   len(answer.text) if generated else 0, answer.from_journal)  # fmt: skip
+                   len(answer.text) if generated else 0, answer.from_journal, _kept(request), again)  # fmt: skip
+
+
+def _kept(request: Request) -> int:
+    return request.shared and sum(len(message.content) for message in request.messages[:-1]) + request.shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +118,18 @@ def project(stage: str, part: str, billing: Billing, features: int, trial: Seque
     tokens = [[_tokens(asked, billing.calibration.get(asked.purpose)) for asked in each] for each in sent]
     scale = features / len(trial) if trial else 0.0
     requests = len(flat) * scale
-    cached = _shared_tokens(flat, tokens, billing) * (1 - 1 / requests) if requests > 1 else 0.0
+    caching = _Caching.of(flat, tokens, billing, requests)
     money = None if price is None else _range(
-        [[_money(price, counts, cached, requests) for counts in each] for each in tokens], features
+        [[caching.money(price, *one) for one in zip(*both, strict=True)] for both in zip(sent, tokens, strict=True)], features
     )  # fmt: skip
+    cached = sum(caching.read(*one) for both in zip(sent, tokens, strict=True) for one in zip(*both, strict=True))
     return Row(
         stage, part, billing.provider, billing.model, features, len(trial),
         requests=round(requests),
         known=round(sum(asked.known for each in trial for asked in each) * scale),
         chars=round(sum(len(asked.prompt) for asked in flat) * scale),
         input=_range([[counts.input for counts in each] for each in tokens], features),
-        cached=cached * requests,
+        cached=cached * scale,
         output=_range([[counts.output for counts in each] for each in tokens], features),
         price=price,
         money=_times(money, price.factor_of(billing.provider) if price else None),
@@ -145,6 +155,40 @@ def _tokens(asked: Asked, known: Calibration | None) -> _Tokens:
     return _Tokens(given, answer)
 
 
+@dataclass(frozen=True, slots=True)
+class _Caching:
+    """What a request finds in the provider's cache. `common`: tokens that all prompts begin with, where that many are cached,
+    which one of all `requests` writes there; `least`: the fewest that are cached, None where nothing is."""
+
+    common: float
+    requests: float
+    least: int | None
+
+    @classmethod
+    def of(
+        cls, sent: Sequence[Asked], tokens: Sequence[Sequence[_Tokens]], billing: Billing, requests: float
+    ) -> "_Caching":
+        common = _shared_tokens(sent, tokens, billing) if requests > 1 else 0.0
+        least = billing.price.cache_from if billing.caches and billing.price else None
+        return cls(common, max(requests, 1.0), least or None)
+
+    def read(self, asked: Asked, tokens: _Tokens) -> float:
+        return max(self.common * (1 - 1 / self.requests), self._kept(asked, tokens) if asked.again else 0.0)
+
+    def money(self, price: Price, asked: Asked, tokens: _Tokens) -> Range:
+        """Of one request."""
+        read, written = self.read(asked, tokens), self.common / self.requests
+        if not asked.again:
+            written = max(written, self._kept(asked, tokens) - read)
+        expected = price.of_tokens(tokens.input.expected, tokens.output.expected, cached=read, written=written)
+        return Range(expected, price.dearest().of_tokens(tokens.input.most, tokens.output.most))
+
+    def _kept(self, asked: Asked, tokens: _Tokens) -> float:
+        """Tokens that the cache keeps of this prompt beyond what all have in common."""
+        kept = tokens.input.expected * asked.kept / len(asked.prompt) if asked.kept else 0.0
+        return kept if self.least is not None and kept >= self.least else 0.0
+
+
 def _shared_tokens(sent: Sequence[Asked], tokens: Sequence[Sequence[_Tokens]], billing: Billing) -> float:
     """Tokens that all prompts begin with, if the provider caches that many, else 0."""
     if not (billing.caches and billing.price and billing.price.cache_from and sent):
@@ -154,13 +198,6 @@ def _shared_tokens(sent: Sequence[Asked], tokens: Sequence[Sequence[_Tokens]], b
     shared = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
     in_tokens = shared * sum(counts.input.expected for each in tokens for counts in each) / sum(map(len, prompts))
     return in_tokens if in_tokens >= billing.price.cache_from else 0.0
-
-
-def _money(price: Price, tokens: _Tokens, cached: float, requests: float) -> Range:
-    """Of one request, of which `cached` tokens come from the cache; one of all `requests` writes them there."""
-    written = cached / (requests - 1) if cached else 0.0
-    expected = price.of_tokens(tokens.input.expected, tokens.output.expected, cached=cached, written=written)
-    return Range(expected, price.dearest().of_tokens(tokens.input.most, tokens.output.most))
 
 
 def _range(parts: Sequence[Sequence[Range]], features: int) -> Range:

@@ -1,4 +1,4 @@
-"""Tokens as running text in which their boundaries can still be seen: one line, at 1.0 to 1.5 tokens of a current tokenizer a token.
+"""Tokens as running text in which their boundaries can still be seen: one line, little longer than the text.
 
 A boundary that is to be expected is not shown: a token begins at every word, number, run of other signs and line break; the
 space before it belongs to it, and what other white space there is stands by itself. Two marks show what is otherwise:
@@ -28,7 +28,7 @@ _WRITTEN = re.compile(rf"{_PAIR}|\\u[0-9a-f]{{4}}|\\.|{_BYTE}|.", re.DOTALL)
 
 
 def written(tokens: Sequence[str]) -> str:
-    """The line of tokens' display texts (see `vocabulary.shown`). An empty token has a CUT, or an end of the line, on both sides."""
+    """The line of tokens' display texts (see `vocabulary.shown`). An empty token lies between two CUTs or ends of the line."""
     split = [_UNIT.findall(token) for token in tokens]
     units = [unit for token in split for unit in token]
     line: list[str] = []

@@ -23,9 +23,9 @@ from autointerp.llm.rounds import in_rounds
 from autointerp.llm.session import open_session, provider_for
 from autointerp.llm.types import Ask, RequestFailed
 from autointerp.score.metrics import FIRES
+from autointerp.score.parts import simulator_for, simulator_name
 from autointerp.score.pool import blinded
 from autointerp.score.simulation import ScoreRow, score_simulation, scored_contexts
-from autointerp.score.parts import simulator_for, simulator_name
 
 METRIC = "r_balanced"
 Which = Literal["label", "true"] | Falsehood  # the explainer's label, the true one, a false one

@@ -147,7 +147,9 @@ def score_detection(
     bands = {(context.window_id, context.kind): context.band for context in judged_contexts(evidence)}
     unknown = [one for one in judged if (one.window_id, one.kind) not in bands]
     if unknown:
-        raise ValueError(f"window {unknown[0].window_id} ({unknown[0].kind}) is no context of feature {evidence.feature_id}")
+        raise ValueError(
+            f"window {unknown[0].window_id} ({unknown[0].kind}) is no context of feature {evidence.feature_id}"
+        )
 
     def of(*kinds: str, band: int | None = None) -> _Verdicts:
         chosen = [one for one in judged if one.kind in kinds and band in (None, bands[one.window_id, one.kind])]

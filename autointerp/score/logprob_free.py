@@ -1,6 +1,6 @@
 """The simulator `logprob_free`: any chat model, no log-probabilities. It answers in structured JSON.
 
-The form of question and answer was chosen for alignment first and cost second (tokens of a current tokenizer for a token of text):
+The form of question and answer was chosen for alignment first and cost second, in tokens of a current tokenizer a token of text:
 - The texts are running text with marks where token boundaries are not as expected (`running_text`): 1.03 on stories, 1.1 to 1.5
   on web pages and source code of current models' tokens, 1.5 on the demo's short ones. A position beside every token would cost
   4.0 to 4.3, a JSON list of tokens 2.8, a mark at every boundary 1.9 to 2.1.

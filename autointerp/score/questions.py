@@ -92,9 +92,7 @@ class Form:
 
     @classmethod
     def of(cls, settings: Settings) -> "Form":
-        return cls(
-            settings.texts_per_request, directory=settings.directory, asked_again=settings.asked_again
-        )
+        return cls(settings.texts_per_request, directory=settings.directory, asked_again=settings.asked_again)
 
     def version(self, template: str) -> str:
         """Changes with everything that answers depend on, the model apart."""
@@ -112,7 +110,9 @@ async def ask_about(
 ) -> list[Value | RequestFailed]:
     """The answer for each context, in their order, or why there is none. Raises UserError where `ask` is None."""
     if ask is None:
-        raise UserError(f"{question.template} asks a model, and none is given; name one, or score with the lexicon simulator")
+        raise UserError(
+            f"{question.template} asks a model, and none is given; name one, or score with the lexicon simulator"
+        )
     order = sorted(range(len(contexts)), key=lambda index: stable_hash("mixed", contexts[index].window_id))
     groups = [order[begin : begin + form.texts_per_request] for begin in range(0, len(order), form.texts_per_request)]
     asking = _Asking(question, form, label, ask, vocabulary)

@@ -4,7 +4,7 @@ The protocol, with its metrics, is in `simulation`; which simulator it is, the r
 """
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.hashing import hex_hash
@@ -53,7 +53,7 @@ class Simulation:
     ) -> Grade:
         """The simulations and the scores that they come to; with a `baseline` also the difference from it."""
         contexts = [blinded(context) for context in scored_contexts(evidence)]
-        options = {"seed": self.settings.seed, "resamples": self.settings.resamples}
+        options: dict[str, Any] = {"seed": self.settings.seed, "resamples": self.settings.resamples}
         simulated = await self._by()(label, contexts, evidence.max_activation, ask, vocabulary)
         rows = score_simulation(evidence, simulated, **options)
         if baseline is not None:

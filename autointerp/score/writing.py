@@ -33,7 +33,12 @@ class Graded:
     bands: Mapping[int, int]
 
 
-_WHICH = [("score_key", pa.string()), ("feature_id", pa.uint32()), ("explanation_id", pa.string()), ("control", pa.string())]
+_WHICH = [
+    ("score_key", pa.string()),
+    ("feature_id", pa.uint32()),
+    ("explanation_id", pa.string()),
+    ("control", pa.string()),
+]
 _HOW = [("status", pa.string()), ("reason", pa.string())]
 _SCORES = pa.schema(
     [*_WHICH, ("scorer", pa.string()), ("simulator", pa.string()), ("metric", pa.string()), ("value", pa.float64()),
@@ -50,7 +55,11 @@ _JUDGEMENTS = pa.schema(
 
 
 def write_grades(
-    catalog: Catalog, key: str, finished: Sequence[Graded], simulators: Mapping[str, str], models: Mapping[str, str | None]
+    catalog: Catalog,
+    key: str,
+    finished: Sequence[Graded],
+    simulators: Mapping[str, str],
+    models: Mapping[str, str | None],
 ) -> None:
     """Write the grades in place of those of an earlier try. `simulators` and `models`: of each scorer."""
     scores: list[dict[str, Any]] = []

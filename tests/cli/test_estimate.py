@@ -66,8 +66,8 @@ def totals(found: Estimate, *stages: str) -> tuple[int, int]:
     return sum(row.requests for row in rows), sum(row.chars for row in rows)
 
 
-def sums(asked: list[Request], purpose: str) -> tuple[int, int]:
-    chosen = [request for request in asked if request.purpose == purpose]
+def sums(asked: list[Request], *purposes: str) -> tuple[int, int]:
+    chosen = [request for request in asked if request.purpose in purposes]
     return len(chosen), sum(len(message.content) for request in chosen for message in request.messages)
 
 
@@ -75,8 +75,9 @@ def test_it_is_what_a_run_then_asks(out: Path, tiny_settings: dict[str, object],
     config = configured(tiny_settings)
     before = estimated(config, out)
     assert [(row.stage, row.part) for row in before.rows] == [
-        ("explain", "token_activation"), ("score", "logprob_free"), ("controls", "logprob_free")]  # fmt: skip
-    assert before.rows[2].features == 6 and before.rows[0].features == before.rows[1].features >= 8
+        ("explain", "token_activation"), ("score", "logprob_free"), ("score", "detection"), ("controls", "logprob_free"),
+        ("controls", "detection")]  # fmt: skip
+    assert before.rows[3].features == 6 and before.rows[0].features == before.rows[1].features >= 8
     assert before.money == before.money_most == 0 and "$0.00" in before.summary()
     asked.clear()
     explain_stage(config, out)
@@ -85,7 +86,8 @@ def test_it_is_what_a_run_then_asks(out: Path, tiny_settings: dict[str, object],
     assert between.rows == before.rows[1:]
     asked.clear()
     score_stage(config, out)
-    assert sums(asked, "simulate") == totals(before, "score", "controls") and before.rows[2].requests > 0
+    assert sums(asked, "simulate", "detect") == totals(before, "score", "controls") and before.rows[3].requests > 0
+    assert sums(asked, "detect")[0] == before.rows[2].requests + before.rows[4].requests
     after = estimated(config, out)
     assert not after.rows and "nothing is left to be asked" in after.notes
 
@@ -110,7 +112,7 @@ def test_what_the_journal_holds_is_not_counted_again(
 def test_a_sample_is_scaled(out: Path, tiny_settings: dict[str, object]) -> None:
     config = configured(tiny_settings)
     whole, part = estimated(config, out), estimated(config, out, sample=3)
-    assert [row.sampled for row in part.rows] == [3, 3, 3]
+    assert [row.sampled for row in part.rows] == [3, 3, 3, 3, 3]
     assert [row.features for row in part.rows] == [row.features for row in whole.rows]
     assert part.rows[0].requests == whole.rows[0].requests  # one for each
     for few, all_ in zip(part.rows, whole.rows, strict=True):
@@ -123,7 +125,7 @@ def test_tokens_as_in_earlier_answers(
     out: Path, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = SimpleNamespace(replies=50, tokens_per_char=0.5, mean_output=40.0, p95_output=70.0)
-    calibration = {"m": {"explain": known, "simulate": known}}
+    calibration = {"m": {"explain": known, "simulate": known, "detect": known}}
     monkeypatch.setattr(Journal, "calibration", lambda self, model: calibration[model], raising=False)
     Journal(journal_folder(out)).close()
     found = estimated(configured(tiny_settings), out)
@@ -141,7 +143,14 @@ def test_without_a_model_it_costs_nothing(out: Path, tiny_settings: dict[str, ob
     half = estimated(configured(tiny_settings, score__simulator="lexicon"), out)
     assert [row.stage for row in half.rows] == ["explain"] and "the simulator lexicon" in half.notes[0]
     other = estimated(configured(tiny_settings, explain__explainer="lexicon", score__simulator="logprob_free"), out)
-    assert [row.stage for row in other.rows] == ["score", "controls"]
+    assert [row.stage for row in other.rows] == ["score", "score", "controls", "controls"]
+    alone = configured(tiny_settings, explain__explainer="lexicon", score__simulator="logprob_free",
+                       score__scorers=("simulation",))  # fmt: skip
+    assert [row.part for row in estimated(alone, out).rows] == ["logprob_free", "logprob_free"]
+    judged = configured(tiny_settings, explain__explainer="lexicon", score__scorers=("simulation", "detection"))
+    assert [row.part for row in estimated(judged, out).rows] == ["detection", "detection"]
+    with pytest.raises(UserError, match="expected simulation among them"):
+        estimated(configured(tiny_settings, score__scorers=("detection",)), out)
 
 
 def test_two_models_have_two_prices(
@@ -153,7 +162,7 @@ def test_two_models_have_two_prices(
         tiny_settings, explain__provider="openai", explain__model="gpt-5-mini", score__provider="anthropic",
         score__model="claude-haiku-4-5",
     )  # fmt: skip
-    explain, score, controls = estimated(config, out).rows
+    explain, score, _, controls, _ = estimated(config, out).rows
     assert (explain.provider, explain.model) == ("openai", "gpt-5-mini")
     assert (score.provider, controls.model) == ("anthropic", "claude-haiku-4-5")
     for row, given, cached, written in ((explain, 0.25, 0.025, 2.0), (score, 1.0, 0.1, 5.0)):
