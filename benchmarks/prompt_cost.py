@@ -1,19 +1,27 @@
-"""What a label and its score cost in tokens: prompts of every explainer and simulator for the features of a run folder.
+"""What a label and its scores cost in tokens: prompts of every explainer and scorer for the features of a run folder.
 
     autointerp sample --out RUN_DIR
     python benchmarks/prompt_cost.py --out RUN_DIR
     python benchmarks/prompt_cost.py --out RUN_DIR --features 50 --encoding o200k_base
 
-Every explainer and simulator runs on a few features with an `ask` that sends nothing and answers as the mock provider does;
-tokens are counted by tiktoken (which must be installed, and fetches its encodings once). *beginning*: what all requests of a
-stage begin with, which providers with prompt caching charge at a tenth once it is as long as they ask (OpenAI: 1,024 tokens).
-Answers are the mock's, so their length says nothing; their limit is --max-tokens of the part.
+Every explainer and scorer runs on a few features with an `ask` that sends nothing and answers as the mock provider does; tokens
+are counted by tiktoken (which must be installed, and fetches its encodings once). Uncached are the tokens that no earlier request
+of the same row began with, counted as prompt caches do:
+
+- none: nothing is cached.
+- 1,024: beginnings of 1,024 tokens or more, in steps of 128, as OpenAI has it.
+- any: beginnings of any length, in steps of 16, as vLLM has it.
+
+The first request of each beginning pays for it. The rows of the pipelines follow the run: the label, then each scorer in turn on
+the same texts. The answers are the mock's, and a label's length is a guess. The least that an answer can have is counted where
+that is known: a silent text in a simulation is its number, and a verdict is a number and 0 or 1. Message and schema
+overheads, which differ by provider, are not counted.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -21,96 +29,157 @@ import click
 from autointerp.catalog.reading import EvidenceReader, read_vocabulary
 from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
+from autointerp.config import Config
 from autointerp.config_reading import load_config
 from autointerp.explain import explainers
 from autointerp.explain import stage as explaining
 from autointerp.llm.providers.mock import MockProvider
-from autointerp.llm.types import Answer, Request, RequestFailed
+from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.pipeline import catalog_path, saved_config
-from autointerp.score import simulators
+from autointerp.score import scorers
 from autointerp.score import stage as scoring
-from autointerp.score.simulation import scored_contexts
+from autointerp.score.parts import scorers_for
+from autointerp.score.writing import Task
 
 DELPHI = 37_000  # prompt tokens a latent, explain + detection + fuzzing at its defaults (measured for design/peers.md)
+AIM = 7_500
 TITLE = "An example of a label"
 SENTENCE = "The word of an example, after a verb of motion, in running text; weakly also its plural."
+CACHES = {"none": (0, 0), "1,024": (1024, 128), "any": (16, 16)}  # the least that is cached, and the step
+STEP = 16
+
+Encode = Callable[[str], list[int]]
 
 
 @dataclass
-class Counted:
-    """Token counts of the requests for some features."""
+class Cost:
+    """Tokens of the requests for some features. `uncached`: prompt tokens by the kind of cache."""
 
     features: int = 0
     requests: int = 0
-    prompt: int = 0
-    beginning: int = 0
+    uncached: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CACHES, 0))
+    least: int | None = 0  # of the answers; None where it is not known
 
 
 class Dry:
-    """An `ask` that counts and answers by itself."""
+    """An `ask` that counts, remembers what was begun, and answers by itself."""
 
-    def __init__(self, encode: object) -> None:
-        self.encode = encode
-        self.texts: list[str] = []
-        self._mock = MockProvider()
+    def __init__(self, encode: Encode) -> None:
+        self._encode, self._mock = encode, MockProvider()
+        self._begun: set[tuple[int, int]] = set()
 
-    async def __call__(self, request: Request) -> Answer:
-        self.texts.append("\n".join(message.content for message in request.messages))
-        reply = await self._mock.send(request, self._mock.payload("m", request))
-        return Answer("key", reply.text, reply.finish, "m", reply.usage)
+    def into(self, cost: Cost) -> Ask:
+        async def ask(request: Request) -> Answer:
+            tokens = self._encode("\n".join(message.content for message in request.messages))
+            known = self._known(tokens)
+            cost.requests += 1
+            for name, (least, step) in CACHES.items():
+                cached = known // step * step if step and known >= least else 0
+                cost.uncached[name] += len(tokens) - cached
+            reply = await self._mock.send(request, self._mock.payload("m", request))
+            shortest = _shortest(request, reply.text)
+            cost.least = None if shortest is None or cost.least is None else cost.least + len(self._encode(shortest))
+            return Answer("key", reply.text, reply.finish, "m", reply.usage)
 
-    def counted(self, features: int) -> Counted:
-        tokens = [self.encode(text) for text in self.texts]  # type: ignore[operator]
-        return Counted(features, len(tokens), sum(map(len, tokens)), _common(tokens) * len(tokens))
+        return ask
 
-
-def _common(lists: list[list[int]]) -> int:
-    """How many first tokens all have in common; 0 of a single list."""
-    columns = zip(*lists, strict=False)
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)) if len(lists) > 1 else 0
-
-
-async def explain_cost(name: str, config: object, catalog: Catalog, ids: Sequence[int], dry: Dry) -> Counted:
-    explainer = explaining.explainer_for(config, name)  # type: ignore[arg-type]
-    vocabulary = read_vocabulary(catalog)
-    labelled = 0
-    for evidence in EvidenceReader(catalog, seed=0, silent=explaining.SILENT).read(
-        ids, explainer.splits, negatives=True
-    ):
-        try:
-            await explainer(evidence, dry, vocabulary)
-            labelled += 1
-        except RequestFailed:
-            continue
-    return dry.counted(labelled)
+    def _known(self, tokens: list[int]) -> int:
+        """How many first tokens an earlier request had, in whole steps; remembers this one's."""
+        known, state = 0, 0
+        for end in range(STEP, len(tokens) + 1, STEP):
+            state = hash((state, *tokens[end - STEP : end]))
+            if (end, state) in self._begun and known == end - STEP:
+                known = end
+            self._begun.add((end, state))
+        return known
 
 
-async def score_cost(name: str, config: object, catalog: Catalog, ids: Sequence[int], dry: Dry) -> tuple[Counted, int]:
-    """The count, and the contexts that were simulated."""
-    reader = EvidenceReader(catalog, seed=0, silent=config.score.silent)  # type: ignore[attr-defined]
-    vocabulary, n_contexts = read_vocabulary(catalog), 0
-    tasks = [scoring.Task(feature, "", Label(TITLE, SENTENCE), "", None) for feature in ids]
-    for task, evidence in scoring.with_evidence(config, reader, tasks):  # type: ignore[arg-type]
-        contexts = [scoring.blinded(context) for context in scored_contexts(evidence)]
-        n_contexts += len(contexts)
-        await simulators.get(name)(task.label, contexts, evidence.max_activation, dry, vocabulary)
-    return dry.counted(len(tasks)), n_contexts
+def _shortest(request: Request, answered: str) -> str | None:
+    """The shortest answer that is complete: nothing is active."""
+    if request.purpose not in ("simulate", "rerank", "detect"):
+        return None
+    texts = json.loads(answered)["texts"]
+    return json.dumps({"texts": [[text[0], 0] if request.purpose == "detect" else [text[0]] for text in texts]})
 
 
-def line(stage: str, name: str, found: Counted, note: str = "") -> str:
-    if not found.features:
+class Trial:
+    """Parts of a run, tried on some of its features."""
+
+    def __init__(self, config: Config, catalog: Catalog, ids: Sequence[int], encode: Encode) -> None:
+        self.config, self.catalog, self.ids, self.encode = config, catalog, ids, encode
+        self.vocabulary = read_vocabulary(catalog)
+        self.contexts = 0.0
+
+    def explained(self, name: str, dry: Dry) -> Cost:
+        return asyncio.run(self._explained(name, dry))
+
+    async def _explained(self, name: str, dry: Dry) -> Cost:
+        explainer, cost = explaining.explainer_for(self.config, name), Cost()
+        reader = EvidenceReader(self.catalog, seed=0, silent=explaining.SILENT)
+        for evidence in reader.read(self.ids, explainer.splits, negatives=True):
+            try:
+                await explainer(evidence, dry.into(cost), self.vocabulary)
+                cost.features += 1
+            except RequestFailed:
+                continue
+        return cost
+
+    def scored(self, names: Sequence[str], dry: Dry) -> dict[str, Cost]:
+        return asyncio.run(self._scored(names, dry))
+
+    async def _scored(self, names: Sequence[str], dry: Dry) -> dict[str, Cost]:
+        """The scorers in turn, for each feature; the costs of each."""
+        chosen = self.config.score.model_copy(update={"scorers": tuple(dict.fromkeys(["simulation", *names]))})
+        config = self.config.model_copy(update={"score": chosen})
+        parts = {name: scorer for name, scorer in scorers_for(config).items() if name in names}
+        costs = {name: Cost(len(self.ids)) for name in names}
+        reader = EvidenceReader(self.catalog, seed=0, silent=config.score.silent)
+        tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None) for feature in self.ids]
+        contexts = 0
+        for task, evidence in scoring.with_evidence(config, reader, tasks):
+            contexts += len(scoring.scored_contexts(evidence))
+            for name, scorer in parts.items():
+                await scorer(task.label, evidence, dry.into(costs[name]), self.vocabulary, None)
+        self.contexts = contexts / len(self.ids)
+        return costs
+
+
+def line(stage: str, name: str, costs: Iterable[Cost]) -> str:
+    costs = list(costs)
+    if not all(cost.features for cost in costs):
         return f"| {stage} | {name} | – | – | – | – | applies to none of these features |"
-    per = found.features
-    share = found.beginning / found.prompt
-    return (f"| {stage} | {name} | {found.requests / per:.1f} | {found.prompt / per:,.0f} | {share:.0%} | "
-            f"{(found.prompt - found.beginning) / per:,.0f} | {note} |")  # fmt: skip
+
+    def per(values: Iterable[tuple[int, int]]) -> float:
+        return sum(value / features for value, features in values)
+
+    requests = per((cost.requests, cost.features) for cost in costs)
+    uncached = " | ".join(f"{per((cost.uncached[cache], cost.features) for cost in costs):,.0f}" for cache in CACHES)
+    known = [(cost.least, cost.features) for cost in costs if cost.least is not None]
+    return f"| {stage} | {name} | {requests:.1f} | {uncached} | {f'{per(known):,.0f}' if known else '–'} |"
+
+
+def table(trial: Trial) -> Iterable[str]:
+    """A row for each part by itself, and for whole pipelines."""
+    yield "| stage | part | requests | uncached: no cache | from 1,024 | any length | answers, at least |"
+    yield "|---|---|---|---|---|---|---|"
+    asking = [name for name in explainers.names() if explainers.get(name).needs_model]
+    for name in asking:
+        yield line("explain", name, [trial.explained(name, Dry(trial.encode))])
+    grading = [name for name in scorers.names() if name in ("simulation", "detection")]
+    for name in grading[::-1]:
+        yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
+    for name in ("token_activation", "highlighted"):
+        dry = Dry(trial.encode)
+        label, scores = trial.explained(name, dry), trial.scored(["simulation", "detection"], dry)
+        yield line("all", f"{name} + simulation + detection", [label, *scores.values()])
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, exists=True), required=True, help="A sampled run folder.")
 @click.option("--features", type=int, default=30, show_default=True, help="How many, evenly over the run's.")
 @click.option("--encoding", default="o200k_base", show_default=True, help="Of tiktoken.")
-def main(out: Path, features: int, encoding: str) -> None:
+@click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE", help="As for the program's commands.")
+def main(out: Path, features: int, encoding: str, settings: tuple[str, ...]) -> None:
     import tiktoken
 
     coder = tiktoken.get_encoding(encoding)
@@ -118,24 +187,18 @@ def main(out: Path, features: int, encoding: str) -> None:
     def encode(text: str) -> list[int]:
         return list(coder.encode(text, disallowed_special=()))
 
-    config = load_config(None, {}, base=saved_config(out))
+    given = dict(one.partition("=")[::2] for one in settings)
+    config = load_config(None, {"score.simulator": "logprob_free", **given}, base=saved_config(out))
     with Catalog.open(catalog_path(out)) as catalog:
         todo = explaining.features_to_label(catalog, "", config.explain.include_rare)
         ids = [todo[index * len(todo) // features] for index in range(features)] if features < len(todo) else todo
-        print(f"\n{len(ids)} features of {out.name}, tokens of {encoding} a feature\n")
-        print("| stage | part | requests | prompt tokens | of these the common beginning | without it | |")
-        print("|---|---|---|---|---|---|---|")
-        for name in explainers.names():
-            if explainers.get(name).needs_model:
-                print(
-                    line("explain", name, asyncio.run(explain_cost(name, config, catalog, ids, Dry(encode)))),
-                    flush=True,
-                )
-        for name in simulators.names():
-            if simulators.get(name).needs_model:
-                found, contexts = asyncio.run(score_cost(name, config, catalog, ids, Dry(encode)))
-                print(line("score", name, found, f"{contexts / len(ids):.0f} contexts"), flush=True)
-    print(f"\ndelphi, explain + detection + fuzzing at its defaults: {DELPHI:,} prompt tokens a latent")
+        trial = Trial(config, catalog, ids, encode)
+        for row in table(trial):
+            print(row, flush=True)
+        each = config.score.texts_per_request
+        print(f"\n{len(ids)} features of {out.name}, tokens of {encoding} a feature; {trial.contexts:.0f} contexts are scored, "
+              f"{each} a request")  # fmt: skip
+    print(f"aim for all: {AIM:,}; delphi, explain + detection + fuzzing at its defaults: {DELPHI:,} prompt tokens a latent")
 
 
 if __name__ == "__main__":
