@@ -198,7 +198,9 @@ def main(out: Path, features: int, encoding: str, settings: tuple[str, ...]) -> 
         each = config.score.texts_per_request
         print(f"\n{len(ids)} features of {out.name}, tokens of {encoding} a feature; {trial.contexts:.0f} contexts are scored, "
               f"{each} a request")  # fmt: skip
-    print(f"aim for all: {AIM:,}; delphi, explain + detection + fuzzing at its defaults: {DELPHI:,} prompt tokens a latent")
+    print(
+        f"aim for all: {AIM:,}; delphi, explain + detection + fuzzing at its defaults: {DELPHI:,} prompt tokens a latent"
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from autointerp.explain.parsing import parse_json
 from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
-from autointerp.running_text import written
+from autointerp.running_text import habits_of, written
 from autointerp.score import Settings
 from autointerp.vocabulary import Vocabulary, escape
 
@@ -156,9 +156,11 @@ class _Asking(Generic[Value]):
             return [failure for _ in group]
 
     def _request(self, texts: Sequence[Sequence[str]], sample: int) -> Request:
-        shown = fenced("\n".join(f"{number}|{written(text)}" for number, text in enumerate(texts, start=1)))
+        habits = habits_of(self.vocabulary)
+        shown = fenced("\n".join(f"{number}|{written(text, habits)}" for number, text in enumerate(texts, start=1)))
         asked = f'{{"question":"{self.question.name}","explanation":"{escape(self.label.description)}"}}'
-        prompt = render(self.question.template, directory=self.form.directory, texts=shown, question=fenced(asked))
+        prompt = render(self.question.template, directory=self.form.directory, texts=shown, question=fenced(asked),
+                        indents=habits.indents, signs=habits.signs)  # fmt: skip
         end = prompt.user.find(shown) + len(shown)
         keep = self.form.asked_again and sample == 0 and end >= len(shown)
         return Request(

@@ -15,7 +15,7 @@ from autointerp.hashing import stable_hash
 from autointerp.llm.identity import canonical_json
 from autointerp.llm.provider import Capabilities, Provider, ProviderOptions, Reply, providers
 from autointerp.llm.types import Request, Usage
-from autointerp.running_text import read
+from autointerp.running_text import ALL_HABITS, read
 
 Script = Callable[[Request], str | Reply]
 
@@ -84,15 +84,21 @@ def mock_simulation(question: str) -> str | None:
         wanted = json.loads(asked)
         explanation, whether = str(wanted["explanation"]), wanted["question"] == "active"
         numbered = [line.split("|", 1) for line in texts.split("\n")]
-        lines = [(int(number), read(line)) for number, line in numbered]
+        lines = [(int(number), _tokens_in(line)) for number, line in numbered]
     except (KeyError, TypeError, ValueError):
         return None
     answers: list[list[Any]] = []
     for number, tokens in lines:
-        draws = [(token, stable_hash(explanation, token)) for token in dict.fromkeys(tokens)]
+        draws = [(token, stable_hash(explanation, token)) for token in tokens]
         active = [[token, 1 + draw // 10 % 10] for token, draw in draws if draw % 10 == 0]
         answers.append([number, int(bool(active))] if whether else [number, *active])
     return json.dumps({"texts": answers})
+
+
+def _tokens_in(line: str) -> list[str]:
+    """Those that are tokens of a written line whatever the tokenizer's habits, which the question does not say."""
+    readings = [read(line, habits) for habits in ALL_HABITS]
+    return [token for token in dict.fromkeys(readings[0]) if all(token in reading for reading in readings)]
 
 
 class _Filler:
