@@ -114,7 +114,8 @@ async def ask_about(
             f"{question.template} asks a model, and none is given; name one, or score with the lexicon simulator"
         )
     order = sorted(range(len(contexts)), key=lambda index: stable_hash("mixed", contexts[index].window_id))
-    groups = [order[begin : begin + form.texts_per_request] for begin in range(0, len(order), form.texts_per_request)]
+    count = -(-len(order) // form.texts_per_request)  # of groups, all about as large
+    groups = [order[len(order) * at // count : len(order) * (at + 1) // count] for at in range(count)]
     asking = _Asking(question, form, label, ask, vocabulary)
     answered = await all_asked(asking.group([contexts[index] for index in group]) for group in groups)
     found = {index: one for group, some in zip(groups, answered, strict=True)

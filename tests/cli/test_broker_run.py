@@ -223,6 +223,35 @@ def test_retry_brings_fresh_answers_and_keeps_the_usable_ones(
     assert table_digests_of(sampled) == digests
 
 
+def test_what_detection_failed_at_is_tried_again(
+    capsys: pytest.CaptureFixture[str], sampled: Path, server: LlmServer
+) -> None:
+    def without_verdicts(body: dict) -> str:
+        return "I'd rather not." if '"question":"active"' in body["messages"][-1]["content"] else write_answer(body)
+
+    server.write = without_verdicts
+    code, err = run(capsys, "run", *model(server), "--out", sampled)
+    assert code == 0 and "judgements of 8 features failed: malformed" in err, err
+    assert catalog_rows(sampled, "SELECT DISTINCT status, answer IS NULL FROM judgements") == [("failed", True)]
+    assert catalog_rows(sampled, "SELECT DISTINCT status FROM simulations") == [("ok",)]
+    failed = catalog_rows(sampled, "SELECT DISTINCT status FROM scores WHERE metric = 'balanced_accuracy'")
+    assert failed == [("failed",)]
+    simulated = catalog_rows(sampled, "SELECT * FROM scores WHERE scorer = 'simulation' ORDER BY ALL")
+    server.write = write_answer
+    before = len(server.bodies)
+    code, err = run(capsys, "retry", "--out", sampled, "--kind", "malformed")
+    assert code == 0, err
+    assert catalog_rows(sampled, "SELECT DISTINCT status, answer IS NULL FROM judgements") == [("ok", False)]
+    assert catalog_rows(sampled, "SELECT * FROM scores WHERE scorer = 'simulation' ORDER BY ALL") == simulated
+    assert len(server.bodies) - before == 2 * (LABELLED + 2)  # the simulations' answers are taken from the journal
+    asked = len(server.bodies)
+    assert run(capsys, "score", "--out", sampled)[0] == 0 and len(server.bodies) == asked
+    code, err = run(capsys, "score", "--out", sampled, "--set", "score.scorers=['simulation']")
+    assert code == 0 and len(server.bodies) == asked, err
+    known = "SELECT DISTINCT scorer FROM scores JOIN ranking USING (score_key)"
+    assert catalog_rows(sampled, known) == [("simulation",)]
+
+
 def test_rederive_after_a_parser_was_mended(
     capsys: pytest.CaptureFixture[str], sampled: Path, server: LlmServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

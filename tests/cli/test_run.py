@@ -20,7 +20,7 @@ from tests.llm.server import LlmServer, answer, status
 def write_answer(body: dict) -> str:
     """What the server's model says: aligned simulations, else whatever fits the schema."""
     question = body["messages"][-1]["content"]
-    text = question if isinstance(question, str) else question[0]["text"]
+    text = question if isinstance(question, str) else "".join(part["text"] for part in question)
     if (simulated := mock_simulation(text)) is not None:
         return simulated
     wanted = body.get("response_format") or body["output_config"]["format"]
@@ -113,6 +113,28 @@ def test_with_a_model_every_answer_is_asked_for_once(
     assert gains == labels
     spend = dict(catalog_rows(out, "SELECT purpose, requests FROM spend"))
     assert sum(spend.values()) == asked and spend["explain"] == labels
+    assert spend["detect"] == spend["simulate"] >= labels  # the same texts in the same requests
+    if provider == "anthropic":
+        marked = [body["messages"][-1]["content"][0]["text"] for body in server.bodies if "|" in str(body["messages"][-1])
+                  and isinstance(body["messages"][-1]["content"], list)]  # fmt: skip
+        assert len(marked) == 2 * spend["detect"] and len(set(marked)) <= spend["detect"]  # of the controls, too
+    assert catalog_rows(out, "SELECT DISTINCT status, answer IS NULL FROM judgements") == [("ok", False)]
+    assert catalog_rows(out, "SELECT DISTINCT w.split FROM judgements JOIN windows w USING (window_id)") == [("test",)]
+    # A score can be computed again from its judgements.
+    again = catalog_rows(
+        out,
+        """
+        WITH rates AS (
+            SELECT feature_id, j.control, j.kind, band, avg(answer::INT) AS rate
+            FROM judgements j JOIN simulations USING (score_key, feature_id, control, window_id) GROUP BY ALL
+        ), sides AS (
+            SELECT feature_id, control, avg(rate) FILTER (kind = 'band') AS recall, avg(rate) FILTER (kind = 'silent') AS alarms
+            FROM rates GROUP BY ALL
+        )
+        SELECT count(*), max(abs((recall + 1 - alarms) / 2 - value)) FROM sides JOIN scores USING (feature_id, control)
+        WHERE scorer = 'detection' AND metric = 'balanced_accuracy'""",
+    )
+    assert again[0][0] == labels + 2 and again[0][1] < 1e-9
     assert catalog_rows(out, "SELECT count(DISTINCT feature_id) FROM scores WHERE control = 'shuffled'") == [(2,)]
     # The catalog is derived data: without it, the same command makes the same one from the journal, asking nothing.
     digests = table_digests_of(out)

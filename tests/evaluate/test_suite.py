@@ -23,6 +23,7 @@ from autointerp.llm import provider as llm_provider
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
 from autointerp.score.simulation import ScoreRow
+from tests.score.asked import asked_in
 
 SUITE = load_suite()
 SMALL = [next(one for one in SUITE if one.id == name) for name in ("lexical-harbour", "phrase-other-hand")]
@@ -94,25 +95,25 @@ def test_a_model_that_understands_is_told_from_one_that_does_not(
         if request.schema_name == "label":
             feature = SMALL[0] if "arbo" in question else SMALL[1]
             return json.dumps({"title": feature.label.title, "description": feature.label.description, "kind": "token"})
-        data = json.loads(question[question.index("{") : question.rindex("}") + 1])
         if request.schema_name == "verdict":
+            data = json.loads(question[question.index("{") : question.rindex("}") + 1])
             return json.dumps({"reason": "r", "verdict": "same" if data["true"] == data["proposed"] else "other"})
-        assert request.schema_name == "activations"
-        said = data["explanation"]
-        texts = []
-        for name, tokens in data["texts"].items():
+        assert request.schema_name == "texts"
+        asked = asked_in(request)
+        texts: list[list[object]] = []
+        for number, tokens in asked.texts.items():
             known = [
                 levels
                 for (label, text), levels in truth.items()
-                if label in str(said) and text == tuple(tokens.values())
+                if label in asked.explanation and text == tuple(tokens)
             ]
             levels = known[0] if known else [0] * len(tokens)
             active = [
-                [place, token, level]
-                for place, (token, level) in enumerate(zip(tokens.values(), levels, strict=True))
+                [token, level, tokens[: place + 1].count(token)]
+                for place, (token, level) in enumerate(zip(tokens, levels, strict=True))
                 if level
             ]
-            texts.append({"id": name, "active": active})
+            texts.append([number, *active])
         return json.dumps({"texts": texts})
 
     scripted(monkeypatch, script)
@@ -126,7 +127,7 @@ def test_a_model_that_understands_is_told_from_one_that_does_not(
 
 
 def test_failures_are_counted_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, lambda request: "I would rather not." if request.schema_name != "activations" else "no")
+    scripted(monkeypatch, lambda request: "I would rather not." if request.schema_name != "texts" else "no")
     findings = evaluate(mocked(), tmp_path, SMALL)
     everything = grades(findings)[-1]
     assert (everything.n_ok, everything.n_failed, everything.n_unranked) == (0, 2, 2)

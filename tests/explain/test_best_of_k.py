@@ -17,6 +17,7 @@ from autointerp.explain.exemplars import Selection
 from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed
 from autointerp.score import Simulated
 from tests.explain.test_token_activation import VOCABULARY, evidence, one_hot
+from tests.score.asked import asked_in
 
 RERANK = [
     one_hot(11, 8, split="rerank", kind="band", band=1),
@@ -49,11 +50,11 @@ class Model:
         return planned or json.dumps({"title": f"label {number}", "description": f"says {number}", "kind": "token"})
 
     def simulation(self, request: Request) -> str:
-        data = json.loads("\n".join(request.messages[1].content.split("\n")[1:-1]))
-        at = self.at[int(data["explanation"].split()[1])]
+        asked = asked_in(request)
+        at = self.at[int(asked.explanation.split()[1])]
         if isinstance(at, Exception):
             raise at
-        texts = [{"id": name, "active": [[at, tokens[str(at)], 10]]} for name, tokens in data["texts"].items()]
+        texts = [[number, [tokens[at], 10]] for number, tokens in asked.texts.items()]
         return json.dumps({"texts": texts})
 
 

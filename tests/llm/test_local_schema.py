@@ -15,7 +15,7 @@ from autointerp.llm import CallFailed, FailureKind, Reply
 from autointerp.llm.local.schema import Schemas
 from autointerp.llm.provider import ProviderOptions, check_request
 from autointerp.llm.providers.transformers import TransformersProvider
-from autointerp.score.logprob_free import SCHEMA as SIMULATION
+from autointerp.score.questions import SCHEMA as SIMULATION
 from tests.llm.local_models import outcome, questions, save_model, send
 
 SMALL = {

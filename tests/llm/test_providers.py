@@ -25,6 +25,8 @@ from autointerp.llm import (
 )
 from autointerp.llm.providers import anthropic as anthropic_module
 from autointerp.llm.providers.mock import MockProvider, default_answer
+from autointerp.prompts_loader import fenced
+from autointerp.running_text import written
 from tests.llm.server import LlmServer, anthropic_reply, openai_reply
 
 SCHEMA = {
@@ -138,6 +140,30 @@ async def test_what_anthropic_sends(llm_server: LlmServer) -> None:
         }
     ]
     assert llm_server.keys == ["Bearer test-key-anthropic"]
+
+
+@pytest.mark.parametrize("name", ["openai", "http", "anthropic"])
+async def test_what_questions_share_is_marked_for_the_cache(name: str, llm_server: LlmServer) -> None:
+    provider = open_provider(name, base_url=llm_server.url_for(name))
+    request = Request(
+        [Message("system", "be brief"), Message("user", "Texts. Question?")], template_hash="t1", shared=6
+    )
+    other = replace(request, messages=[*request.messages[:1], Message("user", "Texts. Another?")], template_hash="t2")
+    assert request.beginning == other.beginning != replace(request, shared=7).beginning
+    assert replace(request, shared=0).beginning == "t1"
+    assert provider.payload("m", request) == provider.payload(
+        "m", replace(request, shared=0)
+    )  # no part of the identity
+    provider.connect()
+    await provider.send(request, provider.payload("m", request))
+    await provider.close()
+    content = llm_server.bodies[0]["messages"][-1]["content"]
+    if name == "anthropic":
+        mark = {"cache_control": {"type": "ephemeral"}}
+        assert content == [{"type": "text", "text": "Texts.", **mark}, {"type": "text", "text": " Question?"}]
+        assert llm_server.bodies[0]["system"] == [{"type": "text", "text": "be brief", **mark}]
+    else:
+        assert content == "Texts. Question?"
 
 
 @pytest.mark.parametrize("name", ["openai", "http", "anthropic"])
@@ -345,18 +371,27 @@ def test_the_mock_answers_from_the_schema_and_says_that_it_is_one() -> None:
 
 
 async def test_the_mock_answers_a_simulators_question_for_its_texts() -> None:
-    words = [f" w{number}" for number in range(50)]
-    texts = {"t1": dict(enumerate(words)), "t2": dict(enumerate(reversed(words)))}
-    data = json.dumps({"explanation": "numbers", "texts": texts})
-    question = Request([Message("user", f"<data 1f>\n{data}\n</data 1f>")], json_schema={}, schema_name="activations")
+    words = [f" w{chr(97 + number // 10)}{chr(97 + number % 10)}" for number in range(50)]
+
+    def about(kind: str, *texts: list[str]) -> Request:
+        lines = fenced("\n".join(f"{number}|{written(text)}" for number, text in enumerate(texts, 1)))
+        asked = fenced(json.dumps({"question": kind, "explanation": "numbers"}))
+        return Request([Message("user", f"{lines}\n{asked}")], json_schema={}, schema_name="texts")
+
+    async def answers(question: Request) -> list[list[Any]]:
+        return list(json.loads((await provider.send(question, provider.payload("m", question))).text)["texts"])
+
     provider = MockProvider()
-    answer = json.loads((await provider.send(question, provider.payload("m", question))).text)
-    assert [text["id"] for text in answer["texts"]] == ["t1", "t2"]
-    first, second = ({token: value for _, token, value in text["active"]} for text in answer["texts"])
-    assert first == second  # by explanation and token only
-    assert 1 <= len(first) <= 15
-    assert all(1 <= value <= 10 for value in first.values())
-    assert all(texts["t2"][position] == token for position, token, _ in answer["texts"][1]["active"])
+    question = about("activations", words, words[::-1], ["w"])
+    first, second, third = await answers(question)
+    assert (first[0], second[0], third) == (1, 2, [3])
+    assert sorted(first[1:]) == sorted(second[1:])  # by explanation and token only
+    assert 1 <= len(first[1:]) <= 15
+    assert all(token in words and 1 <= value <= 10 for token, value in first[1:])
+    assert [token for token, _ in second[1:]] == [token for token, _ in first[:0:-1]]
+    assert await answers(about("active", words, ["w"])) == [[1, 1], [2, 0]]
+    habit = await answers(about("activations", [piece for word in words for piece in ("(", word[1:])]))
+    assert habit == [[1]]  # it does not know the tokenizer's habits, and names no token that depends on them
     unlike = replace(question, messages=[Message("user", "no data here")], json_schema=SCHEMA)
     assert set(json.loads((await provider.send(unlike, provider.payload("m", unlike))).text)) == {"n"}
 

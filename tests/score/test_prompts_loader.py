@@ -17,14 +17,26 @@ def write(folder: Path, name: str, text: str) -> None:
 SIMPLE = "{% block system %}Name it.{% endblock %}{% block user %}{{ data }}{% endblock %}"
 
 
-@pytest.mark.parametrize("name", ["token_activation", "logprob_free"])
+@pytest.mark.parametrize("name", ["token_activation", "highlighted"])
 def test_packaged_prompts_render_with_the_fixed_part_first(name: str) -> None:
-    one, other = render(name, data="one"), render(name, data="{{ other }}<script>&")
+    one, other = (render(name, data=data, show="both", reasoning=False) for data in ("one", "{{ other }}<script>&"))
     assert one.system == other.system and len(one.system) > 500
     assert (one.user, other.user) == ("one", "{{ other }}<script>&")
     assert one.text == f"{one.system}\n\none"
     assert [message.role for message in one.messages] == ["system", "user"]
     assert one.template_hash == other.template_hash == template_hash(name)
+
+
+@pytest.mark.parametrize("indents", [False, True])
+@pytest.mark.parametrize("signs", [False, True])
+def test_questions_about_texts_begin_with_the_same_words(indents: bool, signs: bool) -> None:
+    values = {"texts": "the texts", "question": "the question", "indents": indents, "signs": signs}
+    one, other = (render(name, **values) for name in ("logprob_free", "detection"))
+    assert one.system == other.system and one.user == other.user == "the texts\nthe question"
+    assert ("(self" in one.system) == signs and ("indentation" in one.system) == indents
+    assert one.template_hash != other.template_hash
+    # OpenAI caches beginnings of 1,024 tokens and more: o200k_base makes 1,029 to 1,063 of it, of 3.7 characters.
+    assert len(one.system) > 3840
 
 
 def test_every_packaged_prompt_has_both_blocks() -> None:
