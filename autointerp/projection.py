@@ -8,9 +8,9 @@ from typing import Protocol
 from autointerp.llm.prices import FREE, Price
 from autointerp.llm.types import Answer, Request
 
-# Rules of thumb where the journal knows nothing of the model. Our prompts are JSON of short tokens and digits: 3.0
-# characters a token, measured on the demo with the figures in score/logprob_free.py. Prose has 4 and more; the tokenizers
-# that cut finest, and other scripts, come down to about 2.
+# Rules of thumb where the journal knows nothing of the model. Our prompts are JSON, and texts with marks: 2.9 to 3.2
+# characters a token, measured on the demo. Prose has 4 and more; the tokenizers that cut finest, and other scripts, come
+# down to about 2.
 CHARS_PER_TOKEN = 3.0
 FEWEST_CHARS_PER_TOKEN = 2.0
 _ENOUGH_REPLIES = 10  # fewer say too little of a model's answers

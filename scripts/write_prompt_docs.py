@@ -7,15 +7,17 @@ import asyncio
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from autointerp.catalog.records import Context, FeatureEvidence
+from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.explain import Search, explainers
 from autointerp.explain.exemplars import Selection
-from autointerp.llm.types import Answer, Message, Request, RequestFailed
+from autointerp.llm.types import Answer, FailureKind, Message, Request, RequestFailed
 from autointerp.prompts_loader import render
+from autointerp.score import scorers, simulators
 from autointerp.vocabulary import Vocabulary
 
 NAMES = ("token_activation", "highlighted", "max_act_logits", "contrastive", "single_token", "output", "dual")
@@ -29,6 +31,14 @@ Written by scripts/write_prompt_docs.py from the templates in prompts/; a test k
 
 The last part of the system prompts is the same (prompts/_label.j2), but for the output side. It is shown once, here, and below
 as `[OUTPUT, as above]`.
+
+"""
+
+QUESTIONS = """
+## logprob_free, detection
+
+The simulator `logprob_free` and the scorer `detection` ask about the same texts in the same words ([scoring.md](scoring.md)), but
+for the last three lines.
 
 """
 
@@ -56,7 +66,26 @@ def page() -> str:
         system, user = _request(name)
         said = re.sub(re.escape(shared), "[OUTPUT, as above]", system.content)
         parts.append(f"\n## {name}\n\nSystem:\n\n{_fenced(said)}\nUser:\n\n{_fenced(user.content)}")
-    return "".join(parts)
+    return "".join(parts) + _about_texts()
+
+
+def _about_texts() -> str:
+    """The two questions about texts that scorers ask."""
+    sent: list[Request] = []
+
+    async def ask(request: Request) -> Answer:
+        sent.append(request)
+        raise RequestFailed(FailureKind.TIMEOUT, "this is a question only")
+
+    evidence, vocabulary = _feature()
+    contexts = [replace(one, split="test", kind="silent" if one.band == 0 else "band") for one in evidence.contexts]
+    label = Label("Bank: a place for money", "the word 'bank' where it is a place for money; weakly 'lender'")
+    asyncio.run(simulators.get("logprob_free")(label, contexts, 1.0, ask, vocabulary))
+    asyncio.run(scorers.get("detection")(label, replace(evidence, contexts=contexts), ask, vocabulary, None))
+    simulated, judged = (request.messages for request in sent)
+    last = judged[1].content.split("\n")[-3:]
+    return (f"{QUESTIONS}System:\n\n{_fenced(simulated[0].content)}\nUser:\n\n{_fenced(simulated[1].content)}\n"
+            f"The last three lines of `detection`:\n\n{_fenced(chr(10).join(last))}")  # fmt: skip
 
 
 def _fenced(text: str) -> str:

@@ -256,6 +256,11 @@ def _print_ranking(out: Path) -> None:
     click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({who}): median {_interval(facts, 'median')}")
     if facts.get("shuffled_median") is not None:
         click.echo(f"shuffled labels, {facts['n_shuffled']:,}: median {_interval(facts, 'shuffled_median')}")
+    for name, what in (("detection", "labels"), ("shuffled_detection", "shuffled labels")):
+        if facts.get(name) is not None:
+            click.echo(
+                f"balanced accuracy of {facts[f'n_{name}']:,} {what} in detection: median {_interval(facts, name)}"
+            )
     click.echo("\nrank  score and interval   feature  label")
     for rank, feature, title, value, lo, hi in rows:
         click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")

@@ -44,7 +44,21 @@ def write_ranks(config: Config, catalog: Catalog, key: str, simulator: str, shuf
         facts["n_" + (name.rstrip("_") or "scored")] = int(of.sum())
         if median is not None:
             facts |= {f"{name}median": median.value, f"{name}median_lo": median.lo, f"{name}median_hi": median.hi}
-    return facts | {"n_undefined": _undefined(catalog, key, metric)}
+    return facts | _detection(config, catalog, key, shuffled) | {"n_undefined": _undefined(catalog, key, metric)}
+
+
+def _detection(config: Config, catalog: Catalog, key: str, shuffled: str) -> dict[str, Any]:
+    """The median balanced accuracy of labels and of the shuffled control, where detection is among the scorers."""
+    facts: dict[str, Any] = {}
+    for name, control in (("detection", ""), ("shuffled_detection", shuffled)):
+        rows = catalog.rows(
+            "SELECT value FROM scores WHERE score_key = ? AND metric = 'balanced_accuracy' AND control = ? AND value IS NOT NULL "
+            "ORDER BY feature_id", [key, control],
+        )  # fmt: skip
+        median = median_of(np.array([value for (value,) in rows]), stable_hash("median", config.seed, name))
+        if median is not None:
+            facts |= {name: median.value, f"{name}_lo": median.lo, f"{name}_hi": median.hi, f"n_{name}": len(rows)}
+    return facts
 
 
 def _undefined(catalog: Catalog, key: str, metric: str) -> dict[str, int]:
