@@ -12,8 +12,9 @@ import pytest
 from autointerp.catalog.records import Candidate, Context, FeatureEvidence
 from autointerp.errors import UserError
 from autointerp.explain import Search, explainers
-from autointerp.explain.best_of_k import BestOfK, compared_contexts, verdicts_of
+from autointerp.explain.best_of_k import BestOfK
 from autointerp.explain.exemplars import Selection
+from autointerp.explain.trial import compared_contexts, verdicts_of
 from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed
 from autointerp.score import Simulated
 from tests.explain.test_token_activation import VOCABULARY, evidence, one_hot
