@@ -5,8 +5,8 @@ few contexts of the rerank split, which its author has not seen: the strongest c
 How they are compared is in `trial`. The test split is not touched; the grade in the catalog is that of every other label.
 Whoever answers the explainer answers the simulator, too.
 
-A candidate that could not be had because of what was answered (refused, malformed, cut off) is out of the choice. For a reason that
-may pass the whole label fails and is tried again, since otherwise the choice would depend on the network.
+A candidate that could not be had because of what was answered (refused, malformed, cut off) is out of the choice. For a reason
+that may pass the whole label fails and is tried again, since otherwise the choice would depend on the network.
 """
 
 import asyncio

@@ -4,8 +4,8 @@ The score is Pearson's r over the pooled tokens of the contexts that could be si
 silent and activating contexts weighing 1:1. On so few contexts it is rough: it tells a wrong label from a right one, not two good
 ones.
 
-A context that could not be simulated because of what was answered (refused, malformed, cut off) is not compared. For a reason that
-may pass everything fails and is tried again, since otherwise the choice would depend on the network.
+A context that could not be simulated because of what was answered (refused, malformed, cut off) is not compared. For a reason
+that may pass everything fails and is tried again, since otherwise the choice would depend on the network.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label, Split
-from autointerp.explain.exemplars import distinct
+from autointerp.explain.exemplars import distinct, hard_negatives
 from autointerp.llm.types import Answer, Ask, FailureKind, Request, RequestFailed
 from autointerp.score import Simulated, Simulator, metrics
 from autointerp.score.pool import blinded
@@ -24,7 +24,7 @@ from autointerp.vocabulary import Vocabulary
 
 NO_CONTEXT = "the feature is active in no context of the rerank split"
 LASTING = (FailureKind.REFUSED, FailureKind.MALFORMED, FailureKind.TRUNCATED, FailureKind.REJECTED)
-_PER_BAND, _SILENT = 1, 3
+_SILENT = 3
 _SAMPLES_A_LABEL = 100  # no explainer repeats a question so often; ten labels stay below a retry's sample numbers
 
 Value = TypeVar("Value")
@@ -52,17 +52,15 @@ def of_splits(evidence: FeatureEvidence, splits: Sequence[Split]) -> FeatureEvid
     return replace(evidence, contexts=[context for context in evidence.contexts if context.split in splits])
 
 
-def compared_contexts(evidence: FeatureEvidence, hard: Sequence[Context] = ()) -> list[Context]:
-    """Of the rerank split one context of each band, drawn at random where there is one and else a top one, and silent ones.
-
-    `hard`: of these the first ones are compared as well, each window once. Empty where the feature is active in no context.
+def compared_contexts(evidence: FeatureEvidence, per_band: int = 1, hard: int = 0) -> list[Context]:
+    """Of the rerank split `per_band` contexts of each band, drawn at random where there are such and else top ones; three
+    random silent ones, and up to `hard` hard negatives. Empty where the feature is active in no context.
     """
     of_band: dict[int, list[Context]] = {}
-    for kind in ("band", "top"):
-        for context in evidence.of("rerank", (kind,)):
-            of_band.setdefault(context.band, []).append(context)
-    active = [context for band in sorted(of_band) for context in of_band[band][:_PER_BAND]]
-    silent = distinct(evidence.of("rerank", ("silent",))[:_SILENT], hard)
+    for context in distinct(evidence.of("rerank", ("band",)), evidence.of("rerank", ("top",))):
+        of_band.setdefault(context.band, []).append(context)
+    active = [context for band in sorted(of_band) for context in of_band[band][:per_band]]
+    silent = distinct(evidence.of("rerank", ("silent",))[:_SILENT], hard_negatives(evidence, "rerank")[:hard])
     return [*active, *silent] if active else []
 
 
