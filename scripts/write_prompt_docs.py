@@ -6,16 +6,19 @@ python scripts/write_prompt_docs.py
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from autointerp.catalog.records import Context, FeatureEvidence, Split
+from autointerp.catalog.records import Context, FeatureEvidence, Label, Split
 from autointerp.explain import Search, explainers
 from autointerp.explain.exemplars import Selection
-from autointerp.llm.types import Answer, Message, Request, RequestFailed
+from autointerp.explain.refine import Refine
+from autointerp.llm.types import Answer, Ask, Message, Request, RequestFailed
 from autointerp.prompts_loader import render
+from autointerp.score import Simulated
 from autointerp.vocabulary import Vocabulary
 
 NAMES = ("token_activation", "highlighted", "max_act_logits", "contrastive", "single_token", "output", "dual", "refine")
@@ -77,8 +80,6 @@ def _request(name: str) -> tuple[Message, ...]:
     sent: list[Request] = []
 
     async def ask(request: Request) -> Answer:
-        if request.purpose in ("rerank", "probe"):
-            return Answer("key", _predicted(request), "stop", "model")
         sent.append(request)
         plain = {"title": "Bank", "description": "A bank.", "kind": "token"}
         said = _SAID[min(len(sent), len(_SAID)) - 1] if name == "refine" else plain
@@ -86,26 +87,38 @@ def _request(name: str) -> tuple[Message, ...]:
 
     evidence, vocabulary = _feature()
     chosen = Selection(top=4, banded=0, negatives=2, silent=1, show="both")
-    explainer = explainers.get(name).configured(chosen, None, Search(steps=2, errors=2))
+    part = _ExampleRefine() if name == "refine" else explainers.get(name)
+    explainer = part.configured(chosen, None, Search(steps=2, errors=2))
     with suppress(RequestFailed):  # the made-up answer does not fit the third question of `dual`
         asyncio.run(explainer(evidence, ask, vocabulary))
     return sent[{"dual": -2, "refine": -1}.get(name, 0)].messages[:2]
 
 
-def _predicted(request: Request) -> str:
-    """What a reader makes of the made-up labels of `refine`."""
-    question = request.messages[1].content
-    data = json.loads(question[question.index("{") : question.rindex("}") + 1])
-    texts = []
-    for name, tokens in data["texts"].items():
-        words = [token.strip().lower() for token in tokens.values()]
-        if data["explanation"] == _SAID[0]["description"]:
+class _Reader:
+    """What a reader makes of the made-up labels of `refine`. It asks nobody."""
+
+    needs_model, needs, version = False, (), "1"
+
+    async def __call__(
+        self, label: Label, contexts: Sequence[Context], maximum: float, ask: Ask | None, vocabulary: Vocabulary
+    ) -> list[Simulated]:
+        return [Simulated(one.window_id, self._predicted(label, one, vocabulary), "ok") for one in contexts]
+
+    def _predicted(self, label: Label, context: Context, vocabulary: Vocabulary) -> np.ndarray:
+        words = [vocabulary.text(token).strip().lower() for token in context.tokens]
+        if label.title == _SAID[0]["title"]:
             places = [place for place, word in enumerate(words) if word == "cheque"]
         else:
             near = [{*words[max(0, place - 2) : place]} & {"the", "our"} for place in range(len(words))]
             places = [place for place, word in enumerate(words) if word == "bank" and near[place]]
-        texts.append({"id": name, "active": [[place, tokens[str(place)], 8] for place in places]})
-    return json.dumps({"texts": texts})
+        expected = np.zeros(len(words), np.float32)
+        expected[places] = 8
+        return expected
+
+
+class _ExampleRefine(Refine):
+    def _simulator(self) -> _Reader:
+        return _Reader()
 
 
 def _feature() -> tuple[FeatureEvidence, Vocabulary]:

@@ -18,8 +18,11 @@ from autointerp.explain.exemplars import Selection
 from autointerp.explain.mistakes import Findings
 from autointerp.explain.refine import Refine, Rewriter
 from autointerp.explain.refinement import batch, probed_contexts
-from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed
-from autointerp.prompts_loader import render
+from autointerp.explain.searching import SearchingExplainer
+from autointerp.llm.types import Answer, Deferred, FailureKind, Message, Request, RequestFailed
+from autointerp.prompts_loader import fenced, render
+from autointerp.score import Simulated
+from autointerp.vocabulary import Vocabulary
 from tests.explain.test_inputside import ATTACKS, HOSTILE, data_of
 from tests.explain.test_token_activation import GOOD, VOCABULARY, evidence, one_hot
 
@@ -37,6 +40,35 @@ EVIDENCE = evidence([one_hot(1, 9), *UNSEEN, *SILENT, *HARD, *RERANK, *TEST])
 SELECTION = Selection(top=1, banded=0)  # the first prompt shows window 1 alone
 
 Levels = dict[int, int]  # position → level, the same for each text
+
+
+class Reader:
+    """A simulator that asks one question, the contexts' windows and first tokens, and takes the levels that it is told."""
+
+    needs_model, needs, version = True, ("json_schema",), "1"
+
+    async def __call__(
+        self, label: Label, contexts: Sequence[Context], maximum: float, ask: Any, vocabulary: Vocabulary
+    ) -> list[Simulated]:
+        assert not any(context.activations.any() for context in contexts)
+        texts = {str(context.window_id): f" w{context.tokens[0]}" for context in contexts}
+        data = fenced(json.dumps({"explanation": label.description, "texts": texts}))
+        try:
+            answer = await ask(Request((Message("system", "Predict."), Message("user", data))))
+        except RequestFailed as failure:
+            return [Simulated(context.window_id, None, "failed", str(failure)) for context in contexts]
+        found = []
+        for context in contexts:
+            expected = np.zeros(len(context.tokens), np.float32)
+            for at, level in json.loads(answer.text).items():
+                expected[int(at)] = level
+            found.append(Simulated(context.window_id, expected, "ok"))
+        return found
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SearchingExplainer, "_simulator", lambda self: Reader())
 
 
 class Model:
@@ -60,17 +92,12 @@ class Model:
         return planned or json.dumps({"title": f"label {number}", "description": f"says {number}", "kind": "token"})
 
     def simulation(self, request: Request) -> str:
-        data = data_of(request)
-        levels = self.at[int(data["explanation"].split()[1])]
+        levels = self.at[int(data_of(request)["explanation"].split()[1])]
         if isinstance(levels, dict) and request.purpose in levels:
             levels = levels[request.purpose]
         if isinstance(levels, Exception):
             raise levels
-        texts = [
-            {"id": name, "active": [[at, tokens[str(at)], level] for at, level in levels.items()]}
-            for name, tokens in data["texts"].items()
-        ]
-        return json.dumps({"texts": texts})
+        return json.dumps(levels)
 
     def of(self, purpose: str) -> list[Request]:
         return [request for request in self.requests if request.purpose == purpose]
@@ -93,10 +120,8 @@ async def run(model: Any, found: FeatureEvidence = EVIDENCE, **search: Any) -> L
 
 
 def windows_of(requests: Sequence[Request]) -> list[int]:
-    """Of the contexts that these requests simulate; tokens are those of one context alone."""
-    texts = [tokens["0"] for request in requests for tokens in data_of(request)["texts"].values()]
-    by_first = {f" w{context.tokens[0]}": context.window_id for context in EVIDENCE.contexts}
-    return sorted(by_first[text] for text in texts)
+    """Of the contexts that these requests simulate."""
+    return sorted(int(window) for request in requests for window in data_of(request)["texts"])
 
 
 class TestSteps:
