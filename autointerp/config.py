@@ -121,7 +121,13 @@ class ExplainConfig(_Section):
     candidates: int = Field(default=4, ge=2, le=10)
     """Labels that best_of_k chooses from."""
     inner: str = "token_activation"
-    """Who writes the labels that best_of_k chooses from."""
+    """Who writes the labels that best_of_k chooses from, and the one that refine begins with."""
+    steps: int = Field(default=3, ge=1, le=9)
+    """Times that refine has a label written anew, at most."""
+    patience: int = Field(default=1, ge=1, le=9)
+    """Steps without a better score after which refine ends."""
+    errors: int = Field(default=4, ge=1, le=20)
+    """False alarms that refine shows at a step, at most, and as many misses."""
     provider: str = "openai"
     """Who answers explainers and simulators that ask a model, such as openai, anthropic or files:DIR; see docs/providers.md."""
     model: str | None = None

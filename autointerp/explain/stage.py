@@ -43,7 +43,8 @@ def explainer_for(config: Config, name: str) -> Explainer:
     from autointerp.score.stage import simulator_name  # that stage builds on this one
 
     folder = config.explain.prompt_dir
-    search = Search(config.explain.inner, config.explain.candidates, simulator_name(config))
+    given = config.explain
+    search = Search(given.inner, given.candidates, simulator_name(config), given.steps, given.patience, given.errors)
     selection = Selection(**config.exemplars.model_dump())
     explainer = explainers.get(name).configured(selection, Path(folder) if folder else None, search)
     if "test" in explainer.splits:
