@@ -67,10 +67,14 @@ class FeatureEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """Token ids whose probability rose (`up`) or fell (`down`) most when the feature was switched on, strongest first."""
+    """Token ids whose log-probability rose (`up`) or fell (`down`) most when the feature was switched on, strongest first.
+
+    `kl`: how far all predictions moved, the mean KL(clean || steered) in nats.
+    """
 
     up: Sequence[int]
     down: Sequence[int]
+    kl: float
 
 
 @dataclass(frozen=True, slots=True)
