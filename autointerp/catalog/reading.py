@@ -141,8 +141,8 @@ def read_labels(
     import json
 
     query = (
-        "SELECT feature_id, explanation_id, title, description, kind, rule, scope, confidence, domains, safety, parts, "
-        "output_title, output_description, sides_agree FROM explanations WHERE status = 'ok' AND explainer_key = $key"
+        "SELECT feature_id, explanation_id, title, description, kind, rule, scope, confidence, languages, domains, safety, "
+        "parts, output_title, output_description, sides_agree FROM explanations WHERE status = 'ok' AND explainer_key = $key"
     )
     parameters: dict[str, Any] = {"key": explainer_key}
     if feature_ids is not None:
@@ -164,9 +164,10 @@ def read_labels(
         agree,
     ) in catalog.rows(query + " ORDER BY feature_id", parameters):
         output = OutputLabel(about, says, agree) if about else None
-        domains, safety, parts = (tuple(values or ()) for values in lists)
+        languages, domains, safety, parts = (tuple(values or ()) for values in lists)
         patterns = None if rule is None else json.loads(rule)
-        label = Label(title, description, kind, patterns, (), scope, confidence, domains, safety, parts, output)
+        said = (scope, confidence, domains, safety, parts, output)
+        label = Label(title, description, kind, patterns, (), *said, languages=languages)
         found[feature] = (explanation, label)
     return found
 

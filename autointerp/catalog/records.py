@@ -81,10 +81,10 @@ class Steered:
 class Label:
     """What an explainer says of a feature. `rule` is machine-readable (the lexicon's patterns) or None.
 
-    `scope`: how wide it is; `confidence`: low, medium or high; `domains`: languages and domains where they matter; `safety`: tags
-    of docs/explainers.md; `parts`: of several unrelated things each one; `output`: what the feature makes the model say, where
-    that was asked; `candidates`: all the labels that it was chosen from, itself included; `remark`: what should be known of how
-    it came about.
+    `scope`: how wide it is; `confidence`: low, medium or high; `languages` (natural and programming) and `domains`: where they
+    matter; `safety`: tags of docs/explainers.md; `parts`: of several unrelated things each one; `output`: what the feature makes
+    the model say, where that was asked; `candidates`: all the labels that it was chosen from, itself included; `remark`: what
+    should be known of how it came about.
     """
 
     title: str
@@ -100,6 +100,7 @@ class Label:
     output: "OutputLabel | None" = None
     candidates: "Sequence[Candidate]" = ()
     remark: str | None = None
+    languages: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

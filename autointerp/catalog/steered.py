@@ -2,11 +2,40 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from autointerp.catalog.pages import select
 from autointerp.catalog.records import Steered
 from autointerp.catalog.store import Catalog
 
+if TYPE_CHECKING:
+    import duckdb
+
 STAGE = "steer"
+
+
+@dataclass(frozen=True, slots=True)
+class SteeredToken:
+    """A row of the table, for pages."""
+
+    feature_id: int
+    direction: str
+    token: int
+    change: float
+    kl: float
+    strength: float
+
+
+def steered_tokens(connection: "duckdb.DuckDBPyConnection", ids: Sequence[int]) -> list[SteeredToken]:
+    """By feature, direction and rank. None of an older catalog, opened for reading only, that has no such table."""
+    with connection.cursor() as cursor:
+        if not cursor.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'steered_tokens'").fetchall():
+            return []
+    source = (
+        "FROM steered_tokens WHERE feature_id IN (SELECT unnest($1::UINTEGER[])) ORDER BY feature_id, direction, rank"
+    )
+    return select(connection, SteeredToken, source, [list(ids)])
 
 
 def read_steered(catalog: Catalog, feature_ids: Sequence[int]) -> dict[int, Steered]:

@@ -230,7 +230,7 @@ _EXPLANATIONS = pa.schema(
             "selection",
         )
     ]
-    + [(column, pa.list_(pa.string())) for column in ("domains", "safety", "parts")]
+    + [(column, pa.list_(pa.string())) for column in ("languages", "domains", "safety", "parts")]
     + [("sides_agree", pa.bool_())]
 )
 _CANDIDATES = pa.schema(
@@ -256,7 +256,8 @@ def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Exp
         rule = None if label.rule is None else json.dumps(label.rule, sort_keys=True)
         row |= {"title": label.title, "description": label.description, "kind": label.kind, "rule": rule}
         row |= {"reason": label.remark, "scope": label.scope, "confidence": label.confidence}
-        row |= {"domains": list(label.domains), "safety": list(label.safety), "parts": list(label.parts)}
+        row |= {"languages": list(label.languages), "domains": list(label.domains)}
+        row |= {"safety": list(label.safety), "parts": list(label.parts)}
         if explainer.selection is not None:
             row["selection"] = json.dumps(asdict(explainer.selection))
         if label.output is not None:

@@ -112,6 +112,12 @@ async def test_the_kind_is_one_that_an_output_label_can_have(given: str, kind: s
     assert (await Output()(LENS, Model({**SAID, "kind": given}), VOCABULARY)).kind == kind
 
 
+async def test_languages_are_kept_apart_from_domains() -> None:
+    label = await Output()(LENS, Model({**SAID, "languages": ["German"], "domains": ["law"]}), VOCABULARY)
+    assert (label.languages, label.domains) == (("German",), ("law",))
+    assert {"languages", "domains"} <= set(OUTPUT_SCHEMA["properties"]) & set(OUTPUT_SCHEMA["required"])
+
+
 async def test_the_kind_may_be_left_out_and_nothing_else_may() -> None:
     label = await Output()(LENS, Model({"title": "a", "description": "b"}), VOCABULARY)
     assert label.kind == "output"

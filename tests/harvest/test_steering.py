@@ -262,6 +262,8 @@ def test_the_command(
     assert code == 0, err
     steered = rows(folder, "SELECT count(*) FROM explanations WHERE explainer = 'output' AND status = 'ok'")
     assert steered[0][0] > 5
+    said = rows(folder, "SELECT languages, domains FROM explanations WHERE explainer = 'output' AND status = 'ok'")
+    assert all(isinstance(one, list) for row in said for one in row)
     # With other settings than were measured nothing is labelled.
     code, err = run(capsys, "explain", "--out", folder, "--set", "steering.kl=0.2")
     assert code == 2 and "autointerp steer --out" in err
