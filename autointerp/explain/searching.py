@@ -43,6 +43,11 @@ class SearchingExplainer:
         """Capabilities that the provider must have: its own and those of both helpers."""
         return tuple(dict.fromkeys((*self.own_needs, *self._inner().needs, *self._simulator().needs)))
 
+    @property
+    def wants_steered(self) -> bool:
+        """Whether the inner explainer does."""
+        return self._inner().wants_steered
+
     def _inner(self) -> Explainer:
         return explainers.get(self.search.inner).configured(self.selection, self.directory, self.search)
 
