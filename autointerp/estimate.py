@@ -140,7 +140,8 @@ class _Line:
             answer = self._journal.get(key) if self._journal is not None else None
             if answer is None:
                 reply = await self._mock.send(request, self._mock.payload(self._model, request))
-                answer = Answer(key, reply.text, reply.finish, self._model, reply.usage)
+                finish = "calls" if reply.calls else reply.finish
+                answer = Answer(key, reply.text, finish, self._model, reply.usage, calls=reply.calls)
             asked.append(Asked.of(request, answer))
             return answer
 
