@@ -122,6 +122,10 @@ class ExplainConfig(_Section):
     """Labels that best_of_k chooses from."""
     inner: str = "token_activation"
     """Who writes the labels that best_of_k chooses from."""
+    investigate_steps: int = Field(default=12, ge=1, le=100)
+    """Calls of tools that investigate may make for a feature."""
+    investigate_tokens: int = Field(default=80_000, ge=1000)
+    """Tokens of questions and answers after which investigate makes no more calls and answers; each turn reads all before it."""
     provider: str = "openai"
     """Who answers explainers and simulators that ask a model, such as openai, anthropic or files:DIR; see docs/providers.md."""
     model: str | None = None

@@ -17,6 +17,7 @@ from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
+from autointerp.explain.at_hand import experiments, rehearsed
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.prices import find_price, money_text, price_lines, unknown_price_note
@@ -89,7 +90,13 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
             journal = stack.enter_context(Journal(journal_folder(out), read_only=True))
         rows = asyncio.run(_Trial(config, catalog, out, journal).rows(sample))
     rows = [row for row in rows if row.features]
-    return Estimate(tuple(rows), (*free, *_notes(rows)))
+    notes = [*free, *_notes(rows)]
+    if rows and experiments(explainer):
+        notes.append(
+            f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
+            f"{config.explain.investigate_tokens:,} tokens (explain.investigate_tokens) it makes no more"
+        )
+    return Estimate(tuple(rows), tuple(notes))
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
@@ -156,7 +163,7 @@ class _Trial:
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
         self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
-        self._explainer = explaining.explainer_for(config, config.explain.explainer)
+        self._explainer = rehearsed(explaining.explainer_for(config, config.explain.explainer))
         key = explaining.explainer_key(config, config.explain.explainer)
         self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
         self._labels: dict[int, Label | None] = {

@@ -5,24 +5,31 @@ One file an explainer, registered by name; an explainer knows nothing of files, 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from autointerp.catalog.records import FeatureEvidence, Label, Split
+from autointerp.explain.bench import Bench
 from autointerp.explain.exemplars import Selection
+from autointerp.explain.experiments import Recall
 from autointerp.llm.types import Ask
 from autointerp.registry import Registry
 from autointerp.vocabulary import Vocabulary
 
-__all__ = ["Explainer", "Search", "explainers"]
+__all__ = ["Experimenter", "Explainer", "Search", "explainers"]
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How an explainer that tries several labels does it: which explainer makes them, how many, which simulator compares them."""
+    """How an explainer that tries several labels does it: which explainer makes them, how many, which simulator compares them.
+
+    An investigation ends after so many calls of tools, or tokens of all its questions and answers.
+    """
 
     inner: str = "token_activation"
     candidates: int = 4
     simulator: str = "logprob_free"
+    investigate_steps: int = 12
+    investigate_tokens: int = 80_000
 
 
 DEFAULT_SEARCH = Search()
@@ -59,6 +66,18 @@ class Explainer(Protocol):
         ...
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label: ...
+
+
+class Experimenter(Explainer, Protocol):
+    """An explainer that experiments on the subject model: one with a `wants_bench` that is True. Without a bench it does what it
+    can, and says so."""
+
+    @property
+    def wants_bench(self) -> bool: ...
+
+    def at(self, bench: Bench, recall: Recall | None = None) -> Self:
+        """The same explainer with a bench for a run. `recall`: what the catalog has of a feature's earlier investigation."""
+        ...
 
 
 explainers: Registry[Explainer] = Registry("explainer", "autointerp.explain")

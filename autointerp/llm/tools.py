@@ -5,6 +5,7 @@ wrong with a call is for the model to hear, not for the program to fall over: no
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ MAX_ARGUMENTS = 20_000
 
 _LONGEST_NAME = 64
 _LONGEST_ID = 128
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9_-]")  # not taken in a tool's name
 _MADE_ID = 9  # letters and digits: what Mistral's chat templates insist on
 
 
@@ -59,7 +61,7 @@ def shown_arguments(call: ToolCall) -> dict[str, Any]:
 
 
 def turn_of(answer: Answer, before: Sequence[Message]) -> Message:
-    """The answer as a message of the conversation `before`, each call with an id that no other has."""
+    """The answer as a message of the conversation `before`. Every call has an id of its own and a name that may be sent."""
     used = {call.id for message in before for call in message.calls}
     calls: list[ToolCall] = []
     for call in answer.calls:
@@ -68,7 +70,7 @@ def turn_of(answer: Answer, before: Sequence[Message]) -> Message:
             ident = hex_hash("call", len(before), len(calls), tries)[:_MADE_ID]
             tries += 1
         used.add(ident)
-        calls.append(ToolCall(ident, call.name, call.arguments))
+        calls.append(ToolCall(ident, _UNNAMEABLE.sub("_", call.name), call.arguments))
     return Message("assistant", answer.text, tuple(calls))
 
 

@@ -212,7 +212,7 @@ def test_candidates_are_compared_on_the_contexts_that_all_of_them_have() -> None
 def test_no_explainer_asks_for_the_test_split() -> None:
     for name, part in explainers.items():
         assert "test" not in part.splits, name
-        assert part.splits == (("explain", "rerank") if name == "best_of_k" else ("explain",)), name
+        assert part.splits == (("explain", "rerank") if name in ("best_of_k", "investigate") else ("explain",)), name
 
 
 @pytest.mark.parametrize("inner", ["lexicon", "best_of_k"])

@@ -273,6 +273,8 @@ def test_ids_that_are_missing_or_repeated_are_replaced() -> None:
     assert all(len(ident) == 9 and ident.isalnum() for ident in ids[1:3])
     again = turn_of(answer, [*TOLD, turn])
     assert not set(ids) & {call.id for call in again.calls}
+    odd = turn_of(replace(answer, calls=(replace(CALL, name="functions.add <x>"),)), TOLD)
+    assert odd.calls[0].name == "functions_add__x_"
     assert turn_of(answer, TOLD) == turn  # the same conversation on every machine
     assert [call.arguments for call in again.calls] == [CALL.arguments] * 4
 
