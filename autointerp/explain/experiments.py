@@ -25,7 +25,7 @@ class NotAtHandError(Exception):
 
 
 class NoBench:
-    """Stands where there is no bench. Every experiment raises UserError with the reason."""
+    """Stands where there is no bench. Every experiment raises NotAtHandError with the reason."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -40,7 +40,7 @@ class NoBench:
         self._fail()
 
     def _fail(self) -> NoReturn:
-        raise UserError(self.reason)
+        raise NotAtHandError(self.reason)
 
 
 class MadeUpBench:

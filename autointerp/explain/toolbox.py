@@ -1,8 +1,9 @@
 """The tools of an investigation: what a model may ask about one feature, and what it is told.
 
-A result is JSON on lines of its own, all texts in it escaped. Activations are shares of the feature's maximum, to two digits,
-and whole numbers from 0 to 10 made of these: what a model is told must not depend on the machine, for its next
-question does. Of the catalog's texts those of the explain split are shown, and no others.
+A result is JSON on lines of its own, all texts in it escaped. Activations are shares of the feature's maximum, to two digits, and
+whole numbers from 0 to 10 made of these: what a model is told must not depend on the machine, for its next question does. Of the
+catalog's texts those of the explain split are shown, and no others. What the dictionary does not allow (steering with one that
+writes to no one place) is told like a call that is wrong; without activations there is no investigation.
 """
 
 import json
@@ -14,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from autointerp.catalog.records import Context, FeatureEvidence
+from autointerp.errors import UserError
 from autointerp.explain.bench import Bench
 from autointerp.explain.exemplars import Selection, cut
 from autointerp.explain.experiments import Laboratory
@@ -149,7 +151,7 @@ class Toolbox:
         try:
             name, arguments = _read(call)
         except FaultError as fault:
-            return Result(f'{{"fault":{quoted(str(fault)[:_SHOWN])}}}', is_fault=True)
+            return Result(_fault(str(fault)), is_fault=True)
         asked = _asked(name, arguments)
         if asked in self._asked:
             return Result(f'{{"note":"the same as step {self._asked[asked]}"}}')
@@ -232,6 +234,10 @@ class Toolbox:
         return f'{{"promoted":[{promoted}],"suppressed":[{side(evidence.suppressed, evidence.suppressed_logits)}]}}'
 
 
+def _fault(text: str) -> str:
+    return f'{{"fault":{quoted(text[:_SHOWN])}}}'
+
+
 def share_of(value: float, maximum: float) -> float:
     """`value` as a share of `maximum`, to two digits; 0 where either is not above 0. Above 1 for more than was ever seen."""
     return round(float(value) / maximum, 2) if value > 0 and maximum > 0 else 0.0
@@ -263,13 +269,20 @@ def _asked(name: str, arguments: BaseModel) -> str:
 
 
 def _neighbours(bench: Bench, feature: int, count: int) -> str:
+    try:
+        neighbours = bench.nearest(feature, count)
+    except UserError as error:
+        return _fault(f"not possible here: {error}")
     found = []
-    for near in bench.nearest(feature, count):
+    for near in neighbours:
         title = "null" if near.title is None else quoted(near.title)
         found.append(f'{{"feature":{near.feature_id},"cosine":{near.cosine:.2f},"title":{title}}}')
     return f"{{{listed('features', found)}}}"
 
 
 def _steered(bench: Bench, feature: int, prompt: str, strength: float) -> str:
-    found = bench.steered(feature, prompt, strength, _CONTINUED)
+    try:
+        found = bench.steered(feature, prompt, strength, _CONTINUED)
+    except UserError as error:
+        return _fault(f"not possible here: {error}")
     return f'{{"prompt":{quoted(prompt)},\n"clean":{quoted(found.clean)},\n"steered":{quoted(found.steered)}}}'

@@ -16,11 +16,16 @@ from autointerp.vocabulary import Vocabulary
 
 
 class WordBench:
-    """Knows words "w12" as token 12. `strength` of a word: its activation. `calls`: what was computed."""
+    """Knows words "w12" as token 12. `strength` of a word: its activation. `calls`: what was computed.
 
-    def __init__(self, strength: dict[int, float] | None = None, missing: str | None = None) -> None:
+    `missing`: why it can do nothing; `fixed`: why it cannot steer.
+    """
+
+    def __init__(
+        self, strength: dict[int, float] | None = None, missing: str | None = None, fixed: str | None = None
+    ) -> None:
         self.strength = strength or {}
-        self.missing = missing
+        self.missing, self.fixed = missing, fixed
         self.calls: list[tuple[Any, ...]] = []
         self.at_once = self.most_at_once = 0
         self._guard = threading.Lock()
@@ -36,6 +41,8 @@ class WordBench:
         ]
 
     def steered(self, feature_id: int, prompt: str, strength: float, tokens: int) -> Continuations:
+        if self.fixed:
+            raise UserError(self.fixed)
         self._computed("steered", feature_id, prompt, strength, tokens)
         return Continuations(" as it is\n", f" switched on {strength:g} times <|im_end|>")
 

@@ -16,7 +16,7 @@ from autointerp.errors import UserError
 from autointerp.explain import Search, explainers
 from autointerp.explain.answers import SCHEMA
 from autointerp.explain.exemplars import Selection
-from autointerp.explain.experiments import Laboratory, MadeUpBench, NotAtHandError
+from autointerp.explain.experiments import Laboratory, MadeUpBench, NoBench, NotAtHandError
 from autointerp.explain.investigate import Investigate
 from autointerp.explain.toolbox import TOOLS, level_of, share_of
 from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed, ToolCall, Usage
@@ -331,6 +331,13 @@ async def test_a_bench_that_fails_under_way_leads_to_refine_too(capsys: pytest.C
     assert "the weights are gone" in capsys.readouterr().err
 
 
+async def test_what_a_dictionary_does_not_allow_is_told() -> None:
+    model = Model([("steer", {"prompt": "w1", "strength": 1})], [("activations", {"texts": ["w1"]})], LABEL)
+    label = await run(model, WordBench(fixed="it writes to no one place"))
+    assert label.title == GOOD["title"] and len(label.steps) == 2
+    assert model.told(0)[0][1] == {"fault": "not possible here: it writes to no one place"}
+
+
 async def test_what_the_model_or_its_account_lacks_is_no_reason_for_refine() -> None:
     with pytest.raises(UserError, match="no credit"):
         await run(Model(UserError("no credit")))
@@ -354,10 +361,12 @@ async def test_labels_can_be_made_anew_without_the_subject_model() -> None:
         recalled.append(feature)
         return [*label.steps, Step("gone", '"damaged', "{}")]
 
-    part = Investigate(selection=FEW).at(WordBench(missing="no GPU here"), recall)
+    part = Investigate(selection=FEW).at(NoBench("no GPU here"), recall)
     assert await part(EVIDENCE, again, VOCABULARY) == label and recalled == [7]
     assert [request.messages for request in again.requests] == [request.messages for request in first.requests]
     other = Model([("activations", {"texts": ["w6"]})], LABEL)
+    assert (await part(EVIDENCE, other, VOCABULARY)).title == "refined"
+    other = Model([("steer", {"prompt": "b", "strength": 1})], LABEL)
     assert (await part(EVIDENCE, other, VOCABULARY)).title == "refined"
 
 
@@ -471,6 +480,7 @@ def test_tools_are_described_with_plain_schemas() -> None:
         assert tool.parameters["additionalProperties"] is False and "$ref" not in text and "anyOf" not in text
 
 
-async def test_a_bench_is_asked_nothing_that_a_missing_one_would_be_asked() -> None:
-    with pytest.raises(NotAtHandError, match="gone"):
-        await Laboratory(WordBench(missing="gone")).result(1, "a", lambda bench: str(bench.nearest(1, 1)))
+async def test_a_subject_that_is_missing_is_one_failure_whoever_finds_out() -> None:
+    for bench in (WordBench(missing="gone"), NoBench("gone")):
+        with pytest.raises(NotAtHandError, match="gone"):
+            await Laboratory(bench).result(1, "a", lambda found: str(found.nearest(1, 1)))
