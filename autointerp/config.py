@@ -121,7 +121,13 @@ class ExplainConfig(_Section):
     candidates: int = Field(default=4, ge=2, le=10)
     """Labels that best_of_k chooses from."""
     inner: str = "token_activation"
-    """Who writes the labels that best_of_k chooses from."""
+    """Who writes the labels that best_of_k chooses from, and the one that refine begins with."""
+    steps: int = Field(default=3, ge=1, le=9)
+    """Times that refine has a label written anew, at most."""
+    patience: int = Field(default=1, ge=1, le=9)
+    """Steps without a better score after which refine ends."""
+    errors: int = Field(default=4, ge=1, le=20)
+    """False alarms that refine shows at a step, at most, and as many misses."""
     investigate_steps: int = Field(default=12, ge=1, le=100)
     """Calls of tools that investigate may make for a feature."""
     investigate_tokens: int = Field(default=80_000, ge=1000)

@@ -90,13 +90,22 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
             journal = stack.enter_context(Journal(journal_folder(out), read_only=True))
         rows = asyncio.run(_Trial(config, catalog, out, journal).rows(sample))
     rows = [row for row in rows if row.features]
+    early = explaining.explainer_for(_untiring(config), config.explain.explainer).version != explainer.version
     notes = [*free, *_notes(rows)]
     if rows and experiments(explainer):
         notes.append(
             f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
             f"{config.explain.investigate_tokens:,} tokens (explain.investigate_tokens) it makes no more"
         )
+    elif rows and early:
+        notes.append(f"with all {config.explain.steps} steps of {config.explain.explainer}, which may end before")
     return Estimate(tuple(rows), tuple(notes))
+
+
+def _untiring(config: Config) -> Config:
+    """The configuration with which an explainer that goes on while the score rises takes all its steps: the mock's score says
+    nothing of where a model's would stop."""
+    return config.model_copy(update={"explain": config.explain.model_copy(update={"patience": config.explain.steps})})
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
@@ -163,7 +172,7 @@ class _Trial:
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
         self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
-        self._explainer = rehearsed(explaining.explainer_for(config, config.explain.explainer))
+        self._explainer = rehearsed(explaining.explainer_for(_untiring(config), config.explain.explainer))
         key = explaining.explainer_key(config, config.explain.explainer)
         self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
         self._labels: dict[int, Label | None] = {

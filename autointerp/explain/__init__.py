@@ -20,14 +20,17 @@ __all__ = ["Experimenter", "Explainer", "Search", "explainers"]
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How an explainer that tries several labels does it: which explainer makes them, how many, which simulator compares them.
-
-    An investigation ends after so many calls of tools, or tokens of all its questions and answers.
-    """
+    """How an explainer that tries several labels does it: which explainer makes them, which simulator compares them; how many
+    `candidates` there are, or how many `steps` from one to the next, which end after `patience` steps without a better score and
+    show the model `errors` of each kind. An investigation ends after so many calls of tools, or tokens of all its
+    questions and answers."""
 
     inner: str = "token_activation"
     candidates: int = 4
     simulator: str = "logprob_free"
+    steps: int = 3
+    patience: int = 1
+    errors: int = 4
     investigate_steps: int = 12
     investigate_tokens: int = 80_000
 

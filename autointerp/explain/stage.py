@@ -45,9 +45,10 @@ def explainer_for(config: Config, name: str) -> Explainer:
     from autointerp.score.stage import simulator_name  # that stage builds on this one
 
     folder = config.explain.prompt_dir
+    given = config.explain
     search = Search(
-        config.explain.inner, config.explain.candidates, simulator_name(config),
-        investigate_steps=config.explain.investigate_steps, investigate_tokens=config.explain.investigate_tokens,
+        given.inner, given.candidates, simulator_name(config), given.steps, given.patience, given.errors,
+        given.investigate_steps, given.investigate_tokens,
     )  # fmt: skip
     selection = Selection(**config.exemplars.model_dump())
     explainer = explainers.get(name).configured(selection, Path(folder) if folder else None, search)
