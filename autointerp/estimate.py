@@ -212,7 +212,8 @@ class _Trial:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
         trial = []
         negatives = explaining.with_negatives(self._config, self._explainer)
-        for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives):
+        steered = explaining.with_steered(self._config, self._explainer)
+        for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives, steered=steered):
             asked: list[Asked] = []
             ask = self._line.ask_into(asked) if self._line else None
             try:

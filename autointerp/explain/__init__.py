@@ -40,7 +40,8 @@ DEFAULT_SEARCH = Search()
 
 class Explainer(Protocol):
     """`needs_model` False: `ask` is never called and may be None. `needs`: capabilities that the provider must have.
-    `wants_negatives`: the evidence is to hold the hard negatives, whatever the configuration says.
+    `wants_negatives`: the evidence is to hold the hard negatives, whatever the configuration says. `wants_steered`: it is to
+    hold what steering changed, where that was measured (`autointerp steer`); labels from it are other labels.
 
     `selection`: which contexts it is shown; None where it looks at all.
     `splits`: whose contexts it sees, never those of the test split.
@@ -55,6 +56,8 @@ class Explainer(Protocol):
     def needs(self) -> tuple[str, ...]: ...
     @property
     def wants_negatives(self) -> bool: ...
+    @property
+    def wants_steered(self) -> bool: ...
     @property
     def selection(self) -> Selection | None: ...
     @property

@@ -45,6 +45,11 @@ class BestOfK(SearchingExplainer):
         return self._inner().wants_negatives
 
     @property
+    def wants_steered(self) -> bool:
+        """Whether the inner explainer does."""
+        return self._inner().wants_steered
+
+    @property
     def template_hash(self) -> str | None:
         """Of the candidates' prompt."""
         return self._inner().template_hash

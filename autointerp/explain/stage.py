@@ -15,6 +15,7 @@ from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_vocabulary
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.catalog.spending import write_spending
+from autointerp.catalog.steered import STAGE as STEERING
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
@@ -64,12 +65,30 @@ def with_negatives(config: Config, explainer: Explainer) -> bool:
     return explainer.wants_negatives or config.exemplars.negatives > 0
 
 
+def with_steered(config: Config, explainer: Explainer) -> bool:
+    """Whether the explainer's evidence is to hold what steering changed."""
+    return explainer.wants_steered and config.steering.enabled
+
+
+def require_steered(config: Config, catalog: Catalog, explainer: Explainer) -> None:
+    """Raise UserError where the explainer is to be shown what steering changed and that was not measured."""
+    if not with_steered(config, explainer):
+        return
+    settings, facts = config.steering, catalog.stage_facts(STEERING)
+    measured = catalog.value("SELECT config FROM stages WHERE stage = ?", [STEERING])
+    same = measured is not None and json.loads(measured)["steering"] == settings.identity()
+    if not same or facts["which"] != settings.features or facts["missing"]:
+        raise UserError("steering.enabled is true, but not all of it is measured with these settings; run: autointerp steer "
+                        f"--out {catalog.path.parent}, or leave it out with --set steering.enabled=false")  # fmt: skip
+
+
 def explainer_key(config: Config, name: str) -> str:
     """Identity of an explainer with everything that its labels depend on, the harvest apart."""
     explainer = explainer_for(config, name)
     access = config.explaining()
     model = (provider_for(access).name, access.model) if explainer.needs_model else ("", "")
-    return hex_hash("explainer", name, explainer.version, *model, config.seed)
+    steered = [str(config.steering.identity()), config.steering.features] if with_steered(config, explainer) else []
+    return hex_hash("explainer", name, explainer.version, *model, config.seed, *steered)
 
 
 def explain(
@@ -87,6 +106,7 @@ def explain(
     Returns counts.
     """
     explainer = explainer_for(config, name)
+    require_steered(config, catalog, explainer)
     key = explainer_key(config, name)
     todo = features_to_label(catalog, key, config.explain.include_rare, which)
     if only is not None:
@@ -154,9 +174,9 @@ async def _explain_all(
             except RequestFailed as failure:
                 return Explained(evidence.feature_id, None, str(failure))
 
+        shown = {"negatives": with_negatives(config, explainer), "steered": with_steered(config, explainer)}
         await in_rounds(
-            "explain", "features", todo,
-            lambda chunk: iter(reader.read(chunk, explainer.splits, negatives=with_negatives(config, explainer))), work,
+            "explain", "features", todo, lambda chunk: iter(reader.read(chunk, explainer.splits, **shown)), work,
             lambda finished: _write(catalog, config, name, explainer, key, finished), session,
         )  # fmt: skip
 
@@ -228,7 +248,7 @@ _EXPLANATIONS = pa.schema(
             "selection",
         )
     ]
-    + [(column, pa.list_(pa.string())) for column in ("domains", "safety", "parts")]
+    + [(column, pa.list_(pa.string())) for column in ("languages", "domains", "safety", "parts")]
     + [("sides_agree", pa.bool_())]
 )
 _CANDIDATES = pa.schema(
@@ -258,7 +278,8 @@ def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Exp
         rule = None if label.rule is None else json.dumps(label.rule, sort_keys=True)
         row |= {"title": label.title, "description": label.description, "kind": label.kind, "rule": rule}
         row |= {"reason": label.remark, "scope": label.scope, "confidence": label.confidence}
-        row |= {"domains": list(label.domains), "safety": list(label.safety), "parts": list(label.parts)}
+        row |= {"languages": list(label.languages), "domains": list(label.domains)}
+        row |= {"safety": list(label.safety), "parts": list(label.parts)}
         if explainer.selection is not None:
             row["selection"] = json.dumps(asdict(explainer.selection))
         if label.output is not None:
