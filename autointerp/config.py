@@ -155,6 +155,10 @@ class ExplainConfig(_Section):
     """Steps without a better score after which refine ends."""
     errors: int = Field(default=4, ge=1, le=20)
     """False alarms that refine shows at a step, at most, and as many misses."""
+    investigate_steps: int = Field(default=12, ge=1, le=100)
+    """Calls of tools that investigate may make for a feature."""
+    investigate_tokens: int = Field(default=80_000, ge=1000)
+    """Tokens of questions and answers after which investigate makes no more calls and answers; each turn reads all before it."""
     provider: str = "openai"
     """Who answers explainers and simulators that ask a model, such as openai, anthropic or files:DIR; see docs/providers.md."""
     model: str | None = None

@@ -17,6 +17,7 @@ from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
+from autointerp.explain.at_hand import experiments, rehearsed
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.prices import find_price, money_text, price_lines, unknown_price_note
@@ -90,8 +91,15 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
         rows = asyncio.run(_Trial(config, catalog, out, journal).rows(sample))
     rows = [row for row in rows if row.features]
     early = explaining.explainer_for(_untiring(config), config.explain.explainer).version != explainer.version
-    steps = [f"with all {config.explain.steps} steps of {config.explain.explainer}, which may end before"]
-    return Estimate(tuple(rows), (*free, *_notes(rows), *(steps if rows and early else ())))
+    notes = [*free, *_notes(rows)]
+    if rows and experiments(explainer):
+        notes.append(
+            f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
+            f"{config.explain.investigate_tokens:,} tokens (explain.investigate_tokens) it makes no more"
+        )
+    elif rows and early:
+        notes.append(f"with all {config.explain.steps} steps of {config.explain.explainer}, which may end before")
+    return Estimate(tuple(rows), tuple(notes))
 
 
 def _untiring(config: Config) -> Config:
@@ -148,7 +156,8 @@ class _Line:
             answer = self._journal.get(key) if self._journal is not None else None
             if answer is None:
                 reply = await self._mock.send(request, self._mock.payload(self._model, request))
-                answer = Answer(key, reply.text, reply.finish, self._model, reply.usage)
+                finish = "calls" if reply.calls else reply.finish
+                answer = Answer(key, reply.text, finish, self._model, reply.usage, calls=reply.calls)
             asked.append(Asked.of(request, answer))
             return answer
 
@@ -163,7 +172,7 @@ class _Trial:
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
         self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
-        self._explainer = explaining.explainer_for(_untiring(config), config.explain.explainer)
+        self._explainer = rehearsed(explaining.explainer_for(_untiring(config), config.explain.explainer))
         key = explaining.explainer_key(config, config.explain.explainer)
         self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
         self._labels: dict[int, Label | None] = {

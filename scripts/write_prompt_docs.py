@@ -14,21 +14,26 @@ import numpy as np
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label, Split
 from autointerp.explain import Search, explainers
+from autointerp.explain.at_hand import rehearsed
 from autointerp.explain.exemplars import Selection
 from autointerp.explain.refine import Refine
+from autointerp.explain.toolbox import TOOLS
 from autointerp.llm.types import Answer, Ask, Message, Request, RequestFailed
 from autointerp.prompts_loader import render
 from autointerp.score import Simulated
 from autointerp.vocabulary import Vocabulary
 
-NAMES = ("token_activation", "highlighted", "max_act_logits", "contrastive", "single_token", "output", "dual", "refine")
+NAMES = (
+    "token_activation", "highlighted", "max_act_logits", "contrastive", "single_token", "output", "dual", "refine", "investigate",
+)  # fmt: skip
 
 HEAD = """# Prompts, as the model sees them
 
 One request of each explainer that asks one of its own; [explainers.md](explainers.md) says when to use which. Of `dual`, which
 asks as `token_activation` and as `output` do first, it is the third; of `refine`, which begins as its inner explainer does, it is
-the one after the second label; `best_of_k` asks as its inner explainer does. The feature is made up: it is active on the word
-*bank* where that is a place for money, a little on *lender*, and silent on the banks of rivers.
+the one after the second label; of `investigate` it is the first, with its tools; `best_of_k` asks as its inner explainer does.
+The feature is made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the
+banks of rivers.
 Written by scripts/write_prompt_docs.py from the templates in prompts/; a test keeps it true.
 
 The last part of the system prompts is the same (prompts/_label.j2), but for the output side. It is shown once, here, and below
@@ -69,6 +74,9 @@ def page() -> str:
         system, user = _request(name)
         said = re.sub(re.escape(shared), "[OUTPUT, as above]", system.content)
         parts.append(f"\n## {name}\n\nSystem:\n\n{_fenced(said)}\nUser:\n\n{_fenced(user.content)}")
+        if name == "investigate":
+            tools = "\n".join(f"{tool.name}: {tool.description}\n{json.dumps(tool.parameters)}" for tool in TOOLS)
+            parts.append(f"\nTools, each with the JSON schema of its arguments:\n\n{_fenced(tools)}")
     return "".join(parts)
 
 
@@ -88,7 +96,7 @@ def _request(name: str) -> tuple[Message, ...]:
     evidence, vocabulary = _feature()
     chosen = Selection(top=4, banded=0, negatives=2, silent=1, show="both")
     part = _ExampleRefine() if name == "refine" else explainers.get(name)
-    explainer = part.configured(chosen, None, Search(steps=2, errors=2))
+    explainer = rehearsed(part.configured(chosen, None, Search(steps=2, errors=2)))
     with suppress(RequestFailed):  # the made-up answer does not fit the third question of `dual`
         asyncio.run(explainer(evidence, ask, vocabulary))
     return sent[{"dual": -2, "refine": -1}.get(name, 0)].messages[:2]

@@ -84,7 +84,7 @@ class Label:
     `scope`: how wide it is; `confidence`: low, medium or high; `languages` (natural and programming) and `domains`: where they
     matter; `safety`: tags of docs/explainers.md; `parts`: of several unrelated things each one; `output`: what the feature makes
     the model say, where that was asked; `candidates`: all the labels that it was chosen from, itself included; `remark`: what
-    should be known of how it came about.
+    should be known of how it came about; `steps`: what its author tried out on the way, in order.
     """
 
     title: str
@@ -101,6 +101,16 @@ class Label:
     candidates: "Sequence[Candidate]" = ()
     remark: str | None = None
     languages: Sequence[str] = ()
+    steps: "Sequence[Step]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an investigation: a tool, what it was asked and what it told, both JSON."""
+
+    tool: str
+    arguments: str
+    result: str
 
 
 @dataclass(frozen=True, slots=True)

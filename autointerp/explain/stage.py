@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain import Explainer, Search, explainers
+from autointerp.explain.at_hand import at_bench
 from autointerp.explain.exemplars import Selection
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
@@ -45,7 +47,10 @@ def explainer_for(config: Config, name: str) -> Explainer:
 
     folder = config.explain.prompt_dir
     given = config.explain
-    search = Search(given.inner, given.candidates, simulator_name(config), given.steps, given.patience, given.errors)
+    search = Search(
+        given.inner, given.candidates, simulator_name(config), given.steps, given.patience, given.errors,
+        given.investigate_steps, given.investigate_tokens,
+    )  # fmt: skip
     selection = Selection(**config.exemplars.model_dump())
     explainer = explainers.get(name).configured(selection, Path(folder) if folder else None, search)
     if "test" in explainer.splits:
@@ -108,12 +113,18 @@ def explain(
         wanted = set(only)
         todo = [feature for feature in todo if feature in wanted]
     if todo:
+        explainer = at_bench(config, catalog, explainer, partial(explanation_id, key), anew=which == "all")
         try:
             asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo, offline))
         finally:
             if explainer.needs_model:
                 write_spending(catalog, journal_folder(run))
     return facts(catalog, key)
+
+
+def explanation_id(key: str, feature: int) -> str:
+    """Of the label of a feature by the explainer `key`."""
+    return hex_hash("explanation", key, feature)
 
 
 def facts(catalog: Catalog, key: str) -> dict[str, Any]:
@@ -185,14 +196,20 @@ def _write(
         for row, outcome in zip(rows, outcomes, strict=True)
         for candidate in (outcome.label.candidates if outcome.label else ())
     ]
+    steps = [
+        {"explanation_id": row["explanation_id"], "step": number, **asdict(step)}
+        for row, outcome in zip(rows, outcomes, strict=True)
+        for number, step in enumerate(outcome.label.steps if outcome.label else (), start=1)
+    ]
     with catalog.transaction():
         _forget_scores_of_changed(catalog, rows)
-        for table in ("explanations", "explanation_evidence", "candidates"):
+        for table in ("explanations", "explanation_evidence", "candidates", "investigation_steps"):
             ids = [row["explanation_id"] for row in rows]
             catalog.rows(f"DELETE FROM {table} WHERE explanation_id IN (SELECT unnest(?))", [ids])
         catalog.insert("explanations", pa.Table.from_pylist(rows, schema=_EXPLANATIONS))
         catalog.insert("explanation_evidence", pa.Table.from_pylist(evidence, schema=_EVIDENCE))
         catalog.insert("candidates", pa.Table.from_pylist(candidates, schema=_CANDIDATES))
+        catalog.insert("investigation_steps", pa.Table.from_pylist(steps, schema=_STEPS))
 
 
 def _forget_scores_of_changed(catalog: Catalog, rows: list[dict[str, Any]]) -> None:
@@ -238,13 +255,17 @@ _CANDIDATES = pa.schema(
     [("explanation_id", pa.string()), ("number", pa.uint8()), ("title", pa.string()), ("description", pa.string()),
      ("score", pa.float64()), ("chosen", pa.bool_()), ("reason", pa.string()), ("parent", pa.uint8())]
 )  # fmt: skip
+_STEPS = pa.schema(
+    [("explanation_id", pa.string()), ("step", pa.uint16()), ("tool", pa.string()), ("arguments", pa.string()),
+     ("result", pa.string())]
+)  # fmt: skip
 _EVIDENCE = pa.schema([("explanation_id", pa.string()), ("rank", pa.uint16()), ("window_id", pa.uint64())])
 
 
 def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Explained) -> dict[str, Any]:
     label = outcome.label
     row = {
-        "explanation_id": hex_hash("explanation", key, outcome.feature_id),
+        "explanation_id": explanation_id(key, outcome.feature_id),
         "feature_id": outcome.feature_id,
         "explainer_key": key,
         "explainer": name,

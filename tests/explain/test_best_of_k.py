@@ -177,7 +177,8 @@ async def test_without_a_model_it_says_what_to_do() -> None:
 def test_no_explainer_asks_for_the_test_split() -> None:
     for name, part in explainers.items():
         assert "test" not in part.splits, name
-        assert part.splits == (("explain", "rerank") if name in ("best_of_k", "refine") else ("explain",)), name
+        searching = ("best_of_k", "refine", "investigate")
+        assert part.splits == (("explain", "rerank") if name in searching else ("explain",)), name
 
 
 @pytest.mark.parametrize("inner", ["lexicon", "best_of_k", "refine"])
