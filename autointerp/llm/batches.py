@@ -35,7 +35,9 @@ class BatchProvider:
     ) -> None:
         live_can = live.capabilities
         self.name = live.name
-        self.capabilities = Capabilities(temperature=live_can.temperature, json_schema=live_can.json_schema, batch=True)
+        self.capabilities = Capabilities(
+            temperature=live_can.temperature, json_schema=live_can.json_schema, tools=live_can.tools, batch=True
+        )
         self._label = label
         self._live = live
         self._api = api

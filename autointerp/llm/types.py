@@ -4,6 +4,7 @@ Concurrency, retries, money, files and the journal are behind `Ask`. Because not
 runs live, as provider batches, through files, on a local model or from the journal alone.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,9 +14,32 @@ from autointerp.hashing import hex_hash
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """Something that a model may ask us to do. `parameters`: the JSON schema of its arguments, of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What a model asks for. `arguments`: JSON text as the model wrote it, or whatever it wrote instead; see `llm.tools`."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    role: Literal["system", "user", "assistant"]
+    """`calls`: of an assistant's message, what it asked for. The results follow, each a message of the role "tool" with the
+    `call_id` of its call."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    calls: Sequence[ToolCall] = ()
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +59,9 @@ class Request:
 
     `shared`: so many first characters of the last message begin further requests, too, after the same messages. Providers that
     cache prompts are told; it is no part of the identity.
+
+    `tools` are what the model may call (the capability tools). With `may_call` False it is to answer now: providers want the
+    tools to be described all the same where the messages hold calls of them.
     """
 
     messages: Sequence[Message]
@@ -44,6 +71,8 @@ class Request:
     schema_name: str = "answer"
     logprobs: int | None = None
     continuation: str | None = None
+    tools: Sequence[Tool] = ()
+    may_call: bool = True
     sample: int = 0
     purpose: str = ""
     template_hash: str = ""
@@ -57,6 +86,14 @@ class Request:
             return self.template_hash
         *before, last = (message.content for message in self.messages)
         return hex_hash("beginning", *before, last[: self.shared])
+
+
+def prompt_text(request: Request) -> str:
+    """All that the model is given to read, in one piece: for counting and comparing, not for sending."""
+    parts = [f"{tool.name}{tool.description}{json.dumps(tool.parameters)}" for tool in request.tools]
+    for message in request.messages:
+        parts += [message.content, *(f"{call.name}{call.arguments}" for call in message.calls)]
+    return "".join([*parts, request.continuation or ""])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +118,9 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A delivered answer. `finish` is the provider's reason in our words: "stop", "length" or "refusal"."""
+    """A delivered answer. `finish` is the provider's reason in our words: "stop", "length" or "refusal"; or "calls": the model
+    waits for the results of its `calls`, and the text, if any, is said by the way.
+    """
 
     key: str
     text: str
@@ -90,6 +129,7 @@ class Answer:
     usage: Usage = field(default_factory=Usage)
     from_journal: bool = False
     logprobs: Sequence[TokenLogprobs] = ()
+    calls: Sequence[ToolCall] = ()
 
 
 class FailureKind(StrEnum):

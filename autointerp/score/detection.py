@@ -183,13 +183,13 @@ def _row(name: str, metric: _Metric, verdicts: _Verdicts, seed: int, resamples: 
     value = float(metric(sums.sum(axis=0)))
     if np.isnan(value):
         return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(verdicts))
-    alone = {int(band) for band in bootstrap.singletons(verdicts.strata)}
+    resampling = bootstrap.Resampling(verdicts.strata, resamples, seed)
+    alone = set(resampling.singletons)
     sides = [set(verdicts.strata[verdicts.truth == side].tolist()) for side in (True, False)]
     if any(side and side <= alone for side in sides):
         interval = bootstrap.Interval(None, None, 0, "no interval: too few contexts to tell how the score varies")
     else:
-        draws = bootstrap.resample_counts(verdicts.strata, resamples, seed)
-        interval = bootstrap.percentile_interval(metric(draws @ sums))
+        interval = resampling.interval(metric, sums, value)
     notes = [interval.reason]
     if interval.lo is not None and interval.lo == interval.hi:
         notes.append("the verdicts do not vary within strata, so the interval has no width")

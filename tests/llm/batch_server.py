@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.llm.server import Behaviour, anthropic_reply, openai_reply
+from tests.llm.server import Behaviour, add_calls, anthropic_reply, openai_reply
 
 
 def accepted_but_lost() -> Behaviour:
@@ -44,7 +44,10 @@ class Job:
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def question(self, custom_id: str) -> str:
-        return str(self.requests[custom_id]["messages"][-1]["content"])
+        content = self.requests[custom_id]["messages"][-1]["content"]
+        if isinstance(content, list):  # Anthropic's results of calls, or a text that is marked for the cache
+            content = content[-1].get("text") or content[-1]["content"]
+        return str(content)
 
 
 class BatchServer:
@@ -52,7 +55,8 @@ class BatchServer:
     went through.
 
     `fate` of a question: ok, twice, missing, expired, or an HTTP status such as "400". `whole(job)` of a batch: completed,
-    expired, cancelled, or failed (with `reason`). `unlisted_s`: how long a new batch is not in lists.
+    expired, cancelled, or failed (with `reason`). `unlisted_s`: how long a new batch is not in lists. `calls_of` a question: the
+    tools that its answer calls, and then its text is empty.
     """
 
     def __init__(self) -> None:
@@ -63,6 +67,7 @@ class BatchServer:
         self.takes = 0.0
         self.unlisted_s = 0.0
         self.fate: Callable[[str], str] = lambda question: "ok"
+        self.calls_of: Callable[[str], list[tuple[str, str, str]]] = lambda question: []
         self.whole: Callable[[Job], str] = lambda job: "completed"
         self.reason: Mapping[str, Any] = {"code": "invalid_json_line", "message": "line 1 is no JSON", "line": 1}
         self.keys: set[str] = set()
@@ -245,9 +250,8 @@ class BatchServer:
         return {"twice": ["ok", "ok"], "missing": []}.get(fate, [fate])
 
     def _openai_line(self, job: Job, name: str, fate: str) -> dict[str, Any]:
-        body = job.requests[name]
         if fate == "ok":
-            reply = openai_reply(body, f"answer to {job.question(name)}", "stop")
+            reply = self._answer(openai_reply, job, name)
             return {"id": "r", "custom_id": name, "error": None, "response": {"status_code": 200, "body": reply}}
         if fate == "expired":
             error = {"code": "batch_expired", "message": "This request could not be executed in time."}
@@ -257,6 +261,14 @@ class BatchServer:
             "id": "r", "custom_id": name, "error": None,
             "response": {"status_code": int(fate), "body": {"error": error}},
         }  # fmt: skip
+
+    def _answer(self, reply: Callable[[Any, str, str], dict[str, Any]], job: Job, name: str) -> dict[str, Any]:
+        question = job.question(name)
+        calls = self.calls_of(question)
+        made = reply(job.requests[name], "" if calls else f"answer to {question}", "stop")
+        if calls:
+            add_calls(made, calls)
+        return made
 
     async def _list_anthropic(self, request: web.Request) -> bytes:
         jobs, more = self._page(request, request.query.get("after_id"))
@@ -285,7 +297,7 @@ class BatchServer:
 
     def _anthropic_line(self, job: Job, name: str, fate: str) -> dict[str, Any]:
         if fate == "ok":
-            message = anthropic_reply(job.requests[name], f"answer to {job.question(name)}", "stop")
+            message = self._answer(anthropic_reply, job, name)
             return {"custom_id": name, "result": {"type": "succeeded", "message": message}}
         if fate in ("expired", "canceled"):
             return {"custom_id": name, "result": {"type": fate}}

@@ -11,8 +11,10 @@ import pytest
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.errors import UserError
+from autointerp.hashing import stable_hash
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
 from autointerp.score import Grade, Judged, ScoreRow, Settings, scorers
+from autointerp.score.bootstrap import Resampling
 from autointerp.score.detection import Detection, judged_contexts, score_detection, verdict
 from autointerp.score.questions import SCHEMA, Form, MisalignedError
 from autointerp.vocabulary import Vocabulary
@@ -241,17 +243,15 @@ def test_it_is_registered_with_a_runs_settings() -> None:
     assert mine.version != part.version
 
 
-def test_the_interval_is_that_of_a_plain_loop() -> None:
-    """Two strata of three: n − 1 draws of n, each counted n/(n − 1) times, one resample after the other."""
-    found = [context(i, 0, [0.0]) for i in range(3)] + [context(10 + i, 1, [1.0]) for i in range(3)]
-    answers = [True, False, False, True, True, False]
-    row = {r.metric: r for r in score_detection(some(found), judged(found, answers), resamples=4000)}[
+def test_the_interval_is_the_bootstraps_of_the_plain_formula() -> None:
+    found = [context(i, 0, [0.0]) for i in range(5)] + [context(10 + i, 1, [1.0]) for i in range(4)]
+    answers = [True, False, False, False, True, True, True, False, True]
+    row = {r.metric: r for r in score_detection(some(found), judged(found, answers), resamples=500)}[
         "balanced_accuracy"
     ]
-    draw, resampled = np.random.default_rng(1), []
-    for _ in range(4000):
-        tnr = np.mean([not answers[i] for i in draw.integers(0, 3, 2)])
-        tpr = np.mean([answers[3 + i] for i in draw.integers(0, 3, 2)])
-        resampled.append((tpr + tnr) / 2)
-    lo, hi = np.quantile(resampled, [0.025, 0.975])
-    assert (row.lo, row.hi) == (pytest.approx(lo), pytest.approx(hi)) and row.value == pytest.approx(2 / 3)
+    strata = np.array([0] * 5 + [1] * 4)
+    right = np.array([[0.0, 1 - said] if i < 5 else [said, 0.0] for i, said in enumerate(answers)])
+    seed = stable_hash("detection", 0, 0)
+    plain = Resampling(strata, 500, seed).interval(lambda sums: (sums[..., 0] / 4 + sums[..., 1] / 5) / 2, right, 0.675)
+    assert row.value == pytest.approx((3 / 4 + 3 / 5) / 2)
+    assert plain.lo is not None and (row.lo, row.hi) == (pytest.approx(plain.lo), pytest.approx(plain.hi))
