@@ -162,7 +162,8 @@ def table(trial: Trial) -> Iterable[str]:
     """A row for each part by itself, and for whole pipelines."""
     yield "| stage | part | requests | uncached: no cache | from 1,024 | any length | answers, at least |"
     yield "|---|---|---|---|---|---|---|"
-    asking = [name for name in explainers.names() if explainers.get(name).needs_model]
+    # With tools on the subject model at hand an explainer asks other things than here.
+    asking = [name for name, part in explainers.items() if part.needs_model and "tools" not in part.needs]
     for name in asking:
         yield line("explain", name, [trial.explained(name, Dry(trial.encode))])
     grading = [name for name in scorers.names() if name in ("simulation", "detection")]

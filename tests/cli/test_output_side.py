@@ -69,6 +69,7 @@ def test_best_of_k(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_sett
         "explain",
         "rerank",
         "simulate",
+        "detect",
     }
     # The catalog is derived data, candidates and all.
     digests = table_digests_of(out)
