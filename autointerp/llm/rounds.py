@@ -40,9 +40,12 @@ async def in_rounds(
     Where `work` ends in Deferred the item's turn comes again once answers have come. What is finished is written whatever
     happens. Without a session items are worked on one by one.
     """
-    with progress(what, len(todo), unit) as advance:
+    answers_later = session is not None and session.broker.provider.capabilities.batch
+    with progress(what, len(todo), unit, steady=not answers_later) as advance:
         begun = False
         while todo:
+            if session is not None:
+                session.broker.progress.is_repeat = begun
             beat = asyncio.create_task(_beat(advance, session))
             try:
                 todo = await _round(todo, read, work, write, session, advance, begun)
