@@ -19,7 +19,8 @@ from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import find_price, money_text, price_lines, unknown_price_note
+from autointerp.llm.price import money_text
+from autointerp.llm.prices import find_price, price_lines, unknown_price_note
 from autointerp.llm.provider import check_request
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.session import journal_folder, provider_for, require_model

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from autointerp.llm.batch_link import BatchLink
 from autointerp.llm.batch_store import Batch
 from autointerp.llm.provider import CallFailed, Queued, Reply
+from autointerp.llm.types import FailureKind
 
 Outcome = Reply | CallFailed
 
@@ -40,6 +41,14 @@ class Status:
     files: tuple[str, ...] = ()
     reason: str = ""
     full: bool = False
+
+    def missing(self) -> CallFailed:
+        """What becomes of a request for which an ended batch brought nothing."""
+        if self.ending == "expired":
+            return CallFailed(FailureKind.TIMEOUT, "its batch expired before it was answered", retryable=True)
+        if self.ending == "cancelled":  # by the user, who would not want it back at once
+            return CallFailed(FailureKind.SERVER_ERROR, "its batch was cancelled before it was answered")
+        return CallFailed(FailureKind.SERVER_ERROR, "its batch ended without a result for it", retryable=True)
 
 
 class Undecided(Exception):

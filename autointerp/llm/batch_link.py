@@ -5,7 +5,6 @@ The clients have no timeouts here, and no broker covers these calls: each has it
 
 import asyncio
 import importlib
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from pathlib import Path
@@ -147,15 +146,3 @@ def id_of(reply: Mapping[str, Any], what: str) -> str:
     if not isinstance(found, str) or not found:
         raise CallFailed(FailureKind.MALFORMED, f"the server's reply is not {what}", retryable=True)
     return found
-
-
-def check_lines(path: Path) -> None:
-    """Raise CallFailed (retryable) if a downloaded JSONL file was cut short or damaged."""
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                whole = isinstance(json.loads(line), dict) if line.strip() else True
-            except (ValueError, RecursionError):
-                whole = False
-            if not whole:
-                raise CallFailed(FailureKind.MALFORMED, "the results are not JSON lines", retryable=True)

@@ -13,11 +13,10 @@ No key of an account ever comes here: payloads hold none.
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from autointerp.errors import DataError, UserError
 from autointerp.llm.provider import Queued
@@ -230,27 +229,6 @@ class RequestStore:
 def new_token() -> str:
     """A name for a batch that no other has: 16 hexadecimal digits."""
     return secrets.token_hex(8)
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, bool]]:
-    """Line number, JSON object (None where the line holds none) and whether the line is whole, of a JSONL file.
-
-    Empty lines are left out.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            yield number, record if isinstance(record, dict) else None, line.endswith(b"\n")
-
-
-def json_line(record: Mapping[str, Any]) -> bytes:
-    """A record as one line of JSONL, ASCII only."""
-    return json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 
 
 def _queued(key: str, record: str) -> Queued:

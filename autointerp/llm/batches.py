@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from autointerp.errors import UserError
 from autointerp.llm.batch_api import BatchApi, Pace, Status, Undecided
-from autointerp.llm.batch_link import check_lines
-from autointerp.llm.batch_store import Batch, RequestStore, new_token, read_lines
+from autointerp.llm.batch_lines import check_lines, read_lines
+from autointerp.llm.batch_store import Batch, RequestStore, new_token
 from autointerp.llm.provider import CallFailed, Capabilities, Delivered, Provider, Queued, Reply
 from autointerp.llm.retry import policy
 from autointerp.llm.types import FailureKind, Request
@@ -226,7 +226,7 @@ class BatchProvider:
                     self._store.handed_over()
         while (queued := self._store.first(batch.token)) is not None:
             self._store.hand_over(queued)
-            yield Delivered(queued, _missing(status))
+            yield Delivered(queued, status.missing())
             self._store.handed_over()
         self._store.release(batch.token)
         file.unlink()
@@ -294,14 +294,6 @@ class _Unanswered(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def _missing(status: Status) -> CallFailed:
-    if status.ending == "expired":
-        return CallFailed(FailureKind.TIMEOUT, "its batch expired before it was answered", retryable=True)
-    if status.ending == "cancelled":  # by the user, who would not want it back at once
-        return CallFailed(FailureKind.SERVER_ERROR, "its batch was cancelled before it was answered")
-    return CallFailed(FailureKind.SERVER_ERROR, "its batch ended without a result for it", retryable=True)
 
 
 def _disk_error(path: Path, error: OSError) -> UserError:

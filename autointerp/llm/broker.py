@@ -17,7 +17,7 @@ from autointerp.llm.deferrals import Deferrals
 from autointerp.llm.identity import identify
 from autointerp.llm.journal import Journal
 from autointerp.llm.limiter import START, Limiter, asking_for
-from autointerp.llm.prices import Tariff
+from autointerp.llm.price import Tariff
 from autointerp.llm.provider import (
     AnyProvider,
     CallFailed,

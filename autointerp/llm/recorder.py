@@ -8,7 +8,7 @@ from typing import Any
 from autointerp.llm.entry import Entry
 from autointerp.llm.identity import Identity
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import Tariff
+from autointerp.llm.price import Tariff
 from autointerp.llm.provider import Finish, Queued, Reply
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed, Usage
 

@@ -13,7 +13,8 @@ from autointerp.config import ModelAccess
 from autointerp.errors import Interrupted, UserError
 from autointerp.llm.broker import Broker
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import Tariff, find_price, money_text, require_price, unknown_price_note
+from autointerp.llm.price import Tariff, money_text
+from autointerp.llm.prices import find_price, require_price, unknown_price_note
 from autointerp.llm.provider import AnyProvider, open_provider, require
 from autointerp.llm.purse import Purse
 from autointerp.llm.types import Ask, Message, Request

@@ -14,7 +14,8 @@ from autointerp.errors import DataError, UserError
 from autointerp.llm import Broker, Deferred, Journal, Message, Request, open_provider
 from autointerp.llm.batch_store import RequestStore
 from autointerp.llm.entry import to_record
-from autointerp.llm.prices import Price, Tariff, find_price
+from autointerp.llm.price import Price, Tariff
+from autointerp.llm.prices import find_price
 from autointerp.llm.provider import CallFailed, Queued, Reply
 from autointerp.llm.providers.anthropic import read_message
 from autointerp.llm.providers.mock import MockProvider

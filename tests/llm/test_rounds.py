@@ -18,7 +18,7 @@ from autointerp.llm import (
     RequestFailed,
     Usage,
 )
-from autointerp.llm.prices import Price, Tariff
+from autointerp.llm.price import Price, Tariff
 from autointerp.llm.provider import Delivered, Queued
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.purse import Purse

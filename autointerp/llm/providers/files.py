@@ -13,7 +13,8 @@ from typing import Any
 from autointerp.errors import UserError
 from autointerp.files import write_atomically
 from autointerp.llm.batch_api import Outcome
-from autointerp.llm.batch_store import RequestStore, read_lines
+from autointerp.llm.batch_lines import read_lines
+from autointerp.llm.batch_store import RequestStore
 from autointerp.llm.provider import (
     CallFailed,
     Capabilities,
