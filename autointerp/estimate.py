@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
 from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
@@ -23,6 +24,7 @@ from autointerp.llm.price import money_text
 from autointerp.llm.prices import find_price, price_lines, unknown_price_note
 from autointerp.llm.provider import check_request
 from autointerp.llm.providers.mock import MockProvider
+from autointerp.llm.rounds import drawn
 from autointerp.llm.session import journal_folder, provider_for, require_model
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
@@ -131,21 +133,36 @@ class _Line:
             journal.calibration(self._model) if journal is not None else {}, self._provider.capabilities.prompt_caching,
         )  # fmt: skip
 
-    def ask_into(self, asked: list[Asked]) -> Ask:
-        """An `ask` that puts what it is asked into `asked`."""
+    def ask_into(self, asked: list[Asked], draw: int) -> Ask:
+        """An `ask` that puts what it is asked into `asked`, of an item that was tried anew `draw` times."""
+        return drawn(_Trace(self, asked), draw)
 
-        async def ask(request: Request) -> Answer:
-            check_request(self._provider, request)
-            payload = self._provider.payload(self._model, request)
-            key = request_key(self._provider.name, self._model, payload, request.sample)
-            answer = self._journal.get(key) if self._journal is not None else None
-            if answer is None:
-                reply = await self._mock.send(request, self._mock.payload(self._model, request))
-                answer = Answer(key, reply.text, reply.finish, self._model, reply.usage)
-            asked.append(Asked.of(request, answer))
-            return answer
+    def key(self, request: Request) -> str:
+        check_request(self._provider, request)
+        payload = self._provider.payload(self._model, request)
+        return request_key(self._provider.name, self._model, payload, request.sample)
 
-        return ask
+    def recorded(self, request: Request) -> Answer | None:
+        return self._journal.get(self.key(request)) if self._journal is not None else None
+
+    async def made_up(self, request: Request) -> Answer:
+        reply = await self._mock.send(request, self._mock.payload(self._model, request))
+        return Answer(self.key(request), reply.text, reply.finish, self._model, reply.usage)
+
+
+class _Trace:
+    """A line in place of a broker, which notes what it is asked."""
+
+    def __init__(self, line: _Line, asked: list[Asked]) -> None:
+        self._line, self._asked = line, asked
+
+    async def ask(self, request: Request) -> Answer:
+        answer = self._line.recorded(request) or await self._line.made_up(request)
+        self._asked.append(Asked.of(request, answer))
+        return answer
+
+    def recorded(self, request: Request) -> Answer | None:
+        return self._line.recorded(request)
 
 
 class _Trial:
@@ -162,6 +179,7 @@ class _Trial:
         self._labels: dict[int, Label | None] = {
             feature: label for feature, (_, label) in read_labels(catalog, key).items()
         }
+        self._draws = read_draws(catalog, explaining.STAGE, key)
         self._line: _Line | None = None
 
     async def rows(self, sample: int) -> list[Row]:
@@ -176,7 +194,8 @@ class _Trial:
         if simulators.get(name).needs_model:
             line = _Line(config.simulating(), self._out, self._journal, f"simulator {name}")
             for stage, tasks in self._grading(features).items():
-                trial = await self._simulate(line, _evenly(tasks, sample))
+                control = scoring.SHUFFLED if stage == "controls" else ""
+                trial = await self._simulate(line, control, _evenly(tasks, sample))
                 rows.append(project(stage, name, line.billing, len(tasks), trial))
         return rows
 
@@ -198,7 +217,8 @@ class _Trial:
         negatives = explaining.with_negatives(self._config, self._explainer)
         for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives):
             asked: list[Asked] = []
-            ask = self._line.ask_into(asked) if self._line else None
+            draw = self._draws.get((evidence.feature_id, ""), 0)
+            ask = self._line.ask_into(asked, draw) if self._line else None
             try:
                 self._labels[evidence.feature_id] = await self._explainer(evidence, ask, self._vocabulary)
             except RequestFailed:
@@ -206,17 +226,19 @@ class _Trial:
             trial.append(asked)
         return trial
 
-    async def _simulate(self, line: _Line, pairs: Sequence[tuple[int, int]]) -> list[list[Asked]]:
+    async def _simulate(self, line: _Line, control: str, pairs: Sequence[tuple[int, int]]) -> list[list[Asked]]:
         """Simulate each pair's (feature, the feature whose label it is); return what was asked for each."""
         await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
         labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
         tasks = [scoring.Task(feature, "", label, "", None) for feature, label in labels if label is not None]
         simulator = simulators.get(scoring.simulator_name(self._config))
         trial: list[list[Asked]] = [[] for _, label in labels if label is None]
+        draws = read_draws(self._catalog, scoring.STAGE, scoring.score_key(self._config))
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
             asked: list[Asked] = []
             contexts = [blinded(context) for context in scored_contexts(evidence)]
-            await simulator(task.label, contexts, evidence.max_activation, line.ask_into(asked), self._vocabulary)
+            ask = line.ask_into(asked, draws.get((task.feature_id, control), 0))
+            await simulator(task.label, contexts, evidence.max_activation, ask, self._vocabulary)
             trial.append(asked)
         return trial
 

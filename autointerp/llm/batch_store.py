@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from autointerp.errors import DataError, UserError
-from autointerp.llm.provider import Queued
+from autointerp.llm.provider import CallFailed, Queued, Reply
 
 _VERSION = 1
 _COMMIT_EVERY = 200  # answers; after a kill so many may be handed over again, and the journal has them
@@ -116,8 +116,12 @@ class RequestStore:
         """The outcome of this request is about to be yielded; it stays here until `handed_over`."""
         self._handing = queued.key
 
-    def handed_over(self) -> None:
-        """The consumer came back for more, so what it got last is in the journal: forget it, or keep it if asked again."""
+    def handed_over(self, outcome: Reply | CallFailed) -> None:
+        """The consumer came back for more, so this outcome is in the journal: forget its request, or keep it if asked again.
+
+        A reply that is no answer is forgotten on disk at once: the journal, asked for answers, would not know it again, and
+        after a kill would count it twice.
+        """
         if self._handing is None:
             raise RuntimeError("nothing was handed over")
         self._forget(self._handing)
@@ -125,7 +129,7 @@ class RequestStore:
         if again is not None:
             self.add(again)
         self._handed += 1
-        if self._handed % _COMMIT_EVERY == 0:
+        if self._handed % _COMMIT_EVERY == 0 or (isinstance(outcome, Reply) and outcome.finish != "stop"):
             self.commit()
 
     def batches(self) -> list[Batch]:

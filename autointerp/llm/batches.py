@@ -223,11 +223,11 @@ class BatchProvider:
                 if queued is not None:
                     self._store.hand_over(queued)
                     yield Delivered(queued, outcome)
-                    self._store.handed_over()
+                    self._store.handed_over(outcome)
         while (queued := self._store.first(batch.token)) is not None:
             self._store.hand_over(queued)
-            yield Delivered(queued, status.missing())
-            self._store.handed_over()
+            yield Delivered(queued, missing := status.missing())
+            self._store.handed_over(missing)
         self._store.release(batch.token)
         file.unlink()
         if strange:

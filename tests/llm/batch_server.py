@@ -25,6 +25,8 @@ from aiohttp import web
 
 from tests.llm.server import Behaviour, anthropic_reply, openai_reply
 
+_REPLIES = {"ok": "stop", "length": "length"}  # fate → how the reply ends
+
 
 def accepted_but_lost() -> Behaviour:
     """The request does what it asks for, but the connection is reset before the reply."""
@@ -51,8 +53,8 @@ class BatchServer:
     """`accepted` counts the questions in batches that were created, `created` the batches, `delivered` the downloads that
     went through.
 
-    `fate` of a question: ok, twice, missing, expired, or an HTTP status such as "400". `whole(job)` of a batch: completed,
-    expired, cancelled, or failed (with `reason`). `unlisted_s`: how long a new batch is not in lists.
+    `fate` of a question: ok, length, twice, missing, expired, or an HTTP status such as "400". `whole(job)` of a batch:
+    completed, expired, cancelled, or failed (with `reason`). `unlisted_s`: how long a new batch is not in lists.
     """
 
     def __init__(self) -> None:
@@ -231,8 +233,8 @@ class BatchServer:
         elif ended:
             lines = [(name, fate) for name in job.requests for fate in self._fates(job, name)]
             self._chance.shuffle(lines)
-            good = [self._openai_line(job, name, fate) for name, fate in lines if fate == "ok"]
-            bad = [self._openai_line(job, name, fate) for name, fate in lines if fate != "ok"]
+            good = [self._openai_line(job, name, fate) for name, fate in lines if fate in _REPLIES]
+            bad = [self._openai_line(job, name, fate) for name, fate in lines if fate not in _REPLIES]
             for what, found in (("output", good), ("error", bad)):
                 if found:
                     self._files[f"{job.id}-{what}"] = b"".join(json.dumps(line).encode() + b"\n" for line in found)
@@ -246,8 +248,8 @@ class BatchServer:
 
     def _openai_line(self, job: Job, name: str, fate: str) -> dict[str, Any]:
         body = job.requests[name]
-        if fate == "ok":
-            reply = openai_reply(body, f"answer to {job.question(name)}", "stop")
+        if fate in _REPLIES:
+            reply = openai_reply(body, f"answer to {job.question(name)}", _REPLIES[fate])
             return {"id": "r", "custom_id": name, "error": None, "response": {"status_code": 200, "body": reply}}
         if fate == "expired":
             error = {"code": "batch_expired", "message": "This request could not be executed in time."}
@@ -284,8 +286,8 @@ class BatchServer:
         return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
     def _anthropic_line(self, job: Job, name: str, fate: str) -> dict[str, Any]:
-        if fate == "ok":
-            message = anthropic_reply(job.requests[name], f"answer to {job.question(name)}", "stop")
+        if fate in _REPLIES:
+            message = anthropic_reply(job.requests[name], f"answer to {job.question(name)}", _REPLIES[fate])
             return {"custom_id": name, "result": {"type": "succeeded", "message": message}}
         if fate in ("expired", "canceled"):
             return {"custom_id": name, "result": {"type": fate}}

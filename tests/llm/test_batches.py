@@ -1,5 +1,6 @@
 """Provider batches against a server that misbehaves: every answer is used once, and nothing is submitted twice."""
 
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,17 @@ from typing import Any
 import pytest
 
 from autointerp.errors import DataError, UserError
-from autointerp.llm import CallFailed, Deferred, FailureKind, Message, ProviderOptions, Request, open_provider, wire
+from autointerp.llm import (
+    CallFailed,
+    Deferred,
+    FailureKind,
+    Message,
+    ProviderOptions,
+    Reply,
+    Request,
+    open_provider,
+    wire,
+)
 from autointerp.llm.batch_api import Pace
 from autointerp.llm.batch_link import BatchLink
 from autointerp.llm.batches import BatchProvider
@@ -303,6 +314,28 @@ async def test_an_answer_that_quotes_the_key_is_kept_without_it(
         assert driver.answers == {f"is it {KEY}?": "answer to is it [key]?"}
     assert len(parts) == 1 and KEY.encode() not in parts[0] and b"[key]" in parts[0]
     assert KEY not in (tmp_path / "journal.jsonl").read_text()
+
+
+@both
+async def test_what_is_no_answer_is_not_handed_over_again_after_a_kill(
+    server: BatchServer, name: str, tmp_path: Path
+) -> None:
+    """The journal knows answers, and leaves out those that come twice; a reply that was cut short it would count twice."""
+    server.fate = lambda question: "length"
+    seen: list[str] = []
+    async with driving(server, name, tmp_path / "alive") as driver:
+        for number in range(5):
+            with pytest.raises(Deferred):
+                await driver.ask(f"question {number}")
+        async for delivered in driver.provider.collect():
+            assert isinstance(delivered.outcome, Reply) and delivered.outcome.finish == "length"
+            if len(seen) == 3:  # three are in the journal; the fourth is not
+                break
+            seen.append(delivered.queued.key)
+        shutil.copytree(tmp_path / "alive", tmp_path / "killed")  # as a kill would leave it
+    async with driving(server, name, tmp_path / "killed") as driver:
+        rest = [delivered.queued.key async for delivered in driver.provider.collect()]
+    assert len(seen) == 3 and len(rest) == 2 and len({*seen, *rest}) == 5
 
 
 @both

@@ -75,7 +75,7 @@ class FilesProvider:
                     self._failed.add(key)
                 store.hand_over(queued)
                 yield Delivered(queued, outcome)
-                store.handed_over()
+                store.handed_over(outcome)
                 handed += 1
         store.commit()
         waiting = store.count_waiting()
