@@ -65,6 +65,8 @@ def test_as_a_dict_in_which_the_first_stands(
         index.finish()
         for number, key in enumerate(added):
             place = Place(len(blocks), number * 10, 2**32 - 1)
+            if number % 2:  # as a broker does, before it asks
+                assert index.find(key) == plain.get(key)
             index.add(key, place)
             if number % flush_at == 0:
                 index.flush()
@@ -85,7 +87,9 @@ def test_a_few_runs_each_more_than_twice_all_after_it(tmp_path: Path) -> None:
     keys = hashed(40_000)
     index = Index(tmp_path)
     for number, key in enumerate(keys):
+        assert index.find(key) is None
         index.add(key, Place(0, number, 1))
+        assert len(index._missing) <= 8192
         if number % 500 == 499:
             index.flush()
             counts = [run.count for run in index.runs]
