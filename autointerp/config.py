@@ -113,6 +113,33 @@ class NegativesConfig(_Section):
     """Windows that are read for each negative wanted: in some of them the feature turns out to fire."""
 
 
+class SteeringConfig(_Section):
+    """What the model says otherwise when a feature is switched on."""
+
+    enabled: bool = False
+    """Measure it in `run`, and show it to the explainers output and dual; `autointerp steer` sets it."""
+    features: str = "all"
+    """all that fire, ids and ranges such as 0-999,2048, or a file with one id or range a line."""
+    kl: float = Field(default=0.25, gt=0, le=10)
+    """How far the predictions are to move: mean KL(clean || steered), nats. Strengths are found for it."""
+    max_strength: float = Field(default=16.0, ge=0.01, le=1000)
+    """The largest strength that is tried, in units of the feature's maximum; who needs more has what it reached recorded."""
+    prompts: int = Field(default=16, ge=1, le=1000)
+    """Random pieces of the corpus, of the explain split, that are read; the same for all features."""
+    length: int = Field(default=24, ge=1, le=1024)
+    """Tokens of each piece; what is predicted after each token of its second half is compared."""
+    tokens: int = Field(default=10, ge=1, le=100)
+    """Tokens kept each way: those that become likelier, and less likely."""
+    floor: float = Field(default=1e-4, ge=0, lt=1)
+    """Only tokens with so large a mean probability, clean or steered: the others' changes are noise."""
+    batch_rows: int = Field(default=64, ge=1)
+    """Pieces a forward pass; more need more memory, the result is the same."""
+
+    def identity(self) -> dict[str, object]:
+        """The settings that the measured tokens of a feature depend on."""
+        return self.model_dump(exclude={"enabled", "features", "batch_rows"})
+
+
 class ExplainConfig(_Section):
     """Who writes the labels."""
 
@@ -121,7 +148,17 @@ class ExplainConfig(_Section):
     candidates: int = Field(default=4, ge=2, le=10)
     """Labels that best_of_k chooses from."""
     inner: str = "token_activation"
-    """Who writes the labels that best_of_k chooses from."""
+    """Who writes the labels that best_of_k chooses from, and the one that refine begins with."""
+    steps: int = Field(default=3, ge=1, le=9)
+    """Times that refine has a label written anew, at most."""
+    patience: int = Field(default=1, ge=1, le=9)
+    """Steps without a better score after which refine ends."""
+    errors: int = Field(default=4, ge=1, le=20)
+    """False alarms that refine shows at a step, at most, and as many misses."""
+    investigate_steps: int = Field(default=12, ge=1, le=100)
+    """Calls of tools that investigate may make for a feature."""
+    investigate_tokens: int = Field(default=80_000, ge=1000)
+    """Tokens of questions and answers after which investigate makes no more calls and answers; each turn reads all before it."""
     provider: str = "openai"
     """Who answers explainers and simulators that ask a model, such as openai, anthropic or files:DIR; see docs/providers.md."""
     model: str | None = None
@@ -210,6 +247,7 @@ class Config(_Section):
     corpus: CorpusConfig = CorpusConfig()
     sample: SampleConfig = SampleConfig()
     negatives: NegativesConfig = NegativesConfig()
+    steering: SteeringConfig = SteeringConfig()
     explain: ExplainConfig = ExplainConfig()
     exemplars: ExemplarsConfig = ExemplarsConfig()
     score: ScoreConfig = ScoreConfig()

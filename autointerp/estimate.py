@@ -18,6 +18,7 @@ from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
+from autointerp.explain.at_hand import experiments, rehearsed
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
@@ -92,7 +93,22 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
             journal = stack.enter_context(Journal(journal_folder(out), read_only=True))
         rows = asyncio.run(_Trial(config, catalog, out, journal).rows(sample))
     rows = [row for row in rows if row.features]
-    return Estimate(tuple(rows), (*free, *_notes(rows)))
+    early = explaining.explainer_for(_untiring(config), config.explain.explainer).version != explainer.version
+    notes = [*free, *_notes(rows)]
+    if rows and experiments(explainer):
+        notes.append(
+            f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
+            f"{config.explain.investigate_tokens:,} tokens (explain.investigate_tokens) it makes no more"
+        )
+    elif rows and early:
+        notes.append(f"with all {config.explain.steps} steps of {config.explain.explainer}, which may end before")
+    return Estimate(tuple(rows), tuple(notes))
+
+
+def _untiring(config: Config) -> Config:
+    """The configuration with which an explainer that goes on while the score rises takes all its steps: the mock's score says
+    nothing of where a model's would stop."""
+    return config.model_copy(update={"explain": config.explain.model_copy(update={"patience": config.explain.steps})})
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
@@ -147,7 +163,8 @@ class _Line:
 
     async def made_up(self, request: Request) -> Answer:
         reply = await self._mock.send(request, self._mock.payload(self._model, request))
-        return Answer(self.key(request), reply.text, reply.finish, self._model, reply.usage)
+        finish = "calls" if reply.calls else reply.finish
+        return Answer(self.key(request), reply.text, finish, self._model, reply.usage, calls=reply.calls)
 
 
 class _Trace:
@@ -173,7 +190,7 @@ class _Trial:
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
         self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
-        self._explainer = explaining.explainer_for(config, config.explain.explainer)
+        self._explainer = rehearsed(explaining.explainer_for(_untiring(config), config.explain.explainer))
         key = explaining.explainer_key(config, config.explain.explainer)
         self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
         self._labels: dict[int, Label | None] = {
@@ -215,7 +232,8 @@ class _Trial:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
         trial = []
         negatives = explaining.with_negatives(self._config, self._explainer)
-        for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives):
+        steered = explaining.with_steered(self._config, self._explainer)
+        for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives, steered=steered):
             asked: list[Asked] = []
             draw = self._draws.get((evidence.feature_id, ""), 0)
             ask = self._line.ask_into(asked, draw) if self._line else None

@@ -59,6 +59,8 @@ def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
     sample_stage(config, out, **how)
     if config.negatives.per_kind:
         negatives_stage(config, out)
+    if config.steering.enabled:
+        steer_stage(config, out)
     for run in runs:
         _say_estimate(run.config, run.out)
         explain_stage(run.config, run.out)
@@ -115,6 +117,16 @@ def negatives_stage(config: Config, out: Path) -> list[dict[str, Any]]:
     from autointerp.harvest.negatives import negatives
 
     facts = negatives(config, out)
+    save_configs(config, out)
+    return facts
+
+
+def steer_stage(config: Config, out: Path) -> list[dict[str, Any]]:
+    """The facts of every run. From then on explainers that want it are shown what was measured."""
+    from autointerp.harvest.steering import steer
+
+    config = config.model_copy(update={"steering": config.steering.model_copy(update={"enabled": True})})
+    facts = steer(config, out)
     save_configs(config, out)
     return facts
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autointerp.llm.price import FREE, Price
-from autointerp.llm.types import Answer, Request
+from autointerp.llm.types import Answer, Request, prompt_text
 
 # Rules of thumb where the journal knows nothing of the model. Our prompts are JSON of short tokens and digits: 3.0
 # characters a token, measured on the demo with the figures in score/logprob_free.py. Prose has 4 and more; the tokenizers
@@ -49,10 +49,10 @@ class Asked:
 
     @classmethod
     def of(cls, request: Request, answer: Answer) -> "Asked":
-        prompt = "".join(message.content for message in request.messages) + (request.continuation or "")
         generated = request.continuation is None
-        return cls(request.purpose, prompt, request.max_tokens if generated else 0,
-                   len(answer.text) if generated else 0, answer.from_journal)  # fmt: skip
+        written = len(answer.text) + sum(len(call.name) + len(call.arguments) for call in answer.calls)
+        return cls(request.purpose, prompt_text(request), request.max_tokens if generated else 0,
+                   written if generated else 0, answer.from_journal)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

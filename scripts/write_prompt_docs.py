@@ -6,25 +6,34 @@ python scripts/write_prompt_docs.py
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from autointerp.catalog.records import Context, FeatureEvidence
+from autointerp.catalog.records import Context, FeatureEvidence, Label, Split
 from autointerp.explain import Search, explainers
+from autointerp.explain.at_hand import rehearsed
 from autointerp.explain.exemplars import Selection
-from autointerp.llm.types import Answer, Message, Request, RequestFailed
+from autointerp.explain.refine import Refine
+from autointerp.explain.toolbox import TOOLS
+from autointerp.llm.types import Answer, Ask, Message, Request, RequestFailed
 from autointerp.prompts_loader import render
+from autointerp.score import Simulated
 from autointerp.vocabulary import Vocabulary
 
-NAMES = ("token_activation", "highlighted", "max_act_logits", "contrastive", "single_token", "output", "dual")
+NAMES = (
+    "token_activation", "highlighted", "max_act_logits", "contrastive", "single_token", "output", "dual", "refine", "investigate",
+)  # fmt: skip
 
 HEAD = """# Prompts, as the model sees them
 
 One request of each explainer that asks one of its own; [explainers.md](explainers.md) says when to use which. Of `dual`, which
-asks as `token_activation` and as `output` do first, it is the third; `best_of_k` asks as its inner explainer does. The feature is
-made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the banks of rivers.
+asks as `token_activation` and as `output` do first, it is the third; of `refine`, which begins as its inner explainer does, it is
+the one after the second label; of `investigate` it is the first, with its tools; `best_of_k` asks as its inner explainer does.
+The feature is made up: it is active on the word *bank* where that is a place for money, a little on *lender*, and silent on the
+banks of rivers.
 Written by scripts/write_prompt_docs.py from the templates in prompts/; a test keeps it true.
 
 The last part of the system prompts is the same (prompts/_label.j2), but for the output side. It is shown once, here, and below
@@ -43,6 +52,15 @@ _HARD = (
     ("near", "The insurer refused to pay the claim in full", 1),
 )
 _SILENT = ("Turn left after the church and walk uphill", "import json\nprint ( x )")
+_COMPARED = (  # of the rerank split
+    ("The *bank* cashed the cheque at once", (15.0,)),
+    ("A *bank* in Leeds has closed", (12.0,)),
+    ("Reeds grew along the bank", ()),
+)
+_SAID = (
+    {"title": "Cheques", "description": 'The word "cheque".', "kind": "token"},
+    {"title": "The bank", "description": 'The word "bank" soon after "the" or "our".', "kind": "phrase"},
+)
 _PROMOTED = (" account", " loan", " branch", " teller", " robbery")
 _SUPPRESSED = (" river", " shore")
 
@@ -56,6 +74,9 @@ def page() -> str:
         system, user = _request(name)
         said = re.sub(re.escape(shared), "[OUTPUT, as above]", system.content)
         parts.append(f"\n## {name}\n\nSystem:\n\n{_fenced(said)}\nUser:\n\n{_fenced(user.content)}")
+        if name == "investigate":
+            tools = "\n".join(f"{tool.name}: {tool.description}\n{json.dumps(tool.parameters)}" for tool in TOOLS)
+            parts.append(f"\nTools, each with the JSON schema of its arguments:\n\n{_fenced(tools)}")
     return "".join(parts)
 
 
@@ -68,14 +89,44 @@ def _request(name: str) -> tuple[Message, ...]:
 
     async def ask(request: Request) -> Answer:
         sent.append(request)
-        return Answer("key", json.dumps({"title": "Bank", "description": "A bank.", "kind": "token"}), "stop", "model")
+        plain = {"title": "Bank", "description": "A bank.", "kind": "token"}
+        said = _SAID[min(len(sent), len(_SAID)) - 1] if name == "refine" else plain
+        return Answer("key", json.dumps(said), "stop", "model")
 
     evidence, vocabulary = _feature()
     chosen = Selection(top=4, banded=0, negatives=2, silent=1, show="both")
-    explainer = explainers.get(name).configured(chosen, None, Search())
+    part = _ExampleRefine() if name == "refine" else explainers.get(name)
+    explainer = rehearsed(part.configured(chosen, None, Search(steps=2, errors=2)))
     with suppress(RequestFailed):  # the made-up answer does not fit the third question of `dual`
         asyncio.run(explainer(evidence, ask, vocabulary))
-    return sent[-2 if name == "dual" else 0].messages[:2]
+    return sent[{"dual": -2, "refine": -1}.get(name, 0)].messages[:2]
+
+
+class _Reader:
+    """What a reader makes of the made-up labels of `refine`. It asks nobody."""
+
+    needs_model, needs, version = False, (), "1"
+
+    async def __call__(
+        self, label: Label, contexts: Sequence[Context], maximum: float, ask: Ask | None, vocabulary: Vocabulary
+    ) -> list[Simulated]:
+        return [Simulated(one.window_id, self._predicted(label, one, vocabulary), "ok") for one in contexts]
+
+    def _predicted(self, label: Label, context: Context, vocabulary: Vocabulary) -> np.ndarray:
+        words = [vocabulary.text(token).strip().lower() for token in context.tokens]
+        if label.title == _SAID[0]["title"]:
+            places = [place for place, word in enumerate(words) if word == "cheque"]
+        else:
+            near = [{*words[max(0, place - 2) : place]} & {"the", "our"} for place in range(len(words))]
+            places = [place for place, word in enumerate(words) if word == "bank" and near[place]]
+        expected = np.zeros(len(words), np.float32)
+        expected[places] = 8
+        return expected
+
+
+class _ExampleRefine(Refine):
+    def _simulator(self) -> _Reader:
+        return _Reader()
 
 
 def _feature() -> tuple[FeatureEvidence, Vocabulary]:
@@ -85,12 +136,14 @@ def _feature() -> tuple[FeatureEvidence, Vocabulary]:
         pieces = re.findall(r"(?:^| )\S+|\n\S+", text.replace("*", ""))
         return np.array([words.setdefault(piece, len(words)) for piece in pieces], np.int32)
 
-    contexts = []
-    for number, (text, active) in enumerate(_ACTIVE):
+    def context(number: int, split: Split, text: str, active: tuple[float, ...]) -> Context:
         ids = tokens(text)
         activations = np.zeros(len(ids), np.float32)
         activations[[place for place, word in enumerate(text.split()) if word.startswith("*")]] = active
-        contexts.append(Context(number, "explain", "top", 1, ids, activations))
+        kind, band = ("top", 1) if active else ("silent", 0)
+        return Context(number, split, kind, band, ids, activations)
+
+    contexts = [context(number, "explain", text, active) for number, (text, active) in enumerate(_ACTIVE)]
     for number, (kind, text, place) in enumerate(_HARD, 10):
         ids = tokens(text)
         cause = int(ids[place]) if kind == "token" else 4
@@ -98,6 +151,7 @@ def _feature() -> tuple[FeatureEvidence, Vocabulary]:
     for number, text in enumerate(_SILENT, 20):
         ids = tokens(text)
         contexts.append(Context(number, "explain", "silent", 0, ids, np.zeros(len(ids), np.float32)))
+    contexts += [context(number, "rerank", text, active) for number, (text, active) in enumerate(_COMPARED, 30)]
     promoted, suppressed = ([words.setdefault(text, len(words)) for text in side] for side in (_PROMOTED, _SUPPRESSED))
     vocabulary = Vocabulary(list(words), [word.encode() for word in words])
     logits = {"promoted_logits": (4.1, 3.8, 3.1, 2.2, 2.0), "suppressed_logits": (-1.4, -1.2)}

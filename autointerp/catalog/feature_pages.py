@@ -20,6 +20,7 @@ from autointerp.catalog.descriptors import (
 )
 from autointerp.catalog.label_details import LabelDetails, label_details
 from autointerp.catalog.pages import FeatureRow, select
+from autointerp.catalog.steered import SteeredToken, steered_tokens
 
 if TYPE_CHECKING:
     import duckdb
@@ -138,6 +139,7 @@ class FeaturePage:
     contexts: Sequence[ContextRow]
     histogram: Sequence[HistogramBin]
     output_tokens: Sequence[OutputToken]
+    steered: Sequence[SteeredToken]
     neighbours: Sequence[Neighbour]
     labels: Sequence[LabelRow]
     scores: Sequence[ScoreRow]
@@ -243,6 +245,7 @@ def feature_pages(
     silent = _grouped(select(connection, ContextRow, _SILENT, [*keys, quota.silent]))
     histogram = _grouped(select(connection, HistogramBin, _HISTOGRAM, [ids]))
     tokens = _grouped(select(connection, OutputToken, _TOKENS, [ids]))
+    steered = _grouped(steered_tokens(connection, ids))
     near = _grouped(select(connection, Neighbour, _NEIGHBOURS, [ids]))
     labels = _grouped(select(connection, LabelRow, _LABELS, [ids]))
     scores = _grouped(select(connection, ScoreRow, _SCORES, [ids, shown]))
@@ -257,6 +260,7 @@ def feature_pages(
             drawn[i] + silent[i],
             histogram[i],
             tokens[i],
+            steered[i],
             near[i],
             labels[i],
             scores[i],

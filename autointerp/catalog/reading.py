@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from autointerp.catalog.records import SPLITS, Context, FeatureEvidence, Label, OutputLabel, Split
+from autointerp.catalog.steered import read_steered
 from autointerp.catalog.store import Catalog
 from autointerp.hashing import sample_key, stable_hash
 from autointerp.vocabulary import Vocabulary
@@ -36,16 +37,23 @@ class EvidenceReader:
         self._pool_tokens = _arrays(pool["tokens"], np.int32)
 
     def read(
-        self, feature_ids: Sequence[int], splits: Sequence[Split] = SPLITS, *, negatives: bool = False
+        self,
+        feature_ids: Sequence[int],
+        splits: Sequence[Split] = SPLITS,
+        *,
+        negatives: bool = False,
+        steered: bool = False,
     ) -> list[FeatureEvidence]:
         """Evidence of the features, in their order, with contexts of the given splits only.
 
         `negatives`: with the hard negatives, as contexts of the kinds near and token; ask for them with `of(split, kinds)`.
+        `steered`: with what steering changed, of the features that were steered.
         """
         ids = [int(feature) for feature in feature_ids]
         contexts = self._contexts(ids, splits, ("top", "band", *(("near", "token") if negatives else ())))
         firing = self._firing_pool_windows(ids)
         strata = self._strata(ids)
+        changed = read_steered(self.catalog, ids) if steered else {}
         promoted, suppressed = self._output_tokens(ids, "promoted"), self._output_tokens(ids, "suppressed")
         found = {row[0]: row for row in self._rows("SELECT feature_id, max_activation, density FROM features", ids)}
         return [
@@ -59,6 +67,7 @@ class EvidenceReader:
                 suppressed=[token for token, _ in suppressed[feature]],
                 promoted_logits=[logit for _, logit in promoted[feature]],
                 suppressed_logits=[logit for _, logit in suppressed[feature]],
+                steered=changed.get(feature),
             )
             for feature in ids
         ]
@@ -132,8 +141,8 @@ def read_labels(
     import json
 
     query = (
-        "SELECT feature_id, explanation_id, title, description, kind, rule, scope, confidence, domains, safety, parts, "
-        "output_title, output_description, sides_agree FROM explanations WHERE status = 'ok' AND explainer_key = $key"
+        "SELECT feature_id, explanation_id, title, description, kind, rule, scope, confidence, languages, domains, safety, "
+        "parts, output_title, output_description, sides_agree FROM explanations WHERE status = 'ok' AND explainer_key = $key"
     )
     parameters: dict[str, Any] = {"key": explainer_key}
     if feature_ids is not None:
@@ -155,9 +164,10 @@ def read_labels(
         agree,
     ) in catalog.rows(query + " ORDER BY feature_id", parameters):
         output = OutputLabel(about, says, agree) if about else None
-        domains, safety, parts = (tuple(values or ()) for values in lists)
+        languages, domains, safety, parts = (tuple(values or ()) for values in lists)
         patterns = None if rule is None else json.loads(rule)
-        label = Label(title, description, kind, patterns, (), scope, confidence, domains, safety, parts, output)
+        said = (scope, confidence, domains, safety, parts, output)
+        label = Label(title, description, kind, patterns, (), *said, languages=languages)
         found[feature] = (explanation, label)
     return found
 

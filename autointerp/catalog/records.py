@@ -67,20 +67,24 @@ class FeatureEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """Token ids whose probability rose (`up`) or fell (`down`) most when the feature was switched on, strongest first."""
+    """Token ids whose log-probability rose (`up`) or fell (`down`) most when the feature was switched on, strongest first.
+
+    `kl`: how far all predictions moved, the mean KL(clean || steered) in nats.
+    """
 
     up: Sequence[int]
     down: Sequence[int]
+    kl: float
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
     """What an explainer says of a feature. `rule` is machine-readable (the lexicon's patterns) or None.
 
-    `scope`: how wide it is; `confidence`: low, medium or high; `domains`: languages and domains where they matter; `safety`: tags
-    of docs/explainers.md; `parts`: of several unrelated things each one; `output`: what the feature makes the model say, where
-    that was asked; `candidates`: all the labels that it was chosen from, itself included; `remark`: what should be known of how
-    it came about.
+    `scope`: how wide it is; `confidence`: low, medium or high; `languages` (natural and programming) and `domains`: where they
+    matter; `safety`: tags of docs/explainers.md; `parts`: of several unrelated things each one; `output`: what the feature makes
+    the model say, where that was asked; `candidates`: all the labels that it was chosen from, itself included; `remark`: what
+    should be known of how it came about; `steps`: what its author tried out on the way, in order.
     """
 
     title: str
@@ -96,6 +100,17 @@ class Label:
     output: "OutputLabel | None" = None
     candidates: "Sequence[Candidate]" = ()
     remark: str | None = None
+    languages: Sequence[str] = ()
+    steps: "Sequence[Step]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an investigation: a tool, what it was asked and what it told, both JSON."""
+
+    tool: str
+    arguments: str
+    result: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from autointerp.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from autointerp.evaluate import Findings
+    from autointerp.evaluate.tables import Table
 
 _WIDTH = 200  # where the output is no terminal
 
@@ -22,7 +23,56 @@ def evaluate() -> None:
     \b
     autointerp eval explainers
     autointerp eval explainers --explainer token_activation --provider openai --label-model NAME --to results
+    autointerp eval metrics
     """
+
+
+@evaluate.command()
+@click.option(
+    "--windows",
+    type=click.IntRange(min=500),
+    default=6000,
+    show_default=True,
+    help="Windows of 64 words of the standard library's text, in which concepts are planted.",
+)
+@click.option(
+    "--units",
+    "per_family",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Planted features of each of the six families.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=2),
+    default=25,
+    show_default=True,
+    help="Samples of each of eight features a family, for the coverage of the intervals.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw.")
+@click.option("--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Write metrics.md there.")
+def metrics(windows: int, per_family: int, trials: int, seed: int, to: Path | None) -> None:
+    """Test the scores themselves, with an oracle in place of a model; about a minute.
+
+    \b
+    autointerp eval metrics
+    autointerp eval metrics --units 5 --trials 4 --to results
+
+    Does a score fall when a label lacks a part of the truth, or claims something more? Do the intervals hold the true score
+    as often as they say? See docs/evaluation.md.
+    """
+    from autointerp.evaluate.metric_tables import study
+    from autointerp.evaluate.tables import markdown_table
+
+    found = study(windows, per_family, trials, seed)
+    for table in found:
+        _print(table, left=2)
+    if to is not None:
+        from autointerp.files import write_text
+
+        write_text(to / "metrics.md", "\n\n".join(markdown_table(table) for table in found) + "\n")
+        click.echo(f"written: {to / 'metrics.md'}")
 
 
 @evaluate.command()
@@ -106,23 +156,28 @@ def explainers(
 
 def show(findings: "Findings") -> None:
     """Print the tables and what belongs to them."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from autointerp.evaluate.tables import heading, notes, tables
 
     click.echo(one_line(heading(findings)))
     for one in tables(findings):
-        shown = Table(box=None, pad_edge=False)
-        for number, name in enumerate(one.header):
-            shown.add_column(name, justify="right" if number else "left")
-        for row in one.rows:
-            shown.add_row(*map(Text, row))
-        click.echo()
-        Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
+        _print(one)
     for note in notes(findings):
         click.echo(f"- {one_line(note)}")
+
+
+def _print(table: "Table", left: int = 1) -> None:
+    """The first `left` columns are words, the others numbers."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False)
+    for number, name in enumerate(table.header):
+        shown.add_column(name, justify="left" if number < left else "right")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    click.echo()
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
 
 
 def _write(findings: "Findings", folder: Path) -> None:

@@ -19,6 +19,7 @@ _FIELDS = {
     "model": "subject.model", "device": "subject.device", "dtype": "subject.dtype", "corpus": "corpus.source",
     "text_field": "corpus.text_field", "max_tokens": "corpus.max_tokens", "features": "sample.features",
     "loss_recovered": "sample.loss_recovered", "per_kind": "negatives.per_kind",
+    "steered": "steering.features", "kl": "steering.kl",
     "explainer": "explain.explainer", "prompt_dir": "explain.prompt_dir", "provider": "explain.provider",
     "label_model": "explain.model",
     "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",

@@ -1,4 +1,4 @@
-"""The commands that do work: run, sample, negatives, explain, score, report, retry, rederive."""
+"""The commands that do work: run, sample, negatives, steer, explain, score, report, retry, rederive."""
 
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,37 @@ def negatives(**options: Any) -> None:
             f"{facts[kind]['windows']:,} for {facts[kind]['features']:,} features" for kind in ("near", "token")
         )
         click.echo(f"{one.out}: near: {near}; token: {token} ({facts['windows_read']:,} windows read)")
+
+
+@click.command()
+@folder_options
+@click.option("--features", "steered", metavar="WHICH",
+              help="all that fire, ids and ranges such as 0-999,2048, or a file of them. [default: all]")  # fmt: skip
+@click.option("--kl", type=click.FloatRange(0, min_open=True),
+              help="How far the predictions are to move, in nats. [default: 0.25]")  # fmt: skip
+def steer(**options: Any) -> None:
+    """Switch each feature on by force, and keep which next tokens become likelier and which less likely.
+
+    The explainers output and dual are shown them from then on. The model's layers from the hookpoint on are run over a few
+    random texts, some four times a feature.
+
+    \b
+    autointerp steer --out RUN_DIR
+    autointerp explain --out RUN_DIR --explainer output --label-model NAME
+    """
+    from autointerp.harvest.runs import runs_of
+    from autointerp.pipeline import run_folder, steer_stage
+
+    config, out = configure(**options)
+    with run_folder(out):
+        found = steer_stage(config, out)
+    for one, facts in zip(runs_of(config, out), found, strict=True):
+        weak = facts["features"] - facts["reached"]
+        reached = (
+            f"{facts['kl']:g} nats reached by {facts['reached']:,}, less by {weak:,}, none by {len(facts['unmoved']):,}"
+        )
+        texts = f"{facts['prompts']} texts of {facts['length']} tokens"
+        click.echo(f"{one.out}: {facts['features']:,} features steered over {texts}: {reached}")
 
 
 @click.command()

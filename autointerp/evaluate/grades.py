@@ -13,7 +13,7 @@ from autointerp.evaluate.judge import EXPECTED, VERDICTS, Verdict
 from autointerp.evaluate.planted import FALSEHOODS, FAMILIES, Falsehood
 from autointerp.evaluate.suite import Finding, Findings, Which
 from autointerp.hashing import stable_hash
-from autointerp.score.bootstrap import percentile_interval, resample_counts, singletons
+from autointerp.score.bootstrap import Resampling
 
 GOOD = 0.5  # a label that correlates so well counts as good
 RESAMPLES = 2000
@@ -150,8 +150,9 @@ def _mean(values: Sequence[tuple[Finding, float]], seed: int, what: str) -> Esti
     numbers = np.array([value for _, value in values])
     strata = np.array([FAMILIES.index(finding.feature.family) for finding, _ in values])
     mean = float(numbers.mean())
-    if singletons(strata):
+    draws = Resampling(strata, RESAMPLES, stable_hash("suite", seed, what))
+    if draws.singletons:
         return Estimate(len(numbers), mean)
-    counts = resample_counts(strata, RESAMPLES, stable_hash("suite", seed, what))
-    interval = percentile_interval(counts @ numbers / counts.sum(axis=1))
+    sums = np.stack([numbers, np.ones_like(numbers)], axis=1)
+    interval = draws.interval(lambda total: total[..., 0] / total[..., 1], sums, mean)
     return Estimate(len(numbers), mean, interval.lo, interval.hi)

@@ -33,11 +33,11 @@ def tables(findings: Findings) -> list[Table]:
     found = grades(findings)
     header = ["family", "features", "n_ok", "n_failed", "r", "n_undefined", f"r ≥ {GOOD:g}", "false alarms"]
     header += ["judged the same", "verdicts", "unjudged"] if findings.judge else []
-    shown = [Table("labels", header, [_label_cells(findings, grade) for grade in found])]
+    shown = [Table("By family: labels", header, [_label_cells(findings, grade) for grade in found])]
     if findings.scorer_tested:
         header = ["family", "r of the true label", "true label first", *(f"above {sort}" for sort in FALSEHOODS)]
         rows = [_simulator_cells(grade) for grade in found]
-        shown.append(Table("simulator", [*header, "n_ok", "n_failed"], rows))
+        shown.append(Table("By family: simulator", [*header, "n_ok", "n_failed"], rows))
     return shown
 
 
@@ -87,7 +87,7 @@ def markdown(findings: Findings) -> str:
     """The table and the labels of all features, as a page."""
     lines = ["# Planted features", "", heading(findings), ""]
     for one in tables(findings):
-        lines += [f"## By family: {one.title}", "", *_markdown_table(one.header, one.rows), ""]
+        lines += [markdown_table(one), ""]
     lines += [f"- {note}" for note in notes(findings)]
     details = [[one.feature.id, one.feature.label.title, *_details(one)] for one in findings.features]
     lines += ["", "## Labels", "", *_markdown_table(["feature", "true title", "title", "r", "verdict"], details), ""]
@@ -100,6 +100,11 @@ def _details(finding: Finding) -> list[str]:
     r = score.value.row.value if score is not None and score.value is not None else None
     judged = _NONE if verdict is None else verdict.value.verdict if verdict.value else "failed"
     return [title, _NONE if r is None else f"{r:.3f}", judged]
+
+
+def markdown_table(table: Table) -> str:
+    """The table as Markdown, under its title."""
+    return "\n".join([f"## {table.title}", "", *_markdown_table(table.header, table.rows)])
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -63,6 +63,7 @@ class LabelAnswer(BaseModel):
     kind: Annotated[Kind, BeforeValidator(_lower)]
     scope: str = ""
     confidence: Annotated[Confidence | None, BeforeValidator(_lower)] = None
+    languages: list[Sentence] = Field(default=[], max_length=8)
     domains: list[Sentence] = Field(default=[], max_length=8)
     safety: Annotated[list[Safety], BeforeValidator(_tags)] = []
     parts: list[Sentence] = Field(default=[], max_length=8)
@@ -70,7 +71,7 @@ class LabelAnswer(BaseModel):
     def label(self, evidence: Sequence[int]) -> Label:
         return Label(
             self.title, self.description, self.kind, evidence=evidence, scope=" ".join(self.scope.split()) or None,
-            confidence=self.confidence, domains=tuple(self.domains), parts=tuple(self.parts),
+            confidence=self.confidence, languages=tuple(self.languages), domains=tuple(self.domains), parts=tuple(self.parts),
             safety=tuple(tag for tag in self.safety if tag != "none"),
         )  # fmt: skip
 
@@ -87,10 +88,11 @@ SCHEMA: Mapping[str, Any] = {
         "kind": _text(enum=list(get_args(Kind))),
         "scope": _text(),
         "confidence": _text(enum=list(get_args(Confidence))),
+        "languages": {"type": "array", "items": _text()},
         "domains": {"type": "array", "items": _text()},
         "safety": {"type": "array", "items": _text(enum=list(get_args(Safety)))},
         "parts": {"type": "array", "items": _text()},
     },
-    "required": ["title", "description", "kind", "scope", "confidence", "domains", "safety", "parts"],
+    "required": ["title", "description", "kind", "scope", "confidence", "languages", "domains", "safety", "parts"],
     "additionalProperties": False,
 }

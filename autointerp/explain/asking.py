@@ -33,6 +33,7 @@ class ModelExplainer:
     needs_model: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("json_schema",)
     wants_negatives: ClassVar[bool] = False
+    wants_steered: ClassVar[bool] = False
     splits: ClassVar[tuple[Split, ...]] = ("explain",)
 
     selection: Selection = field(default_factory=Selection)

@@ -8,14 +8,14 @@ Texts are of the explain split only.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.explain import DEFAULT_SEARCH, Search, explainers
 from autointerp.explain.asking import ModelExplainer
-from autointerp.explain.exemplars import Exemplar, Selection, Show, choose, cut
+from autointerp.explain.exemplars import Exemplar, Selection, Show, choose, cut, hard_negatives
 from autointerp.explain.marking import listed, marked_text, marks_for_exemplars, quoted
 from autointerp.llm.types import Ask, FailureKind, RequestFailed
 from autointerp.vocabulary import Vocabulary
@@ -54,8 +54,6 @@ def silent_texts(evidence: FeatureEvidence, selection: Selection) -> list[Exempl
 
     A window counts once, and so does a text.
     """
-    near, token, random = (evidence.of("explain", (kind,)) for kind in ("near", "token", "silent"))
-    in_turn = (context for pair in zip_longest(near, token) for context in pair if context is not None)
     found: dict[bytes, Exemplar] = {}
     windows: set[int] = set()
 
@@ -68,8 +66,8 @@ def silent_texts(evidence: FeatureEvidence, selection: Selection) -> list[Exempl
                 windows.add(context.window_id)
                 found[exemplar.tokens.tobytes()] = exemplar
 
-    take(in_turn, selection.negatives)
-    take(random, max(selection.negatives, len(found) + selection.silent))
+    take(hard_negatives(evidence, "explain"), selection.negatives)
+    take(evidence.of("explain", ("silent",)), max(selection.negatives, len(found) + selection.silent))
     return list(found.values())
 
 

@@ -50,6 +50,7 @@ class Dual(ModelExplainer):
     """See the module. Its settings are those of both sides, too."""
 
     template = "dual"
+    wants_steered = True
 
     @property
     def template_hash(self) -> str:

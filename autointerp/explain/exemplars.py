@@ -3,14 +3,15 @@
 Pure: from a feature's evidence (the explain split only) and a `Selection` to exemplars. Near-copies are shown once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autointerp.catalog.records import Context, FeatureEvidence
+from autointerp.catalog.records import Context, FeatureEvidence, Split
 from autointerp.hashing import stable_hash
 from autointerp.score.discretise import discretise
 
@@ -69,7 +70,7 @@ def choose(evidence: FeatureEvidence, selection: Selection) -> Exemplars:
     Contexts whose peak is below a tenth of the feature's maximum are left out: they would be shown as silent.
     """
     strongest = sorted(evidence.of("explain", ("top",)), key=lambda context: -context.peak)
-    spread = _in_turn(evidence.of("explain", ("band",)))
+    spread = bands_in_turn(evidence.of("explain", ("band",)))
     most = selection.top + selection.banded
     active: list[Exemplar] = []
     for candidates, limit in ((strongest, selection.top), (spread, most), (strongest, most)):
@@ -77,20 +78,20 @@ def choose(evidence: FeatureEvidence, selection: Selection) -> Exemplars:
             if len(active) >= limit:
                 break
             exemplar = cut(context, evidence.max_activation, selection.window)
-            if exemplar.levels.any() and not any(_is_near_copy(exemplar, other) for other in active):
+            if exemplar.levels.any() and not any(is_near_copy(exemplar, other) for other in active):
                 active.append(exemplar)
     active.sort(key=lambda exemplar: -exemplar.context.peak)
+    random, hard = evidence.of("explain", ("silent",)), hard_negatives(evidence, "explain")
     silent = [
         cut(context, evidence.max_activation, selection.window)
-        for kinds, count in ((("silent",), selection.silent), (("near", "token"), selection.negatives))
-        for context in _distinct(evidence.of("explain", kinds))[:count]
+        for context in [*random[: selection.silent], *hard[: selection.negatives]]
     ]
     return Exemplars(active, silent)
 
 
-def cut(context: Context, maximum: float, window: int) -> Exemplar:
-    """The `window` tokens around a context's peak, most of them before it."""
-    peak = _place(context)
+def cut(context: Context, maximum: float, window: int, place: int | None = None) -> Exemplar:
+    """The `window` tokens around a context's peak, or around another `place` in it; most of them before it."""
+    peak = _place(context) if place is None else place
     begin = max(0, min(peak - int(window * _BEFORE), len(context.tokens) - window))
     levels = discretise(context.activations[begin : begin + window], maximum)
     return Exemplar(context, context.tokens[begin : begin + window], levels, peak - begin)
@@ -105,7 +106,7 @@ def _place(context: Context) -> int:
     return stable_hash("cut", context.window_id) % len(context.tokens)
 
 
-def _in_turn(contexts: Sequence[Context]) -> list[Context]:
+def bands_in_turn(contexts: Sequence[Context]) -> list[Context]:
     """One of each band, the strongest band first, then the second of each, and so on."""
     turns: dict[int, int] = {}
     order = []
@@ -115,12 +116,26 @@ def _in_turn(contexts: Sequence[Context]) -> list[Context]:
     return [contexts[index] for index in sorted(range(len(contexts)), key=order.__getitem__)]
 
 
-def _distinct(contexts: Sequence[Context]) -> list[Context]:
-    """Each window once: a hard negative may be one for two reasons."""
-    return list({context.window_id: context for context in contexts}.values())
+def hard_negatives(evidence: FeatureEvidence, split: Split) -> list[Context]:
+    """Of both kinds in turn, each window once: it may be a hard negative for two reasons."""
+    return distinct(in_turn(evidence.of(split, ("near",)), evidence.of(split, ("token",))))
 
 
-def _is_near_copy(one: Exemplar, other: Exemplar) -> bool:
+def in_turn(*lists: Sequence[Context]) -> list[Context]:
+    """The first of each list, then the second of each, and so on."""
+    return [context for turn in zip_longest(*lists) for context in turn if context is not None]
+
+
+def distinct(*lists: Iterable[Context]) -> list[Context]:
+    """The contexts of all lists, each window where it comes first."""
+    found: dict[int, Context] = {}
+    for context in chain(*lists):
+        found.setdefault(context.window_id, context)
+    return list(found.values())
+
+
+def is_near_copy(one: Exemplar, other: Exemplar) -> bool:
+    """Whether most tokens of two cuts agree when their peaks are laid together."""
     before = min(one.peak, other.peak)
     after = min(len(one.tokens) - one.peak, len(other.tokens) - other.peak)
     common = one.tokens[one.peak - before : one.peak + after] == other.tokens[other.peak - before : other.peak + after]

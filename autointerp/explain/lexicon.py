@@ -23,6 +23,7 @@ class Lexicon:
     needs_model = False
     needs: tuple[str, ...] = ()
     wants_negatives = False
+    wants_steered = False
     selection = None
     splits: tuple[Split, ...] = ("explain",)
     version = f"{VERSION}.2"  # of the rule, and of the words

@@ -47,11 +47,12 @@ class Output(ModelExplainer):
     """See the module. `texts`: how many of the chosen exemplars are shown, the strongest."""
 
     template = "output"
+    wants_steered = True
     texts: ClassVar[int] = 6
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
-        """The model's label. Raises RequestFailed where the lens says nothing, and as `ModelExplainer.answer` does."""
-        if ask is not None and not (evidence.promoted or evidence.suppressed):
+        """The model's label. Raises RequestFailed where neither lens nor steering says anything, and as `answer` does."""
+        if ask is not None and not (evidence.promoted or evidence.suppressed or evidence.steered):
             raise no_evidence("the logit lens says nothing of this feature: no token is promoted or suppressed")
         shown = [exemplar.context for exemplar in choose(evidence, self.selection).active[: self.texts]]
         data = effects_as_json(evidence, shown, self.selection.window, vocabulary)
@@ -76,7 +77,8 @@ def effects_as_json(evidence: FeatureEvidence, shown: Sequence[Context], window:
         f'"suppressed":[{weighed(evidence.suppressed, evidence.suppressed_logits)}]',
     ]
     if evidence.steered is not None:
-        lines.append(f'"steered":{{"up":[{listed(evidence.steered.up)}],"down":[{listed(evidence.steered.down)}]}}')
+        up, down = listed(evidence.steered.up), listed(evidence.steered.down)
+        lines.append(f'"steered":{{"kl":{evidence.steered.kl:.2g},"up":[{up}],"down":[{down}]}}')
     texts = ",\n".join(_text(context, window, vocabulary) for context in shown)
     return ",\n".join(lines) + f',\n"texts":[\n{texts}\n]}}'
 

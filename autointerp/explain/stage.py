@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,12 @@ from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_vocabulary
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.catalog.spending import write_spending
+from autointerp.catalog.steered import STAGE as STEERING
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain import Explainer, Search, explainers
+from autointerp.explain.at_hand import at_bench
 from autointerp.explain.exemplars import Selection
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
@@ -43,7 +46,11 @@ def explainer_for(config: Config, name: str) -> Explainer:
     from autointerp.score.stage import simulator_name  # that stage builds on this one
 
     folder = config.explain.prompt_dir
-    search = Search(config.explain.inner, config.explain.candidates, simulator_name(config))
+    given = config.explain
+    search = Search(
+        given.inner, given.candidates, simulator_name(config), given.steps, given.patience, given.errors,
+        given.investigate_steps, given.investigate_tokens,
+    )  # fmt: skip
     selection = Selection(**config.exemplars.model_dump())
     explainer = explainers.get(name).configured(selection, Path(folder) if folder else None, search)
     if "test" in explainer.splits:
@@ -58,12 +65,30 @@ def with_negatives(config: Config, explainer: Explainer) -> bool:
     return explainer.wants_negatives or config.exemplars.negatives > 0
 
 
+def with_steered(config: Config, explainer: Explainer) -> bool:
+    """Whether the explainer's evidence is to hold what steering changed."""
+    return explainer.wants_steered and config.steering.enabled
+
+
+def require_steered(config: Config, catalog: Catalog, explainer: Explainer) -> None:
+    """Raise UserError where the explainer is to be shown what steering changed and that was not measured."""
+    if not with_steered(config, explainer):
+        return
+    settings, facts = config.steering, catalog.stage_facts(STEERING)
+    measured = catalog.value("SELECT config FROM stages WHERE stage = ?", [STEERING])
+    same = measured is not None and json.loads(measured)["steering"] == settings.identity()
+    if not same or facts["which"] != settings.features or facts["missing"]:
+        raise UserError("steering.enabled is true, but not all of it is measured with these settings; run: autointerp steer "
+                        f"--out {catalog.path.parent}, or leave it out with --set steering.enabled=false")  # fmt: skip
+
+
 def explainer_key(config: Config, name: str) -> str:
     """Identity of an explainer with everything that its labels depend on, the harvest apart."""
     explainer = explainer_for(config, name)
     access = config.explaining()
     model = (provider_for(access).name, access.model) if explainer.needs_model else ("", "")
-    return hex_hash("explainer", name, explainer.version, *model, config.seed)
+    steered = [str(config.steering.identity()), config.steering.features] if with_steered(config, explainer) else []
+    return hex_hash("explainer", name, explainer.version, *model, config.seed, *steered)
 
 
 def explain(
@@ -81,18 +106,25 @@ def explain(
     Returns counts.
     """
     explainer = explainer_for(config, name)
+    require_steered(config, catalog, explainer)
     key = explainer_key(config, name)
     todo = features_to_label(catalog, key, config.explain.include_rare, which)
     if only is not None:
         wanted = set(only)
         todo = [feature for feature in todo if feature in wanted]
     if todo:
+        explainer = at_bench(config, catalog, explainer, partial(explanation_id, key), anew=which == "all")
         try:
             asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo, offline))
         finally:
             if explainer.needs_model:
                 write_spending(catalog, journal_folder(run))
     return facts(catalog, key)
+
+
+def explanation_id(key: str, feature: int) -> str:
+    """Of the label of a feature by the explainer `key`."""
+    return hex_hash("explanation", key, feature)
 
 
 def facts(catalog: Catalog, key: str) -> dict[str, Any]:
@@ -142,9 +174,9 @@ async def _explain_all(
             except RequestFailed as failure:
                 return Explained(evidence.feature_id, None, str(failure))
 
+        shown = {"negatives": with_negatives(config, explainer), "steered": with_steered(config, explainer)}
         await in_rounds(
-            "explain", "features", todo,
-            lambda chunk: iter(reader.read(chunk, explainer.splits, negatives=with_negatives(config, explainer))), work,
+            "explain", "features", todo, lambda chunk: iter(reader.read(chunk, explainer.splits, **shown)), work,
             lambda finished: _write(catalog, config, name, explainer, key, finished), session,
         )  # fmt: skip
 
@@ -164,14 +196,20 @@ def _write(
         for row, outcome in zip(rows, outcomes, strict=True)
         for candidate in (outcome.label.candidates if outcome.label else ())
     ]
+    steps = [
+        {"explanation_id": row["explanation_id"], "step": number, **asdict(step)}
+        for row, outcome in zip(rows, outcomes, strict=True)
+        for number, step in enumerate(outcome.label.steps if outcome.label else (), start=1)
+    ]
     with catalog.transaction():
         _forget_scores_of_changed(catalog, rows)
-        for table in ("explanations", "explanation_evidence", "candidates"):
+        for table in ("explanations", "explanation_evidence", "candidates", "investigation_steps"):
             ids = [row["explanation_id"] for row in rows]
             catalog.rows(f"DELETE FROM {table} WHERE explanation_id IN (SELECT unnest(?))", [ids])
         catalog.insert("explanations", pa.Table.from_pylist(rows, schema=_EXPLANATIONS))
         catalog.insert("explanation_evidence", pa.Table.from_pylist(evidence, schema=_EVIDENCE))
         catalog.insert("candidates", pa.Table.from_pylist(candidates, schema=_CANDIDATES))
+        catalog.insert("investigation_steps", pa.Table.from_pylist(steps, schema=_STEPS))
 
 
 def _forget_scores_of_changed(catalog: Catalog, rows: list[dict[str, Any]]) -> None:
@@ -210,12 +248,16 @@ _EXPLANATIONS = pa.schema(
             "selection",
         )
     ]
-    + [(column, pa.list_(pa.string())) for column in ("domains", "safety", "parts")]
+    + [(column, pa.list_(pa.string())) for column in ("languages", "domains", "safety", "parts")]
     + [("sides_agree", pa.bool_())]
 )
 _CANDIDATES = pa.schema(
     [("explanation_id", pa.string()), ("number", pa.uint8()), ("title", pa.string()), ("description", pa.string()),
      ("score", pa.float64()), ("chosen", pa.bool_()), ("reason", pa.string()), ("parent", pa.uint8())]
+)  # fmt: skip
+_STEPS = pa.schema(
+    [("explanation_id", pa.string()), ("step", pa.uint16()), ("tool", pa.string()), ("arguments", pa.string()),
+     ("result", pa.string())]
 )  # fmt: skip
 _EVIDENCE = pa.schema([("explanation_id", pa.string()), ("rank", pa.uint16()), ("window_id", pa.uint64())])
 
@@ -223,7 +265,7 @@ _EVIDENCE = pa.schema([("explanation_id", pa.string()), ("rank", pa.uint16()), (
 def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Explained) -> dict[str, Any]:
     label = outcome.label
     row = {
-        "explanation_id": hex_hash("explanation", key, outcome.feature_id),
+        "explanation_id": explanation_id(key, outcome.feature_id),
         "feature_id": outcome.feature_id,
         "explainer_key": key,
         "explainer": name,
@@ -236,7 +278,8 @@ def _row(config: Config, name: str, explainer: Explainer, key: str, outcome: Exp
         rule = None if label.rule is None else json.dumps(label.rule, sort_keys=True)
         row |= {"title": label.title, "description": label.description, "kind": label.kind, "rule": rule}
         row |= {"reason": label.remark, "scope": label.scope, "confidence": label.confidence}
-        row |= {"domains": list(label.domains), "safety": list(label.safety), "parts": list(label.parts)}
+        row |= {"languages": list(label.languages), "domains": list(label.domains)}
+        row |= {"safety": list(label.safety), "parts": list(label.parts)}
         if explainer.selection is not None:
             row["selection"] = json.dumps(asdict(explainer.selection))
         if label.output is not None:

@@ -55,6 +55,16 @@ def neighbours(directions: torch.Tensor, features: NDArray[np.int64], k: int = 1
     })  # fmt: skip
 
 
+def nearest(directions: torch.Tensor, ids: NDArray[np.int64], feature: int, k: int) -> list[tuple[int, float]]:
+    """(id, cosine) of the k features nearest to one of them. `directions` [n, d_out], in the order of `ids` [n], ascending."""
+    unit = torch.nn.functional.normalize(directions.float(), dim=1)
+    own = int(np.searchsorted(ids, feature))
+    cosine = unit @ unit[own]
+    cosine[own] = -torch.inf
+    best = torch.topk(cosine, min(k, len(ids) - 1))
+    return list(zip(ids[best.indices.cpu().numpy()].tolist(), best.values.tolist(), strict=True))
+
+
 def _chosen(directions: torch.Tensor, features: NDArray[np.int64]) -> torch.Tensor:
     return directions[torch.from_numpy(features).to(directions.device)].float()
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from autointerp.errors import UserError
 from autointerp.harvest.forward import Reader
-from autointerp.subject.hookpoints import Hookpoint, capture, resolve_hookpoint
+from autointerp.harvest.writing import output_site
+from autointerp.subject.hookpoints import Hookpoint
 from autointerp.subject.interventions import Edit, intervene
 from autointerp.subject.windows import Windows
 
@@ -69,7 +70,7 @@ def measure_loss_recovered(reader: Reader, windows: Windows, *, max_tokens: int 
     the harvest leaves it out for its length (`max_norm`).
     """
     try:
-        return _measure(reader, windows, _site(reader), max_tokens)
+        return _measure(reader, windows, output_site(reader), max_tokens)
     except UserError as error:
         return LossRecovered(reason=str(error))
 
@@ -87,21 +88,6 @@ def _measure(reader: Reader, windows: Windows, site: Hookpoint, max_tokens: int)
         "mean": _loss(reader, windows, batches, lambda valid: {site: lambda x: mean.to(x).expand_as(x)}),
     }
     return _result(plain / tokens, {name: loss / tokens for name, loss in losses.items()}, tokens, str(site))
-
-
-def _site(reader: Reader) -> Hookpoint:
-    """Where the SAE's output goes, checked for its width. Raises UserError that says why there is no such place."""
-    sae, model = reader.sae, reader.subject.model
-    if not sae.transcoder:
-        return reader.hookpoint
-    if sae.hook_out is None:
-        raise UserError("the transcoder's files do not say which hidden state it predicts")
-    site = resolve_hookpoint(model, sae.hook_out)
-    token = torch.zeros((1, 1), dtype=torch.long, device=reader.subject.device)
-    width = capture(model, [site], token)[site].shape[-1]
-    if width != sae.d_out:
-        raise UserError(f"the transcoder gives {sae.d_out} numbers, and {site}, which it predicts, has {width}")
-    return site
 
 
 def _batches(reader: Reader, windows: Windows, max_tokens: int) -> tuple[list[tuple[int, int]], int]:

@@ -34,6 +34,8 @@ from autointerp.llm.types import (
     Request,
     RequestFailed,
     TokenLogprobs,
+    Tool,
+    ToolCall,
     Usage,
 )
 
@@ -58,6 +60,8 @@ __all__ = [
     "RequestFailed",
     "Spend",
     "TokenLogprobs",
+    "Tool",
+    "ToolCall",
     "Usage",
     "check_request",
     "open_provider",

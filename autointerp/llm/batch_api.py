@@ -55,6 +55,14 @@ class Undecided(Exception):
     """A batch may be ours or not, and its provider can't say yet; the text says what is waited for."""
 
 
+class Unanswered(Exception):
+    """A submission brought no reply: it may have been accepted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class BatchApi(Protocol):
     """One provider's batches. Methods that ask are one attempt each: they raise CallFailed or UserError."""
 

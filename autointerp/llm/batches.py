@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autointerp.errors import UserError
-from autointerp.llm.batch_api import BatchApi, Pace, Status, Undecided
+from autointerp.llm.batch_api import BatchApi, Pace, Status, Unanswered, Undecided
 from autointerp.llm.batch_lines import check_lines, read_lines
 from autointerp.llm.batch_store import Batch, RequestStore, new_token
 from autointerp.llm.provider import CallFailed, Capabilities, Delivered, Provider, Queued, Reply
@@ -35,7 +35,9 @@ class BatchProvider:
     ) -> None:
         live_can = live.capabilities
         self.name = live.name
-        self.capabilities = Capabilities(temperature=live_can.temperature, json_schema=live_can.json_schema, batch=True)
+        self.capabilities = Capabilities(
+            temperature=live_can.temperature, json_schema=live_can.json_schema, tools=live_can.tools, batch=True
+        )
         self._label = label
         self._live = live
         self._api = api
@@ -131,7 +133,7 @@ class BatchProvider:
         self._store.intend(token, keys, since)
         try:
             remote = await self._persist(partial(self._create, token, uploaded, file))
-        except _Unanswered as error:
+        except Unanswered as error:
             self._doubt(error.reason)
             return
         except UserError:  # said by the server, so it has not accepted
@@ -142,13 +144,13 @@ class BatchProvider:
         self._say(f"batch {remote} submitted: {len(keys):,} requests")
 
     async def _create(self, token: str, uploaded: str, file: Path) -> str:
-        """`BatchApi.create`, whose failures that may hide an acceptance become _Unanswered."""
+        """`BatchApi.create`, whose failures that may hide an acceptance become Unanswered."""
         try:
             return await self._api.create(token, uploaded, file)
         except CallFailed as error:
             if not error.retryable or error.kind is FailureKind.RATE_LIMITED:
                 raise
-            unanswered = _Unanswered(error.reason)
+            unanswered = Unanswered(error.reason)
         raise unanswered
 
     def _write(self, token: str, file: Path) -> list[str]:
@@ -286,14 +288,6 @@ class BatchProvider:
 
     def _say(self, text: str) -> None:
         print(f"{self._label}: {text}", file=sys.stderr, flush=True)
-
-
-class _Unanswered(Exception):
-    """A submission brought no reply: it may have been accepted."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def _disk_error(path: Path, error: OSError) -> UserError:

@@ -2,8 +2,11 @@
 
 Structured output goes as `response_format` of type `json_schema` with `strict`; schemas must therefore list every
 property as required and forbid others. (vLLM ignores its former `guided_*` options without a word.)
+
+Tools go as functions, not `strict`: few servers hold models to it, so arguments are checked by whoever runs the call.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +14,8 @@ from urllib.parse import urlsplit
 from autointerp.errors import UserError
 from autointerp.llm.logprobs import MOST_ALTERNATIVES, answer_logprobs, continuation_logprobs
 from autointerp.llm.provider import CallFailed, Finish, Reply
-from autointerp.llm.types import FailureKind, Request, Usage
+from autointerp.llm.tools import calls_of, shown_arguments
+from autointerp.llm.types import FailureKind, Message, Request, ToolCall, Usage
 from autointerp.llm.wire import WireReply, count
 
 _FINISH: dict[str, Finish] = {
@@ -29,7 +33,7 @@ def chat_payload(model: str, request: Request) -> dict[str, Any]:
     With a continuation nothing else matters than messages and continuation: nothing is sampled but one token, which
     servers insist on and which is thrown away.
     """
-    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    messages = [_message(message) for message in request.messages]
     if request.continuation is not None:
         return {
             "model": model,
@@ -45,6 +49,16 @@ def chat_payload(model: str, request: Request) -> dict[str, Any]:
     if request.json_schema is not None:
         schema = {"name": request.schema_name, "strict": True, "schema": dict(request.json_schema)}
         payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.tools:
+        payload["tools"] = [
+            {
+                "type": "function",
+                "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
+            }
+            for tool in request.tools
+        ]
+        if not request.may_call:
+            payload["tool_choice"] = "none"
     if request.logprobs is not None:
         if not 0 <= request.logprobs <= MOST_ALTERNATIVES:
             raise UserError(
@@ -53,6 +67,22 @@ def chat_payload(model: str, request: Request) -> dict[str, Any]:
             )
         payload |= {"logprobs": True, "top_logprobs": request.logprobs}
     return payload
+
+
+def _message(message: Message) -> dict[str, Any]:
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.call_id, "content": message.content}
+    if not message.calls:
+        return {"role": message.role, "content": message.content}
+    calls = [
+        {
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(shown_arguments(call), ensure_ascii=False)},
+        }
+        for call in message.calls
+    ]
+    return {"role": message.role, "content": message.content or None, "tool_calls": calls}
 
 
 def wire_body(payload: Mapping[str, Any], address: str, template_hash: str = "") -> dict[str, Any]:
@@ -90,13 +120,14 @@ def read_reply(reply: WireReply, request: Request) -> Reply:
 def read_completion(body: Mapping[str, Any], request: Request | None = None, pause: float | None = None) -> Reply:
     """The reply in a chat completion; log-probabilities are read if `request` asks for them. Raises CallFailed.
 
-    Compatible servers have finish reasons of their own ("eos", null) for a natural end: what is not known to be
-    something else counts as "stop" if there is content.
+    Calls are taken where `request` offers tools, or where it is not known. Compatible servers have finish reasons of their own
+    ("eos", null) for a natural end: what is not known to be something else counts as "stop" if there is content.
     """
     try:
         choice = body["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
         content, refusal = message.get("content") or "", message.get("refusal")
+        calls = _calls(message) if request is None or request.tools else ()
     except (AttributeError, IndexError, KeyError, TypeError):
         content = message = None
     if not isinstance(content, str):
@@ -113,8 +144,21 @@ def read_completion(body: Mapping[str, Any], request: Request | None = None, pau
         given = continuation_logprobs(body, request.continuation, request.logprobs or 0)
         return Reply(request.continuation, "stop", model, tokens, given, pause)
     finish: Finish = "refusal" if refusal else _FINISH.get(str(reason), "stop")
-    if finish == "stop" and not content.strip():
+    if calls is None and finish == "stop":
+        finish = "other"
+    elif calls and finish in ("stop", "other"):
+        return Reply(content, "stop", model, tokens, pause=pause, calls=calls)
+    elif finish == "stop" and not content.strip():
         finish = "empty"
     wanted = request is not None and request.logprobs is not None and finish == "stop"
     logprobs = answer_logprobs(choice) if wanted else ()
     return Reply(content or str(refusal or ""), finish, model, tokens, logprobs, pause)
+
+
+def _calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...] | None:
+    """The calls in a message; None where they are such that nothing can answer them."""
+    found = message.get("tool_calls") or ()
+    try:
+        return calls_of((call.get("id"), call["function"]["name"], call["function"].get("arguments")) for call in found)
+    except (AttributeError, KeyError, TypeError):
+        return None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from autointerp.llm.types import TokenLogprobs, Usage
+from autointerp.llm.types import Answer, TokenLogprobs, ToolCall, Usage
 
 ANSWER = "stop"
 """The `finish` of a line that answers later questions."""
@@ -23,7 +23,8 @@ class Entry:
     `model` is the one asked for, `served_model` the one that the server says it used. `payload_hash` is SHA-256 of
     the canonical payload. `latency_s` is that of the attempt that succeeded, `attempts` counts the failed ones too.
     `time` is that of delivery, UTC, ISO 8601. `money` is in US dollars, None where no price is known. `prompt_chars`
-    counts the characters of all messages, 0 where it was not recorded. The last three are missing in older journals.
+    counts the characters of all messages, 0 where it was not recorded. The last four are missing in older journals. A reply
+    with `calls` is an answer: its `finish` is "stop".
     """
 
     key: str
@@ -43,12 +44,24 @@ class Entry:
     money: float | None = None
     prompt_chars: int = 0
     logprobs: Sequence[TokenLogprobs] | None = None
+    calls: Sequence[ToolCall] = ()
+
+
+def answer_of(entry: Entry, *, from_journal: bool = False) -> Answer:
+    """The answer that an entry holds, whose `finish` is "stop"."""
+    finish = "calls" if entry.calls else entry.finish
+    return Answer(
+        entry.key, entry.text, finish, entry.model, entry.usage, from_journal, entry.logprobs or (), entry.calls
+    )  # fmt: skip
 
 
 def to_record(entry: Entry) -> dict[str, Any]:
-    """The entry as JSON holds it. (`dataclasses.asdict` would copy deeply, which takes longer than writing the line.)"""
+    """The entry as JSON holds it; `calls` only where there are some, so that other lines stay as short as they were.
+
+    (`dataclasses.asdict` would copy deeply, which takes longer than writing the line.)
+    """
     usage = entry.usage
-    return {
+    record = {
         "key": entry.key,
         "provider": entry.provider,
         "model": entry.model,
@@ -67,6 +80,9 @@ def to_record(entry: Entry) -> dict[str, Any]:
         "prompt_chars": entry.prompt_chars,
         "logprobs": [_packed(token) for token in entry.logprobs] if entry.logprobs else None,
     }
+    if entry.calls:
+        record["calls"] = [[call.id, call.name, call.arguments] for call in entry.calls]
+    return record
 
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -103,6 +119,7 @@ class _Record(msgspec.Struct):
     money: Amount | None = None
     prompt_chars: Count = 0
     logprobs: list[tuple[str, float | None, dict[str, float | None]]] | None = None
+    calls: list[tuple[str, str, str]] | None = None
 
 
 def from_record(record: Mapping[str, Any]) -> Entry:
@@ -135,6 +152,7 @@ def from_record(record: Mapping[str, Any]) -> Entry:
         money=found.money,
         prompt_chars=found.prompt_chars,
         logprobs=logprobs,
+        calls=tuple(ToolCall(*call) for call in found.calls or ()),
     )
 
 

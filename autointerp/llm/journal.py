@@ -23,7 +23,7 @@ import numpy as np
 
 from autointerp.errors import DataError, UserError
 from autointerp.llm.compaction import Compaction, write_compacted
-from autointerp.llm.entry import ANSWER, Entry, from_record, to_record
+from autointerp.llm.entry import ANSWER, Entry, answer_of, from_record, to_record
 from autointerp.llm.index import Index, Place
 from autointerp.llm.index_state import START, Position, StateFile, index_folder, write_state
 from autointerp.llm.rows import entry_of, read_rows
@@ -100,9 +100,7 @@ class Journal:
         if entry is None:
             path = self._segments.paths[place.segment]
             raise DataError(f"{path} was changed while it was in use; expected the answer {key} at byte {place.offset}")
-        return Answer(
-            key, entry.text, entry.finish, entry.model, entry.usage, from_journal=True, logprobs=entry.logprobs or ()
-        )
+        return answer_of(entry, from_journal=True)
 
     def append(self, entry: Entry) -> None:
         """Record a reply; when this returns, the line is with the operating system and survives the end of the process.

@@ -18,6 +18,7 @@ _COLUMNS = {
     "template_hash": "string", "purpose": "string", "sample": "int64", "input_tokens": "int64", "cached_tokens": "int64",
     "written_tokens": "int64", "output_tokens": "int64", "latency_s": "double", "attempts": "int64", "finish": "string",
     "text": "large_string", "time": "string", "money": "double", "prompt_chars": "int64", "logprobs": "large_string",
+    "calls": "large_string",
 }  # fmt: skip
 _BATCH_ROWS = 5_000
 _BATCH_CHARS = 1 << 24
@@ -26,8 +27,8 @@ _BATCH_CHARS = 1 << 24
 def export(entries: Iterable[Entry], target: Path) -> int:
     """Write the entries to `target`, in the format that its suffix names; returns how many.
 
-    Columns are those of a journal's line, `usage` in four columns, `logprobs` as JSON text (in JSON lines as a list). In
-    Parquet and CSV, which hold Unicode only, a lone surrogate becomes U+FFFD. Raises UserError for an unknown suffix.
+    Columns are those of a journal's line, `usage` in four columns, `logprobs` and `calls` as JSON text (in JSON lines as lists).
+    In Parquet and CSV, which hold Unicode only, a lone surrogate becomes U+FFFD. Raises UserError for an unknown suffix.
     """
     writers: dict[str, Callable[[Iterator[Row], Path], None]] = {
         ".parquet": _write_parquet, ".jsonl": _write_jsonl, ".csv": _write_csv,
@@ -51,7 +52,7 @@ def _row(entry: Entry) -> Row:
     usage = record.pop("usage")
     for name in ("input", "cached", "written", "output"):
         record[f"{name}_tokens"] = usage[name]
-    return {name: record[name] for name in _COLUMNS}
+    return {name: record.get(name) for name in _COLUMNS}
 
 
 def _write_jsonl(rows: Iterator[Row], path: Path) -> None:
@@ -84,7 +85,7 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
     chars = 0
     for row in rows:
         batch.append(row)
-        chars += len(row["text"]) + len(row["logprobs"] or "")
+        chars += len(row["text"]) + len(row["logprobs"] or "") + len(row["calls"] or "")
         if len(batch) >= _BATCH_ROWS or chars >= _BATCH_CHARS:
             yield batch
             batch, chars = [], 0
@@ -93,12 +94,9 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def _plain(row: Row) -> Row:
-    """The row in Unicode only, log-probabilities as text."""
-    logprobs = None if row["logprobs"] is None else encode(row["logprobs"])
-    return {
-        name: _unicode(value) if isinstance(value, str) else value
-        for name, value in chain(row.items(), [("logprobs", logprobs)])
-    }
+    """The row in Unicode only, lists as text."""
+    lists = [(name, None if row[name] is None else encode(row[name])) for name in ("logprobs", "calls")]
+    return {name: _unicode(value) if isinstance(value, str) else value for name, value in chain(row.items(), lists)}
 
 
 def _unicode(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from autointerp.errors import UserError
-from autointerp.llm.types import FailureKind, Request, TokenLogprobs, Usage
+from autointerp.llm.types import FailureKind, Request, TokenLogprobs, ToolCall, Usage
 from autointerp.registry import Registry
 
 Finish = Literal["stop", "length", "refusal", "empty", "other"]
@@ -31,6 +31,7 @@ class Capabilities:
     logprobs: bool = False
     prompt_logprobs: bool = False
     json_schema: bool = False
+    tools: bool = False
     prompt_caching: bool = False
     batch: bool = False
     local: bool = False
@@ -41,7 +42,8 @@ _MANNERS = ("batch", "local")  # capabilities that nobody asks for
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One delivered reply. `finish` other than "stop" means: delivered and paid for, but no answer.
+    """One delivered reply. `finish` other than "stop" means: delivered and paid for, but no answer. `calls`: the tools that it
+    asks for; then the text may be empty.
 
     `model` is the name that the server reports, which may be a dated version of the one asked for. `pause`: seconds for
     which the server says that no further request will be admitted (a rate limit just used up).
@@ -53,6 +55,7 @@ class Reply:
     usage: Usage = field(default_factory=Usage)
     logprobs: Sequence[TokenLogprobs] = ()
     pause: float | None = None
+    calls: Sequence[ToolCall] = ()
 
 
 class CallFailed(Exception):
@@ -244,6 +247,8 @@ def check_request(provider: AnyProvider, request: Request) -> None:
         require(provider, "temperature", by=by)
     if request.json_schema is not None:
         require(provider, "json_schema", by=by)
+    if request.tools:
+        require(provider, "tools", by=by)
     if request.continuation is not None:
         require(provider, "prompt_logprobs", by=by)
     elif request.logprobs is not None:

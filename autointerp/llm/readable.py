@@ -19,6 +19,8 @@ _HEAD = """# Requests to be answered
 each, in any order, in the output format of OpenAI's batches or as
 
     {{"custom_id": "the id above the question", "text": "the whole answer"}}
+
+or, to call tools where there are some, with "calls": [{{"name": "...", "arguments": {{...}}}}, ...] in place of the text.
 """
 
 
@@ -40,7 +42,13 @@ def _request(request: Queued) -> Iterator[str]:
     payload = request.payload
     yield f"\n## {visible(request.key)}\n"
     for message in payload["messages"]:
-        yield f"\n{visible(message['role'])}:\n\n{fenced(message['content'])}"
+        if message["content"] is not None:
+            yield f"\n{visible(message['role'])}:\n\n{fenced(message['content'])}"
+        for call in message.get("tool_calls", ()):
+            asked = call["function"]
+            yield f"\n{visible(message['role'])} calls {visible(asked['name'])}:\n\n{fenced(asked['arguments'])}"
+    for tool in payload.get("tools", ()) if "tool_choice" not in payload else ():
+        yield f"\nA tool that may be called:\n\n{fenced(json.dumps(tool['function'], ensure_ascii=True))}"
     answer = payload.get("response_format")
     if answer is not None:
         schema = json.dumps(answer["json_schema"]["schema"], ensure_ascii=True)

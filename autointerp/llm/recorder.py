@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from autointerp.llm.entry import Entry
+from autointerp.llm.entry import Entry, answer_of
 from autointerp.llm.identity import Identity
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import Tariff
 from autointerp.llm.provider import Finish, Queued, Reply
-from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed, Usage
+from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed, Usage, prompt_text
 
 _NO_ANSWER: Mapping[Finish, tuple[FailureKind, str]] = {
     "length": (FailureKind.TRUNCATED, "the answer was cut off at {max_tokens} tokens"),
     "refusal": (FailureKind.REFUSED, "the model or its provider's filter refused"),
     "empty": (FailureKind.MALFORMED, "the answer is empty"),
-    "other": (FailureKind.MALFORMED, "the model stopped for a reason that leaves no answer (a tool call or a pause)"),
+    "other": (
+        FailureKind.MALFORMED,
+        "the model stopped for a reason that leaves no answer (a pause, or no usable tool call)",
+    ),
 }
 
 
@@ -59,7 +62,7 @@ class Call:
             key=self.identity.key, model=model, payload=self.payload, payload_hash=self.identity.payload_hash,
             purpose=request.purpose, template_hash=request.template_hash, sample=request.sample,
             max_tokens=request.max_tokens,
-            prompt_chars=sum(len(message.content) for message in request.messages) + len(request.continuation or ""),
+            prompt_chars=len(prompt_text(request)),
         )  # fmt: skip
 
 
@@ -122,9 +125,10 @@ class Recorder:
             money=money,
             prompt_chars=asked.prompt_chars,
             logprobs=reply.logprobs or None,
+            calls=tuple(reply.calls),
         )
         self.journal.append(entry)
         if reply.finish in _NO_ANSWER:
             kind, reason = _NO_ANSWER[reply.finish]
             raise RequestFailed(kind, reason.format(max_tokens=asked.max_tokens), attempts)
-        return Answer(asked.key, reply.text, reply.finish, asked.model, reply.usage, logprobs=reply.logprobs)
+        return answer_of(entry)

@@ -4,6 +4,7 @@ Concurrency, retries, money, files and the journal are behind `Ask`. Because not
 runs live, as provider batches, through files, on a local model or from the journal alone.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,9 +12,32 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """Something that a model may ask us to do. `parameters`: the JSON schema of its arguments, of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What a model asks for. `arguments`: JSON text as the model wrote it, or whatever it wrote instead; see `llm.tools`."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    role: Literal["system", "user", "assistant"]
+    """`calls`: of an assistant's message, what it asked for. The results follow, each a message of the role "tool" with the
+    `call_id` of its call."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    calls: Sequence[ToolCall] = ()
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +54,9 @@ class Request:
 
     With `continuation` nothing is generated: it is taken as the answer, after the messages, and what comes back is the
     log-probability of each of its tokens with `logprobs` alternatives (the capability prompt_logprobs).
+
+    `tools` are what the model may call (the capability tools). With `may_call` False it is to answer now: providers want the
+    tools to be described all the same where the messages hold calls of them.
     """
 
     messages: Sequence[Message]
@@ -39,10 +66,20 @@ class Request:
     schema_name: str = "answer"
     logprobs: int | None = None
     continuation: str | None = None
+    tools: Sequence[Tool] = ()
+    may_call: bool = True
     sample: int = 0
     purpose: str = ""
     template_hash: str = ""
     check: Callable[[str], bool] | None = None
+
+
+def prompt_text(request: Request) -> str:
+    """All that the model is given to read, in one piece: for counting and comparing, not for sending."""
+    parts = [f"{tool.name}{tool.description}{json.dumps(tool.parameters)}" for tool in request.tools]
+    for message in request.messages:
+        parts += [message.content, *(f"{call.name}{call.arguments}" for call in message.calls)]
+    return "".join([*parts, request.continuation or ""])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +104,9 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A delivered answer. `finish` is the provider's reason in our words: "stop", "length" or "refusal"."""
+    """A delivered answer. `finish` is the provider's reason in our words: "stop", "length" or "refusal"; or "calls": the model
+    waits for the results of its `calls`, and the text, if any, is said by the way.
+    """
 
     key: str
     text: str
@@ -76,6 +115,7 @@ class Answer:
     usage: Usage = field(default_factory=Usage)
     from_journal: bool = False
     logprobs: Sequence[TokenLogprobs] = ()
+    calls: Sequence[ToolCall] = ()
 
 
 class FailureKind(StrEnum):

@@ -19,6 +19,7 @@ from autointerp.catalog.descriptors import Descriptors, HardNegative
 from autointerp.catalog.feature_pages import ContextRow, FeaturePage, LabelRow, ScoreRow, Token, Window
 from autointerp.catalog.label_details import LabelDetails
 from autointerp.catalog.pages import FeatureRow
+from autointerp.catalog.steered import SteeredToken
 from autointerp.report.text import visible, visible_token
 
 DETAIL_BLOCK = 32
@@ -180,6 +181,7 @@ def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[s
         "histogram": [[b.bin, b.band, b.n_windows] for b in page.histogram],
         "promoted": outputs("promoted"),
         "suppressed": outputs("suppressed"),
+        "steered": _steered(page.steered, dictionary),
         "neighbours": [[n.neighbour_id, figure(n.cosine)] for n in page.neighbours],
         "cofiring": [[n.neighbour_id, n.n_both, figure(n.jaccard)] for n in page.cofiring],
         "negatives": [_negative(n, dictionary) for n in page.negatives if n.window_id in dictionary.windows],
@@ -212,6 +214,15 @@ def _descriptors(known: Descriptors, dictionary: Dictionary) -> dict[str, Any]:
         "position": figure(known.position_dependence, 3),
         "peaks": [figure(peak, 3) for peak in (known.peak_p50, known.peak_p90, known.peak_p99)],
     }
+
+
+def _steered(rows: Sequence[SteeredToken], dictionary: Dictionary) -> dict[str, Any] | None:
+    """What steering changed, and how strongly it was done; None where nobody did."""
+    if not rows:
+        return None
+    sides = {name: [[dictionary.token(row.token), figure(row.change)] for row in rows if row.direction == name]
+             for name in ("up", "down")}  # fmt: skip
+    return {**sides, "kl": figure(rows[0].kl, 2), "strength": figure(rows[0].strength, 2)}
 
 
 def _negative(negative: HardNegative, dictionary: Dictionary) -> dict[str, Any]:

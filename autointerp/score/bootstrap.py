@@ -3,27 +3,29 @@
 Every resample draws, from each stratum of n contexts, n − 1 with replacement, and counts each draw n/(n−1) times
 (Rao and Wu, 1988, "Resampling inference with complex survey data"). Drawing n of n would understate the variance by the
 factor (n−1)/n, which matters for bands of ten contexts or fewer. A stratum of one context shows no variation: it stays
-as it is, and `singletons` names it. A metric that is a function of sums needs no pooled vectors: the sums of each
+as it is, and `Resampling.singletons` names it. A metric that is a function of sums needs no pooled vectors: the sums of each
 context are taken once, and all resamples are one matrix product.
 
 A resample may be undefined (say it holds no context in which the simulation moves). It is neither dropped nor counted
 as 0: it could have landed anywhere, so the interval's lower end treats it as lower than all others and the upper end as
-higher. Where so many are undefined that an end itself falls among them (more than 2.5 %), there is no interval,
+higher. Where so many are undefined that an end itself falls among them (usually more than 2.5 %), there is no interval,
 and the reason says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A percentile interval, or None with a reason. `undefined` counts the resamples without a value."""
+    """An interval, or None with a reason. `undefined` counts the resamples without a value."""
 
     lo: float | None
     hi: float | None
@@ -59,20 +61,61 @@ def resample_counts(strata: NDArray[np.integer], resamples: int, seed: int) -> A
     return counts
 
 
-def singletons(strata: NDArray[np.integer]) -> list[int]:
-    """The strata of one context: their variation is not in the interval."""
-    numbers, sizes = np.unique(strata, return_counts=True)
-    return [int(number) for number in numbers[sizes == 1]]
+class Resampling:
+    """The resamples of one feature's contexts, for the intervals of all its metrics: the same draws for each of them."""
+
+    def __init__(self, strata: NDArray[np.integer], resamples: int, seed: int) -> None:
+        numbers, index, size = np.unique(strata, return_inverse=True, return_counts=True)
+        self.singletons: list[int] = [int(number) for number in numbers[size == 1]]
+        self._counts = resample_counts(strata, resamples, seed)
+        self._member = (np.arange(len(numbers))[:, None] == index).astype(np.float64)  # [strata, contexts]
+        self._size = size[index].astype(np.float64)  # of its stratum, by context
+
+    def interval(self, of_sums: Callable[[Array], Array], sums: Array, value: float, level: float = 0.95) -> Interval:
+        """The BCa interval around the score `value`, which is `of_sums` of the total of `sums` [contexts, K].
+
+        Efron 1987, "Better bootstrap confidence intervals": percentiles that allow for the median bias and the skewness of the
+        score. A percentile interval is too low with five contexts a stratum. Undefined resamples: see the module's text.
+        """
+        values = of_sums(self._counts @ sums)
+        ordered = np.sort(values[~np.isnan(values)])
+        bias, skewness = _median_bias(ordered, value), self._acceleration(of_sums(self.leave_one_out(sums)))
+        ends = (_NORMAL.inv_cdf((1 - level) / 2), _NORMAL.inv_cdf((1 + level) / 2))
+        low, high = (_NORMAL.cdf(bias + (bias + end) / max(1 - skewness * (bias + end), 0.1)) for end in ends)
+        return between(ordered, len(values), low, 1 - high)
+
+    def leave_one_out(self, sums: Array) -> Array:
+        """Total sums without each context in turn: [contexts, K] to [contexts, K]. The others of its stratum stand for it."""
+        inside = self._member.T @ (self._member @ sums)
+        scale = np.divide(self._size, self._size - 1, out=np.zeros_like(self._size), where=self._size > 1)[:, None]
+        found: Array = sums.sum(axis=0) - inside + np.where(scale > 0, (inside - sums) * scale, inside)
+        return found
+
+    def _acceleration(self, without_one: Array) -> float:
+        """Skewness of the score over six: Σ(Σu³/n³) / 6(Σ(Σu²/n²))^1.5 over strata, with the influences u."""
+        defined = ~np.isnan(without_one)
+        known = np.where(defined, without_one, 0.0)
+        count = self._member.T @ (self._member @ defined)
+        mean = self._member.T @ (self._member @ known) / np.maximum(count, 1)
+        influence = np.where(defined, (count - 1) * (mean - known) / np.maximum(count, 1), 0.0)
+        squares = float(influence @ influence)
+        return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
 
 
-def percentile_interval(values: Array, level: float = 0.95) -> Interval:
-    """The central interval of resampled values [resamples], NaN where undefined (see the module's text for those)."""
-    defined = np.sort(values[~np.isnan(values)])
-    undefined = len(values) - len(defined)
-    tail = int(np.floor(len(values) * (1 - level) / 2))
-    if undefined > tail:
-        reason = f"no interval: {undefined} of {len(values)} resamples are undefined, since they hold no variation"
+def between(ordered: Array, resamples: int, below: float, above: float) -> Interval:
+    """The resamples without these shares of all at either end; the undefined ones lie beyond both."""
+    undefined = resamples - len(ordered)
+    left, right = int(resamples * below + 1e-9), int(resamples * above + 1e-9)
+    if undefined > min(left, right):
+        reason = f"no interval: {undefined} of {resamples} resamples are undefined, since they hold no variation"
         return Interval(None, None, undefined, reason)
-    remark = f"{undefined} of {len(values)} resamples are undefined; the interval allows for it" if undefined else None
-    rank = tail - undefined
-    return Interval(float(defined[rank]), float(defined[-1 - rank]), undefined, remark)
+    remark = f"{undefined} of {resamples} resamples are undefined; the interval allows for it" if undefined else None
+    return Interval(float(ordered[left - undefined]), float(ordered[undefined - right - 1]), undefined, remark)
+
+
+def _median_bias(ordered: Array, value: float) -> float:
+    """z0: where the score lies among its resamples, ties by half."""
+    if not len(ordered):
+        return 0.0
+    place = (np.searchsorted(ordered, value, side="left") + np.searchsorted(ordered, value, side="right")) / 2
+    return _NORMAL.inv_cdf(float(np.clip(place, 0.5, len(ordered) - 0.5)) / len(ordered)) if len(ordered) > 1 else 0.0

@@ -43,6 +43,11 @@ def correlation(sums: Array) -> Array:
     return np.where(flat, np.nan, value)
 
 
+def difference_of_correlations(sums: Array) -> Array:
+    """r of the first simulation minus r of the second, of weighted sums of both's `moments`, side by side [..., 12]."""
+    return correlation(sums[..., :6]) - correlation(sums[..., 6:])
+
+
 def residuals(true: Array, simulated: Array) -> Array:
     """Per token what the two uncentred measures sum: (a−s)², a², |a−s|, |a|. Shapes [n] and [n] to [n, 4]."""
     error = true - simulated

@@ -16,6 +16,7 @@ import numpy as np
 from autointerp.catalog.records import FeatureEvidence
 from autointerp.hashing import stable_hash
 from autointerp.score import Simulated, bootstrap, metrics
+from autointerp.score.bootstrap import Resampling
 from autointerp.score.discretise import LEVELS, discretise
 from autointerp.score.pool import MODES, Array, Mode, Pool, Weights, context_weights, pooled, scored_contexts
 
@@ -89,7 +90,7 @@ def score_simulation(
     pool = pooled(evidence, simulated)
     if not pool.lengths:
         return [_empty_row(name, pool) for name in METRICS]
-    draws = _draws(evidence, pool, seed, resamples)
+    draws = _resampling(evidence, pool, seed, resamples)
     weights = {mode: context_weights(evidence, pool.strata, mode) for mode in MODES}
     truth, expected = pool.true, pool.simulated[0]
     ceiling = discretise(truth, evidence.max_activation).astype(np.float64)
@@ -129,7 +130,7 @@ def difference_rows(
     names = {mode: f"{name}_{mode}" for mode in MODES}
     if not pool.lengths:
         return [_empty_row(names[mode], pool) for mode in MODES]
-    draws = _draws(evidence, pool, seed, resamples)
+    draws = _resampling(evidence, pool, seed, resamples)
     return [_difference_row(names[mode], pool, draws, context_weights(evidence, pool.strata, mode)) for mode in MODES]
 
 
@@ -155,12 +156,12 @@ def shuffled_partner(
     return partner
 
 
-def _draws(evidence: FeatureEvidence, pool: Pool, seed: int, resamples: int) -> Array:
-    return bootstrap.resample_counts(pool.strata, resamples, stable_hash("bootstrap", seed, evidence.feature_id))
+def _resampling(evidence: FeatureEvidence, pool: Pool, seed: int, resamples: int) -> Resampling:
+    return Resampling(pool.strata, resamples, stable_hash("bootstrap", seed, evidence.feature_id))
 
 
 def _row(
-    name: str, pool: Pool, draws: Array, weights: Weights, measure: _Measure, true: Array, predicted: Array
+    name: str, pool: Pool, draws: Resampling, weights: Weights, measure: _Measure, true: Array, predicted: Array
 ) -> ScoreRow:
     if weights.values is None:
         return _undefined_row(name, pool, weights.note)
@@ -170,11 +171,11 @@ def _row(
     if measure.per_token is None or measure.of_sums is None:
         return _ok_row(name, pool, point.value, bootstrap.Interval(None, None), weights.note)
     sums = bootstrap.context_sums(measure.per_token(true, predicted), pool.lengths) * weights.values[:, None]
-    interval = _interval(pool, measure.of_sums(draws @ sums))
-    return _ok_row(name, pool, point.value, interval, weights.note, _singleton_note(pool), interval.reason)
+    interval = _interval(pool, draws, measure.of_sums, sums, point.value)
+    return _ok_row(name, pool, point.value, interval, weights.note, _singleton_note(draws), interval.reason)
 
 
-def _difference_row(name: str, pool: Pool, draws: Array, weights: Weights) -> ScoreRow:
+def _difference_row(name: str, pool: Pool, draws: Resampling, weights: Weights) -> ScoreRow:
     if weights.values is None:
         return _undefined_row(name, pool, weights.note)
     by_token = np.repeat(weights.values, pool.lengths)
@@ -184,13 +185,12 @@ def _difference_row(name: str, pool: Pool, draws: Array, weights: Weights) -> Sc
         sides = zip(("label", "baseline"), points, strict=True)
         reasons = [f"{side}: {point.reason}" for side, point in sides if point.value is None]
         return _undefined_row(name, pool, *reasons, weights.note)
-    first, second = (
-        metrics.correlation(draws @ (bootstrap.context_sums(metrics.moments(pool.true, side), pool.lengths) * scale))
-        for side, scale in ((side, weights.values[:, None]) for side in pool.simulated)
-    )
-    interval = _interval(pool, first - second)
-    notes = (weights.note, _singleton_note(pool), interval.reason)
-    return _ok_row(name, pool, values[0] - values[1], interval, *notes)
+    per_token = np.concatenate([metrics.moments(pool.true, side) for side in pool.simulated], axis=1)
+    sums = bootstrap.context_sums(per_token, pool.lengths) * weights.values[:, None]
+    difference = values[0] - values[1]
+    interval = _interval(pool, draws, metrics.difference_of_correlations, sums, difference)
+    notes = (weights.note, _singleton_note(draws), interval.reason)
+    return _ok_row(name, pool, difference, interval, *notes)
 
 
 def _ess_row(pool: Pool, weights: Weights) -> ScoreRow:
@@ -201,18 +201,20 @@ def _ess_row(pool: Pool, weights: Weights) -> ScoreRow:
     return _ok_row("ess_corpus", pool, size, bootstrap.Interval(None, None), weights.note)
 
 
-def _interval(pool: Pool, resampled: Array) -> bootstrap.Interval:
-    """The percentile interval; none where a side's contexts are alone in their strata, since nothing says how it varies."""
-    alone = set(bootstrap.singletons(pool.strata))
-    bands = {int(band) for band in pool.strata if band > 0}
+def _interval(
+    pool: Pool, draws: Resampling, of_sums: Callable[[Array], Array], sums: Array, value: float
+) -> bootstrap.Interval:
+    """The interval; none where a side's contexts are alone in their strata, since nothing says how it varies."""
+    alone = set(draws.singletons)
+    bands = {int(band) for band in np.unique(pool.strata) if band > 0} if alone else set()
     if 0 in alone or (bands and bands <= alone):
         side = "silent" if 0 in alone else "activating"
         return bootstrap.Interval(None, None, 0, f"no interval: too few {side} contexts to tell how the score varies")
-    return bootstrap.percentile_interval(resampled)
+    return draws.interval(of_sums, sums, value)
 
 
-def _singleton_note(pool: Pool) -> str | None:
-    alone = bootstrap.singletons(pool.strata)
+def _singleton_note(draws: Resampling) -> str | None:
+    alone = draws.singletons
     return f"one context only, so no variation in the interval: band {', '.join(map(str, alone))}" if alone else None
 
 

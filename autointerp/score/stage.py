@@ -26,6 +26,7 @@ from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.score import Simulated, Simulator, simulators
+from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
 from autointerp.score.pool import blinded
 from autointerp.score.simulation import (
@@ -96,6 +97,7 @@ def score(
     todo = tasks(config, catalog, key, which)
     try:
         if todo:
+            audit(catalog, [task.feature_id for task in todo])
             asyncio.run(_score_all(config, catalog, run, key, todo, offline))
     finally:
         write_spending(catalog, journal_folder(run))

@@ -134,6 +134,26 @@ def test_items_that_are_tried_anew_ask_for_fresh_answers(
     assert sums(asked, "explain") == totals(found, "explain")
 
 
+def test_of_refine_all_steps_are_reckoned_with(
+    out: Path, tiny_settings: dict[str, object], asked: list[Request]
+) -> None:
+    config = configured(tiny_settings, explain__explainer="refine")
+    found = estimated(config, out)
+    row, note = found.rows[0], "with all 3 steps of refine, which may end before"
+    assert row.part == "refine" and note in found.notes
+    patient = configured(tiny_settings, explain__explainer="refine", explain__patience=3)
+    assert (row.requests, row.chars) == totals(estimated(patient, out), "explain")
+    assert note not in estimated(patient, out).notes
+    asked.clear()
+    explain_stage(config, out)
+    asked_for = [sums(asked, purpose)[0] for purpose in ("explain", "rerank", "probe")]
+    assert 0 < sum(asked_for) < row.requests
+    asked.clear()
+    shutil.rmtree(out / "journal")
+    explain_stage(patient, out)
+    assert sum(sums(asked, purpose)[0] for purpose in ("explain", "rerank", "probe")) == row.requests
+
+
 def test_a_sample_is_scaled(out: Path, tiny_settings: dict[str, object]) -> None:
     config = configured(tiny_settings)
     whole, part = estimated(config, out), estimated(config, out, sample=3)

@@ -9,10 +9,12 @@ import pytest
 from autointerp.explain import explainers
 from autointerp.explain.contrastive import NEGATIVES
 from autointerp.explain.single_token import SingleToken
+from autointerp.hashing import stable_hash
 from autointerp.llm.providers import mock
 from autointerp.llm.types import Request
 from tests.cli.test_bad_input import options, run
 from tests.cli.test_run import catalog_rows
+from tests.llm.server import openai_reply
 
 MODEL = ["--provider", "mock", "--label-model", "mock"]
 
@@ -119,3 +121,40 @@ def test_the_estimate_asks_what_the_run_asks(
     sent.clear()
     assert run(capsys, "explain", *command)[0] == 0
     assert estimated == {request.messages for request in sent}
+
+
+def test_refine_through_files_takes_as_many_rounds_as_it_has_questions_in_a_row(
+    capsys: pytest.CaptureFixture[str], out: Path, tmp_path: Path
+) -> None:
+    """Its coroutine is dropped at every question and begins again from the journal."""
+    desk, rounds, replies = tmp_path / "desk", 0, []
+    settings = ["--set", "explain.steps=2", "--set", "explain.patience=2", "--set", "sample.features=0-8"]
+    command = ["explain", "--explainer", "refine", *settings, "--label-model", "m", "--out", out]
+    while (code := run(capsys, *command, "--provider", f"files:{desk}")[0]) and rounds < 20:
+        rounds += 1
+        for line in map(json.loads, (desk / "requests.jsonl").read_text().splitlines()):
+            body = openai_reply(line["body"], varied_answer(line["body"]), "stop")
+            replies.append(
+                {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}, "error": None}
+            )
+        (desk / "responses.jsonl").write_text("".join(json.dumps(reply) + "\n" for reply in replies))
+    assert code == 0
+    # The first label and its comparison, then for each step the search for errors, the label, the comparison.
+    assert rounds == 2 + 2 * 3
+    keys = [reply["custom_id"] for reply in replies]
+    assert len(keys) == len(set(keys))  # nothing was asked twice
+    query = (
+        "SELECT feature_id, number, parent, c.title, score, chosen FROM candidates c JOIN explanations USING (explanation_id) "
+        "WHERE explainer = 'refine' ORDER BY ALL"
+    )
+    rows = catalog_rows(out, query)
+    assert {number for _, number, *_ in rows} == {1, 2, 3} and any(parent == 2 for _, _, parent, *_ in rows)
+    again = run(capsys, *command, "--provider", f"files:{desk}")
+    assert again[0] == 0 and catalog_rows(out, query) == rows
+
+
+def varied_answer(body: dict) -> str:
+    """An aligned simulation, else a label by the question."""
+    question = body["messages"][-1]["content"]
+    schema = body["response_format"]["json_schema"]["schema"]
+    return mock.mock_simulation(question) or mock.default_answer(schema, stable_hash(question))

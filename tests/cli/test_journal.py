@@ -135,7 +135,7 @@ def test_verify_counts_the_lines_of_a_compacted_segment(capsys: pytest.CaptureFi
 COLUMNS = [
     "key", "provider", "model", "served_model", "payload_hash", "template_hash", "purpose", "sample", "input_tokens",
     "cached_tokens", "written_tokens", "output_tokens", "latency_s", "attempts", "finish", "text", "time", "money",
-    "prompt_chars", "logprobs",
+    "prompt_chars", "logprobs", "calls",
 ]  # fmt: skip
 
 

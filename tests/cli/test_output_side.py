@@ -77,11 +77,46 @@ def test_best_of_k(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_sett
     assert table_digests_of(out) == digests
 
 
+def test_refine(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]) -> None:
+    out = tmp_path / "run"
+    settings = {
+        "explain__steps": 2, "explain__patience": 2, "explain__inner": "highlighted", "negatives__per_kind": 4,
+        "sample__per_band": 10, "sample__top": 10,
+    }  # fmt: skip
+    whole_run(capsys, out, tiny_settings, "refine", **settings)
+    labels = dict(catalog_rows(
+        out, "SELECT explanation_id, (title, reason, selection) FROM explanations WHERE explainer = 'refine' AND status = 'ok'"
+    ))  # fmt: skip
+    rows = catalog_rows(out, "SELECT explanation_id, number, parent, title, score, chosen FROM candidates ORDER BY ALL")
+    assert len(labels) >= 5 and {name for name, *_ in rows} == set(labels)
+    lengths = set()
+    for name, (title, _, selection) in labels.items():
+        own = [row[1:] for row in rows if row[0] == name]
+        lengths.add(len(own))
+        assert [number for number, *_ in own] == list(range(1, len(own) + 1)) and selection is not None
+        assert own[0][1] is None and all(1 <= parent < number for number, parent, *_ in own[1:])
+        (chosen,) = (row for row in own if row[4])
+        scores = [score for *_, score, _ in own if score is not None]
+        assert chosen[2] == title and chosen[3] == (max(scores) if scores else None)
+    assert max(lengths) == 3  # no more than the steps
+    # What was chosen on is not shown to the labels' author, and neither is it what they are graded on.
+    for table in ("explanation_evidence e", "simulations e"):
+        assert not catalog_rows(out, f"SELECT 1 FROM {table} JOIN windows USING (window_id) WHERE split = 'rerank'")
+    assert {purpose for (purpose,) in catalog_rows(out, "SELECT purpose FROM spend")} >= {
+        "explain", "rerank", "probe", "simulate",
+    }  # fmt: skip
+    digests = table_digests_of(out)
+    (out / "catalog.duckdb").unlink()
+    whole_run(capsys, out, tiny_settings, "refine", **settings)
+    assert table_digests_of(out) == digests
+
+
+@pytest.mark.parametrize("name", ["best_of_k", "refine"])
 def test_an_inner_explainer_that_asks_no_model_is_refused(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object], name: str
 ) -> None:
     code, err = run(
-        capsys, "run", *options(tiny_settings, explain__inner="lexicon"), "--explainer", "best_of_k", "--provider", "mock",
+        capsys, "run", *options(tiny_settings, explain__inner="lexicon"), "--explainer", name, "--provider", "mock",
         "--label-model", "m", "--out", tmp_path / "run",
     )  # fmt: skip
     assert code == 2 and "explain.inner = 'lexicon'" in err and "token_activation" in err

@@ -63,7 +63,7 @@ def test_the_prompts_page_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
     from write_prompt_docs import page
 
     assert (ROOT / "docs" / "prompts.md").read_text(encoding="utf-8") == page()
-    assert page().count("[OUTPUT, as above]") == 6
+    assert page().count("[OUTPUT, as above]") == 8
 
 
 def test_every_explainer_has_a_section() -> None:

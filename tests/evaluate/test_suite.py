@@ -47,7 +47,7 @@ def test_the_lexicon_on_all_features(tmp_path: Path) -> None:
     assert alarms["contextual"] > 0.7 and alarms["lexical"] < 0.2, "it cannot tell the senses of a word apart"
     assert by_family["positional"] < 0.3 and by_family["format"] < 0.3, "these are no runs of tokens"
     assert not findings.scorer_tested and findings.judge is None
-    assert [one.title for one in tables(findings)] == ["labels"]
+    assert [one.title for one in tables(findings)] == ["By family: labels"]
     assert any("needs a model" in note for note in notes(findings))
     assert not (tmp_path / "run").exists(), "nothing was asked, nothing is kept"
 

@@ -12,7 +12,7 @@ import pytest
 from autointerp.catalog.records import Candidate, Context, FeatureEvidence
 from autointerp.errors import UserError
 from autointerp.explain import Search, explainers
-from autointerp.explain.best_of_k import BestOfK, compared_contexts, verdicts_of
+from autointerp.explain.best_of_k import BestOfK
 from autointerp.explain.exemplars import Selection
 from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed
 from autointerp.score import Simulated
@@ -174,48 +174,14 @@ async def test_without_a_model_it_says_what_to_do() -> None:
         await BestOfK()(EVIDENCE, None, VOCABULARY)
 
 
-def test_contexts_are_one_of_each_band_and_three_silent_ones() -> None:
-    contexts = [
-        one_hot(1, 9, split="rerank", kind="top", band=3),
-        one_hot(2, 8, split="rerank", kind="top", band=2),
-        one_hot(3, 7, split="rerank", kind="band", band=2),
-        one_hot(4, 6, split="rerank", kind="band", band=2),
-        *(one_hot(window, 0, split="rerank", kind="silent", band=0) for window in range(5, 10)),
-        one_hot(10, 9, split="explain", kind="band", band=1),
-        one_hot(11, 9, split="test", kind="band", band=1),
-    ]
-    assert [context.window_id for context in compared_contexts(evidence(contexts))] == [3, 1, 5, 6, 7]
-
-
-def test_candidates_are_compared_on_the_contexts_that_all_of_them_have() -> None:
-    def simulated(*values: Sequence[float] | None) -> list[Simulated]:
-        return [
-            Simulated(one.window_id, None, "failed", "so") if value is None
-            else Simulated(one.window_id, np.array(value, np.float32), "ok")
-            for one, value in zip(contexts, values, strict=True)
-        ]  # fmt: skip
-
-    contexts = [
-        one_hot(1, 9, at=0, length=2, split="rerank"), one_hot(2, 9, at=1, length=2, split="rerank"),
-    ]  # fmt: skip
-    whole, half, none = simulated([9, 0], [9, 0]), simulated([9, 0], None), simulated(None, None)
-    assert [verdict.score for verdict in verdicts_of(contexts, [whole])] == [pytest.approx(0.0)]
-    found = verdicts_of(contexts, [whole, half, none])  # on the first context alone
-    assert [verdict.score for verdict in found] == [pytest.approx(1.0), pytest.approx(1.0), None]
-    assert found[2].reason == "no context could be simulated: so"
-    apart = verdicts_of(contexts, [simulated([9, 0], None), simulated(None, [9, 0])])
-    assert [verdict.reason for verdict in apart] == ["no context could be simulated for all candidates"] * 2
-    flat = verdicts_of(contexts, [simulated([0, 0], [0, 0])])
-    assert flat[0].score is None and flat[0].reason == "the simulated activations are constant"
-
-
 def test_no_explainer_asks_for_the_test_split() -> None:
     for name, part in explainers.items():
         assert "test" not in part.splits, name
-        assert part.splits == (("explain", "rerank") if name == "best_of_k" else ("explain",)), name
+        searching = ("best_of_k", "refine", "investigate")
+        assert part.splits == (("explain", "rerank") if name in searching else ("explain",)), name
 
 
-@pytest.mark.parametrize("inner", ["lexicon", "best_of_k"])
+@pytest.mark.parametrize("inner", ["lexicon", "best_of_k", "refine"])
 def test_what_has_nothing_to_choose_from_is_refused(inner: str) -> None:
     with pytest.raises(UserError, match=f"explain.inner = '{inner}'"):
         BestOfK().configured(Selection(), None, Search(inner))

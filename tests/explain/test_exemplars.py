@@ -80,3 +80,13 @@ class TestSilent:
         assert len(places) > 10
         again = {cut(silent(window), 10.0, 8).tokens[0] - silent(window).tokens[0] for window in range(40)}
         assert places == again
+
+    def test_hard_negatives_of_both_kinds_are_taken_in_turn(self) -> None:
+        token = [silent(10 + i, "token", cause=4, cause_position=5) for i in range(5)]
+        near = [silent(20 + i, "near", cause=3, cause_position=5) for i in range(2)]
+        chosen = choose(evidence([one_hot(1, 9), *token, *near]), Selection(negatives=5))
+        assert [one.context.window_id for one in chosen.silent] == [20, 10, 21, 11, 12]
+
+    def test_a_cut_may_be_around_another_place(self) -> None:
+        found = cut(one_hot(1, 9, at=60, first=0), 10.0, 8, place=20)
+        assert found.tokens.tolist() == list(range(14, 22)) and found.peak == 6 and not found.levels.any()

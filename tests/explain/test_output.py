@@ -62,9 +62,17 @@ async def test_near_the_edges_of_a_window_the_text_is_as_long(at: int, before: i
 
 async def test_tokens_that_steering_changed_are_shown_where_there_are_any() -> None:
     model = Model(SAID)
-    await Output()(replace(LENS, steered=Steered([8, 9], [])), model, VOCABULARY)
-    assert shown(model)["steered"] == {"up": [" w8", " w9"], "down": []}
-    assert '"steered" lists tokens whose probability' in model.requests[0].messages[0].content
+    await Output()(replace(LENS, steered=Steered([8, 9], [], 0.2549)), model, VOCABULARY)
+    assert shown(model)["steered"] == {"kl": 0.25, "up": [" w8", " w9"], "down": []}
+    assert '"steered" lists the next tokens that became likelier' in model.requests[0].messages[0].content
+
+
+async def test_where_the_lens_is_blind_steering_is_enough() -> None:
+    """Of a transcoder that writes to no residual stream there is no lens."""
+    blind = replace(LENS, promoted=(), suppressed=(), promoted_logits=(), suppressed_logits=())
+    model = Model(SAID)
+    await Output()(replace(blind, steered=Steered([8], [9], 0.1)), model, VOCABULARY)
+    assert shown(model)["promoted"] == [] and shown(model)["steered"]["up"] == [" w8"]
 
 
 async def test_only_the_strongest_texts_of_the_explain_split_are_shown() -> None:
@@ -104,6 +112,12 @@ async def test_the_kind_is_one_that_an_output_label_can_have(given: str, kind: s
     assert (await Output()(LENS, Model({**SAID, "kind": given}), VOCABULARY)).kind == kind
 
 
+async def test_languages_are_kept_apart_from_domains() -> None:
+    label = await Output()(LENS, Model({**SAID, "languages": ["German"], "domains": ["law"]}), VOCABULARY)
+    assert (label.languages, label.domains) == (("German",), ("law",))
+    assert {"languages", "domains"} <= set(OUTPUT_SCHEMA["properties"]) & set(OUTPUT_SCHEMA["required"])
+
+
 async def test_the_kind_may_be_left_out_and_nothing_else_may() -> None:
     label = await Output()(LENS, Model({"title": "a", "description": "b"}), VOCABULARY)
     assert label.kind == "output"
@@ -132,13 +146,13 @@ async def test_planted_instructions_stay_inside_the_data() -> None:
     tokens = list(range(len(ATTACKS)))
     evidence = FeatureEvidence(
         7, 10.0, 0.01, [planted], {}, promoted=tokens, suppressed=tokens[::-1], promoted_logits=[1.0] * 7,
-        suppressed_logits=[-1.0] * 7, steered=Steered(tokens, tokens),
+        suppressed_logits=[-1.0] * 7, steered=Steered(tokens, tokens, 1.0),
     )  # fmt: skip
     await Output()(evidence, model, vocabulary)
     data = shown(model)
     assert [token for token, _ in data["promoted"]] == ATTACKS
     assert [token for token, _ in data["suppressed"]] == ATTACKS[::-1]
-    assert data["steered"] == {"up": ATTACKS, "down": ATTACKS}
+    assert data["steered"] == {"kl": 1.0, "up": ATTACKS, "down": ATTACKS}
     assert data["texts"] == [{"before": "".join(ATTACKS[:3]), "at": ATTACKS[3], "after": "".join(ATTACKS[4:])}]
     system, user = (message.content for message in model.requests[0].messages)
     mark = user[6:22]

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.llm.server import Behaviour, anthropic_reply, openai_reply
+from tests.llm.server import Behaviour, add_calls, anthropic_reply, openai_reply
 
 _REPLIES = {"ok": "stop", "length": "length"}  # fate → how the reply ends
 
@@ -46,7 +46,10 @@ class Job:
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def question(self, custom_id: str) -> str:
-        return str(self.requests[custom_id]["messages"][-1]["content"])
+        content = self.requests[custom_id]["messages"][-1]["content"]
+        if isinstance(content, list):  # Anthropic's results of calls, or a text that is marked for the cache
+            content = content[-1].get("text") or content[-1]["content"]
+        return str(content)
 
 
 class BatchServer:
@@ -54,7 +57,8 @@ class BatchServer:
     went through.
 
     `fate` of a question: ok, length, twice, missing, expired, or an HTTP status such as "400". `whole(job)` of a batch:
-    completed, expired, cancelled, or failed (with `reason`). `unlisted_s`: how long a new batch is not in lists.
+    completed, expired, cancelled, or failed (with `reason`). `unlisted_s`: how long a new batch is not in lists. `calls_of` a
+    question: the tools that its answer calls, and then its text is empty.
     """
 
     def __init__(self) -> None:
@@ -65,6 +69,7 @@ class BatchServer:
         self.takes = 0.0
         self.unlisted_s = 0.0
         self.fate: Callable[[str], str] = lambda question: "ok"
+        self.calls_of: Callable[[str], list[tuple[str, str, str]]] = lambda question: []
         self.whole: Callable[[Job], str] = lambda job: "completed"
         self.reason: Mapping[str, Any] = {"code": "invalid_json_line", "message": "line 1 is no JSON", "line": 1}
         self.keys: set[str] = set()
@@ -247,9 +252,8 @@ class BatchServer:
         return {"twice": ["ok", "ok"], "missing": []}.get(fate, [fate])
 
     def _openai_line(self, job: Job, name: str, fate: str) -> dict[str, Any]:
-        body = job.requests[name]
         if fate in _REPLIES:
-            reply = openai_reply(body, f"answer to {job.question(name)}", _REPLIES[fate])
+            reply = self._answer(openai_reply, job, name, fate)
             return {"id": "r", "custom_id": name, "error": None, "response": {"status_code": 200, "body": reply}}
         if fate == "expired":
             error = {"code": "batch_expired", "message": "This request could not be executed in time."}
@@ -259,6 +263,16 @@ class BatchServer:
             "id": "r", "custom_id": name, "error": None,
             "response": {"status_code": int(fate), "body": {"error": error}},
         }  # fmt: skip
+
+    def _answer(
+        self, reply: Callable[[Any, str, str], dict[str, Any]], job: Job, name: str, fate: str
+    ) -> dict[str, Any]:
+        question = job.question(name)
+        calls = self.calls_of(question)
+        made = reply(job.requests[name], "" if calls else f"answer to {question}", _REPLIES[fate])
+        if calls:
+            add_calls(made, calls)
+        return made
 
     async def _list_anthropic(self, request: web.Request) -> bytes:
         jobs, more = self._page(request, request.query.get("after_id"))
@@ -287,7 +301,7 @@ class BatchServer:
 
     def _anthropic_line(self, job: Job, name: str, fate: str) -> dict[str, Any]:
         if fate in _REPLIES:
-            message = anthropic_reply(job.requests[name], f"answer to {job.question(name)}", _REPLIES[fate])
+            message = self._answer(anthropic_reply, job, name, fate)
             return {"custom_id": name, "result": {"type": "succeeded", "message": message}}
         if fate in ("expired", "canceled"):
             return {"custom_id": name, "result": {"type": fate}}

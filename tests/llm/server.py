@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +31,8 @@ Body = Mapping[str, Any]
 class Behaviour:
     """What to do with one request. `kind`: answer, status, reset, half, hang, malformed, zipped, garbage.
 
-    An answer's `text` None means that the server makes it from the request; `finish` is "stop", "length" or "refusal".
+    An answer's `text` None means that the server makes it from the request; `finish` is "stop", "length" or "refusal". `calls` of
+    tools: id, name and arguments, JSON text.
     """
 
     kind: str = "answer"
@@ -40,6 +41,12 @@ class Behaviour:
     status: int = 200
     error: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    calls: tuple[tuple[str, str, str], ...] = ()
+
+
+def calling(*calls: tuple[str, str, str], text: str = "") -> Behaviour:
+    """An answer that calls tools."""
+    return Behaviour(text=text, calls=calls)
 
 
 def answer(text: str | None = None, **headers: str) -> Behaviour:
@@ -206,9 +213,10 @@ class LlmServer:
             if self.delay:
                 await asyncio.sleep(self.delay)
             text = self.write(body) if behaviour.text is None else behaviour.text
-            return await self._behave(
-                request, behaviour, json.dumps(reply(body, text, behaviour.finish)).encode(), name
-            )
+            made = reply(body, text, behaviour.finish)
+            if behaviour.calls:
+                add_calls(made, behaviour.calls)
+            return await self._behave(request, behaviour, json.dumps(made).encode(), name)
         finally:
             self._open -= 1
 
@@ -258,7 +266,7 @@ def _cut(request: web.Request) -> web.StreamResponse:
 
 def openai_reply(body: Body, text: str, finish: str) -> dict[str, Any]:
     """A chat completion. Token counts: a token a character, 10 of the prompt's cached."""
-    prompt = sum(len(message["content"]) for message in body["messages"])
+    prompt = sum(len(message["content"] or "") for message in body["messages"])
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if finish == "refusal":
         message = {"role": "assistant", "content": None, "refusal": text}
@@ -295,3 +303,21 @@ def anthropic_reply(body: Body, text: str, finish: str) -> dict[str, Any]:
             "output_tokens": len(text),
         },
     }
+
+
+def add_calls(reply: dict[str, Any], calls: Sequence[tuple[str, str, str]]) -> None:
+    """Make a reply of either protocol one that calls tools; Anthropic's servers write arguments as an object."""
+    if "choices" in reply:
+        choice = reply["choices"][0]
+        choice["finish_reason"] = "tool_calls"
+        choice["message"]["content"] = choice["message"]["content"] or None
+        choice["message"]["tool_calls"] = [
+            {"id": ident, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for ident, name, arguments in calls
+        ]
+        return
+    reply["stop_reason"] = "tool_use"
+    reply["content"] += [
+        {"type": "tool_use", "id": ident, "name": name, "input": json.loads(arguments)}
+        for ident, name, arguments in calls
+    ]

@@ -241,7 +241,7 @@ def test_what_a_provider_lacks_is_refused_before_anything_is_sent() -> None:
     warm = replace(REQUEST, temperature=0.7, purpose="explain")
     check_request(open_provider("openai"), warm)
     check_request(open_provider("anthropic"), replace(warm, temperature=None))
-    needs = r"the explain request needs temperature.*'anthropic'.*it offers: json_schema, prompt_caching"
+    needs = r"the explain request needs temperature.*'anthropic'.*it offers: json_schema, tools, prompt_caching"
     with pytest.raises(UserError, match=needs):
         check_request(open_provider("anthropic"), warm)
     with pytest.raises(UserError, match="one_at_a_time needs logprobs"):
@@ -254,15 +254,15 @@ def test_what_a_provider_lacks_is_refused_before_anything_is_sent() -> None:
 
 def test_capabilities_are_what_this_package_can_use() -> None:
     offered = {name: open_provider(name).capabilities for name in NAMES}
-    chat_can = Capabilities(temperature=True, json_schema=True, logprobs=True)
+    chat_can = Capabilities(temperature=True, json_schema=True, logprobs=True, tools=True)
     assert offered == {
         "openai": replace(chat_can, prompt_caching=True),
         "http": replace(chat_can, prompt_logprobs=True),
-        "anthropic": Capabilities(json_schema=True, prompt_caching=True),
-        "mock": Capabilities(temperature=True, json_schema=True),
-        "openai-batch": Capabilities(temperature=True, json_schema=True, batch=True),
-        "anthropic-batch": Capabilities(json_schema=True, batch=True),
-        "files": Capabilities(temperature=True, json_schema=True, batch=True),
+        "anthropic": Capabilities(json_schema=True, tools=True, prompt_caching=True),
+        "mock": Capabilities(temperature=True, json_schema=True, tools=True),
+        "openai-batch": Capabilities(temperature=True, json_schema=True, tools=True, batch=True),
+        "anthropic-batch": Capabilities(json_schema=True, tools=True, batch=True),
+        "files": Capabilities(temperature=True, json_schema=True, tools=True, batch=True),
         "transformers": Capabilities(
             temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True, local=True,
             json_schema=importlib.util.find_spec("llguidance") is not None,
@@ -278,7 +278,7 @@ def test_the_table_in_the_documentation_is_what_they_offer(monkeypatch: pytest.M
     assert {row[0].strip("`") for row in rows} == set(NAMES)
     for name, *cells in rows:
         offers = open_provider(name.strip("`"), model="m").capabilities
-        columns = ("temperature", "json_schema", "logprobs", "prompt_logprobs", "prompt_caching")
+        columns = ("temperature", "json_schema", "tools", "logprobs", "prompt_logprobs", "prompt_caching")
         assert [cell == "yes" for cell in cells] == [getattr(offers, column) for column in columns], name
 
 

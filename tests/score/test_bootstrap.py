@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from autointerp.score import metrics
-from autointerp.score.bootstrap import Interval, context_sums, percentile_interval, resample_counts, singletons
+from autointerp.score.bootstrap import Interval, Resampling, between, context_sums, resample_counts
 
 
 def test_context_sums_follow_the_lengths() -> None:
@@ -26,7 +27,7 @@ def test_every_stratum_keeps_its_size_in_every_resample(strata: list[int], seed:
         if members.sum() > 1:  # n − 1 draws, each counted n/(n − 1) times
             draws = counts[:, members] * (members.sum() - 1) / members.sum()
             np.testing.assert_allclose(draws, np.round(draws), atol=1e-9)
-    assert (counts[:, np.isin(numbers, singletons(numbers))] == 1).all()
+    assert (counts[:, np.isin(numbers, Resampling(numbers, 10, 0).singletons)] == 1).all()
 
 
 def test_seeded_and_independent_of_how_contexts_of_other_strata_are_placed() -> None:
@@ -62,32 +63,65 @@ def test_variance_of_a_stratified_mean_is_the_textbook_one() -> None:
     assert means.var() == pytest.approx(3.75, rel=0.03)
 
 
-class TestPercentiles:
-    def test_cuts_two_and_a_half_per_cent_at_each_end(self) -> None:
-        # 1000 values 0 … 999: 25 below the lower end, 25 above the upper one.
-        values = np.random.default_rng(0).permutation(1000).astype(np.float64)
-        assert percentile_interval(values) == Interval(25.0, 974.0)
+class TestEnds:
+    def test_cuts_the_shares_at_each_end(self) -> None:
+        # 1000 values 0 … 999: 25 below the lower end, 50 above the upper one.
+        assert between(np.arange(1000.0), 1000, 0.025, 0.05) == Interval(25.0, 949.0)
 
     def test_undefined_resamples_push_both_ends_outwards(self) -> None:
         # 10 undefined may all lie below, or all above: 15 of the 990 defined ones are cut at each end.
-        values = np.concatenate([np.arange(990.0), np.full(10, np.nan)])
-        interval = percentile_interval(values)
+        interval = between(np.arange(990.0), 1000, 0.025, 0.025)
         assert (interval.lo, interval.hi, interval.undefined) == (15.0, 974.0, 10)
         assert interval.reason == "10 of 1000 resamples are undefined; the interval allows for it"
 
     def test_up_to_a_tail_of_undefined_resamples_there_is_an_interval(self) -> None:
-        at_limit = percentile_interval(np.concatenate([np.arange(975.0), np.full(25, np.nan)]))
+        at_limit = between(np.arange(975.0), 1000, 0.025, 0.025)
         assert (at_limit.lo, at_limit.hi) == (0.0, 974.0)
-        beyond = percentile_interval(np.concatenate([np.arange(974.0), np.full(26, np.nan)]))
+        beyond = between(np.arange(974.0), 1000, 0.025, 0.025)
         assert (beyond.lo, beyond.hi, beyond.undefined) == (None, None, 26)
         assert beyond.reason is not None and "26 of 1000" in beyond.reason
 
     def test_all_undefined(self) -> None:
-        assert percentile_interval(np.full(1000, np.nan)).lo is None
+        assert between(np.zeros(0), 1000, 0.025, 0.025).lo is None
+
+
+class TestBca:
+    def test_is_that_of_scipy_in_one_stratum(self) -> None:
+        """Of the correlation of 60 pairs; scipy draws n of n, which at 60 makes an interval 1 % shorter."""
+        rng = np.random.default_rng(3)
+        true = rng.gamma(1.0, 1.0, 60)
+        seen = true + rng.normal(0, 1.0, 60)
+        sums = metrics.moments(true, seen)
+        ours = Resampling(np.zeros(60, int), 20_000, 1).interval(
+            metrics.correlation, sums, float(metrics.correlation(sums.sum(axis=0)))
+        )
+        theirs = stats.bootstrap(
+            (true, seen), lambda a, s, axis: stats.pearsonr(a, s, axis=axis).statistic, paired=True, n_resamples=20_000,
+            method="BCa", rng=np.random.default_rng(2),
+        ).confidence_interval  # fmt: skip
+        assert ours.lo == pytest.approx(theirs.low, abs=0.012)
+        assert ours.hi == pytest.approx(theirs.high, abs=0.012)
+
+    def test_leaving_one_out_lets_the_others_of_the_stratum_stand_for_it(self) -> None:
+        # Stratum 0 holds 1, 2, 6 (together 9); stratum 1 holds 5 alone. Without the 6: (1 + 2) · 3/2 + 5 = 9.5.
+        sums = np.array([[1.0], [2.0], [6.0], [5.0]])
+        found = Resampling(np.array([0, 0, 0, 1]), 10, 0).leave_one_out(sums)
+        assert found[:, 0].tolist() == [17.0, 15.5, 9.5, 14.0]
+
+    def test_a_mean_of_symmetric_values_has_about_the_percentiles_of_the_normal(self) -> None:
+        values = np.linspace(-1, 1, 200)
+        sums = np.stack([values, np.ones(200)], axis=1)
+        found = Resampling(np.zeros(200, int), 20_000, 5).interval(
+            lambda total: total[..., 0] / total[..., 1], sums, 0.0
+        )
+        assert found.lo is not None and found.hi is not None
+        assert (found.lo, found.hi) == pytest.approx(
+            (-1.96 * values.std(ddof=1) / 200**0.5, 1.96 * values.std(ddof=1) / 200**0.5), rel=0.03
+        )
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    """300 draws of 40 + 40 contexts from a known population. Of 1000 draws 93 % cover it, 2 short of nominal."""
+    """300 draws of 40 + 40 contexts from a known population."""
     rng = np.random.default_rng(11)
     sizes = {1: 3000, 0: 12_000}
     contexts = []
@@ -106,7 +140,9 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     for trial in range(300):
         picked = [contexts[1 - s][rng.choice(sizes[s], drawn[s], replace=False)] for s in (1, 0)]
         sums = np.concatenate(picked) * weights
-        interval = percentile_interval(metrics.correlation(resample_counts(strata, 500, trial) @ sums))
+        interval = Resampling(strata, 500, trial).interval(
+            metrics.correlation, sums, float(metrics.correlation(sums.sum(axis=0)))
+        )
         assert interval.lo is not None and interval.hi is not None
         hits += interval.lo <= target <= interval.hi
     assert 0.89 <= hits / 300 <= 0.985

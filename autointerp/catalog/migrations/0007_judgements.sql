@@ -1,5 +1,8 @@
 -- How labels came about step by step, what steering changes, and single judgements of texts.
 
+-- Languages (natural and programming) apart from domains; NULL in rows that an earlier version wrote, whose domains hold both.
+ALTER TABLE explanations ADD COLUMN languages VARCHAR[];
+
 ALTER TABLE candidates ADD COLUMN parent UTINYINT;   -- the candidate that this one was made from; NULL: none
 
 CREATE TABLE investigation_steps (

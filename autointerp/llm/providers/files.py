@@ -28,6 +28,7 @@ from autointerp.llm.provider import (
 from autointerp.llm.providers.openai import OpenAIProvider
 from autointerp.llm.providers.openai_batch import read_result, request_line
 from autointerp.llm.readable import write_readable
+from autointerp.llm.tools import calls_of
 from autointerp.llm.types import FailureKind, Request
 
 _DAMAGED_SHOWN = 5  # lines of one file
@@ -37,7 +38,7 @@ class FilesProvider:
     """Questions and answers in the folder `options.argument`, or in `options.folder`, where the state is too."""
 
     name = "files"
-    capabilities = Capabilities(temperature=True, json_schema=True, batch=True)
+    capabilities = Capabilities(temperature=True, json_schema=True, tools=True, batch=True)
 
     def __init__(self, options: ProviderOptions) -> None:
         self._live = OpenAIProvider(ProviderOptions())  # for its payload
@@ -171,13 +172,14 @@ class FilesProvider:
 
 
 def _read(line: dict[str, Any]) -> tuple[str, Outcome]:
-    """Key and outcome of a line: a batch's result, or just {"custom_id", "text"}. Raises as `read_result`."""
-    if "text" not in line:
+    """Key and outcome of a line: a batch's result, or just {"custom_id", "text", "calls"}. Raises as `read_result`."""
+    if "text" not in line and "calls" not in line:
         return read_result(line, _on_one_line)
-    key, text = line["custom_id"], line["text"]
-    if not isinstance(key, str) or not isinstance(text, str):
+    key, text = line["custom_id"], line.get("text") or ""
+    calls = calls_of((None, call["name"], call.get("arguments")) for call in line.get("calls") or ())
+    if not isinstance(key, str) or not isinstance(text, str) or calls is None:
         raise ValueError("no result")
-    return key, Reply(text, "stop" if text.strip() else "empty", str(line.get("model") or ""))
+    return key, Reply(text, "stop" if calls or text.strip() else "empty", str(line.get("model") or ""), calls=calls)
 
 
 def _on_one_line(told: object) -> str:

@@ -35,6 +35,7 @@ class HttpProvider:
         self.capabilities = Capabilities(
             temperature=True,
             json_schema=True,
+            tools=True,
             logprobs=True,
             prompt_logprobs=not any(own_host(url) for url in options.base_urls),
         )

@@ -1,7 +1,8 @@
 """A provider without a model, so that whole runs work offline. Its answers mean nothing and say "mock" if they can.
 
 By default the answer is drawn from the request's JSON schema by a hash of the payload: the same request always gets
-the same answer. A simulator's question is answered for its texts, so that the answer is aligned. Tests give a script
+the same answer. A simulator's question is answered for its texts, so that the answer is aligned. Where there are tools each is
+called once, with arguments from its schema, before anything is answered. Tests give a script
 instead: a function from the request to the answer's text, or to a whole `Reply`; it may raise `CallFailed`,
 `RequestFailed`'s cause, to play a failing server.
 """
@@ -13,7 +14,7 @@ from typing import Any
 from autointerp.hashing import stable_hash
 from autointerp.llm.identity import canonical_json
 from autointerp.llm.provider import Capabilities, Provider, ProviderOptions, Reply, providers
-from autointerp.llm.types import Request, Usage
+from autointerp.llm.types import Message, Request, ToolCall, Usage, prompt_text
 
 Script = Callable[[Request], str | Reply]
 
@@ -26,21 +27,25 @@ class MockProvider:
     """Answers from `script`, or from the request's JSON schema. `asked` holds the requests that reached it."""
 
     name = "mock"
-    capabilities = Capabilities(temperature=True, json_schema=True)
+    capabilities = Capabilities(temperature=True, json_schema=True, tools=True)
 
     def __init__(self, script: Script | None = None) -> None:
         self._script = script
         self.asked: list[Request] = []
 
     def payload(self, model: str, request: Request) -> dict[str, Any]:
-        return {
+        payload = {
             "model": model,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": [_message(message) for message in request.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "json_schema": request.json_schema,
             "schema_name": request.schema_name,
         }
+        if request.tools:
+            tools = [[tool.name, tool.description, tool.parameters] for tool in request.tools]
+            payload |= {"tools": tools, "may_call": request.may_call}
+        return payload
 
     def connect(self) -> None:
         """Nothing to open, no key to read."""
@@ -50,14 +55,15 @@ class MockProvider:
         answer = self._default(request, payload) if self._script is None else self._script(request)
         if isinstance(answer, Reply):
             return answer
-        length = sum(len(message.content) for message in request.messages)
-        usage = Usage(input=length // _CHARACTERS_PER_TOKEN, output=len(answer) // _CHARACTERS_PER_TOKEN)
-        return Reply(answer, model="mock", usage=usage)
+        return Reply(answer, model="mock", usage=_usage(request, answer))
 
     async def close(self) -> None:
         """Nothing to close."""
 
-    def _default(self, request: Request, payload: Mapping[str, Any]) -> str:
+    def _default(self, request: Request, payload: Mapping[str, Any]) -> str | Reply:
+        if request.tools and request.may_call and not any(message.calls for message in request.messages):
+            calls = mock_calls(request, stable_hash(canonical_json(payload), request.sample))
+            return Reply("", model="mock", usage=_usage(request, str(calls)), calls=calls)
         simulated = mock_simulation(request.messages[-1].content) if request.schema_name == "activations" else None
         if simulated is not None:
             return simulated
@@ -69,6 +75,14 @@ def default_answer(schema: Mapping[str, Any] | None, seed: int) -> str:
     if schema is None:
         return f"mock answer {seed:016x}"
     return json.dumps(_Filler(schema.get("$defs", {})).fill(schema, str(seed), "answer"))
+
+
+def mock_calls(request: Request, seed: int) -> tuple[ToolCall, ...]:
+    """A call of each of the request's tools, with made-up arguments that fit; a function of its arguments alone."""
+    return tuple(
+        ToolCall(f"{seed:016x}-{number}", tool.name, default_answer(tool.parameters, stable_hash(seed, number)))
+        for number, tool in enumerate(request.tools)
+    )
 
 
 def mock_simulation(question: str) -> str | None:
@@ -88,6 +102,19 @@ def mock_simulation(question: str) -> str | None:
         active = [[int(position), token, 1 + draw // 10 % 10] for position, token, draw in draws if draw % 10 == 0]
         answers.append({"id": name, "active": active})
     return json.dumps({"texts": answers})
+
+
+def _message(message: Message) -> dict[str, Any]:
+    payload: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        payload["calls"] = [[call.id, call.name, call.arguments] for call in message.calls]
+    return payload | ({"call_id": message.call_id} if message.call_id else {})
+
+
+def _usage(request: Request, answer: str) -> Usage:
+    """Tokens by rule of thumb."""
+    read, written = len(prompt_text(request)), len(answer)
+    return Usage(input=read // _CHARACTERS_PER_TOKEN, output=written // _CHARACTERS_PER_TOKEN)
 
 
 class _Filler:

@@ -30,6 +30,7 @@ class OpenAIProvider:
         self.capabilities = Capabilities(
             temperature=True,
             json_schema=True,
+            tools=True,
             logprobs=True,
             prompt_logprobs=not own_host(address),
             prompt_caching=True,

@@ -215,13 +215,18 @@ function toggleWhole() {
 function sidebar(feature, loaded) {
   const { detail, dictionary } = loaded;
   const side = el("aside", { "aria-label": "More of this feature" });
-  const outputs = (title, rows) => {
+  const outputs = (title, rows, note = null) => {
     if (!rows.length) return;
     const items = rows.map(([token, logit]) => el("li", {}, tokenChip(dictionary.tokens[token]), el("span", { class: "number" }, fixed(logit))));
-    side.append(el("section", { class: "card" }, el("h2", {}, title), el("ol", { class: "outputs" }, ...items)));
+    side.append(el("section", { class: "card" }, el("h2", {}, title, note && el("small", {}, note)), el("ol", { class: "outputs" }, ...items)));
   };
   outputs("Promotes", detail.promoted);
   outputs("Suppresses", detail.suppressed);
+  if (detail.steered !== null) {
+    const { up, down, kl, strength } = detail.steered;
+    outputs("Likelier when switched on", up, `at ${short(strength)} times its largest activation, KL ${short(kl)} nats`);
+    outputs("Less likely when switched on", down);
+  }
   if (detail.neighbours.length) side.append(el("section", { class: "card" }, el("h2", {}, "Nearest features", el("small", {}, "by decoder cosine")), nearest(detail.neighbours)));
   if (detail.cofiring.length) side.append(el("section", { class: "card" }, el("h2", {}, "Fires together with", el("small", {}, "Jaccard index, tokens in common")), together(detail.cofiring)));
   if (detail.labels.length) side.append(el("section", { class: "card" }, el("h2", {}, "Labels"), labels(detail.labels)));
