@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
 from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
@@ -20,9 +21,11 @@ from autointerp.explain import stage as explaining
 from autointerp.explain.at_hand import experiments, rehearsed
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import find_price, money_text, price_lines, unknown_price_note
+from autointerp.llm.price import money_text
+from autointerp.llm.prices import find_price, price_lines, unknown_price_note
 from autointerp.llm.provider import check_request
 from autointerp.llm.providers.mock import MockProvider
+from autointerp.llm.rounds import drawn
 from autointerp.llm.session import journal_folder, provider_for, require_model
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
@@ -146,24 +149,40 @@ class _Line:
             journal.calibration(self._model) if journal is not None else {}, self._provider.capabilities.prompt_caching,
         )  # fmt: skip
 
-    def ask_into(self, asked: list[Asked], begun: set[str] | None = None) -> Ask:
-        """An `ask` that puts what it is asked into `asked`. `begun`: what earlier requests began with; None: all were begun."""
+    def ask_into(self, asked: list[Asked], draw: int, begun: set[str] | None) -> Ask:
+        """An `ask` that puts what it is asked into `asked`, of an item that was tried anew `draw` times. `begun`: what earlier
+        requests began with; None: all were begun."""
+        return drawn(_Trace(self, asked, begun), draw)
 
-        async def ask(request: Request) -> Answer:
-            check_request(self._provider, request)
-            payload = self._provider.payload(self._model, request)
-            key = request_key(self._provider.name, self._model, payload, request.sample)
-            answer = self._journal.get(key) if self._journal is not None else None
-            if answer is None:
-                reply = await self._mock.send(request, self._mock.payload(self._model, request))
-                finish = "calls" if reply.calls else reply.finish
-                answer = Answer(key, reply.text, finish, self._model, reply.usage, calls=reply.calls)
-            asked.append(Asked.of(request, answer, again=begun is None or request.beginning in begun))
-            if begun is not None and request.shared:
-                begun.add(request.beginning)
-            return answer
+    def key(self, request: Request) -> str:
+        check_request(self._provider, request)
+        payload = self._provider.payload(self._model, request)
+        return request_key(self._provider.name, self._model, payload, request.sample)
 
-        return ask
+    def recorded(self, request: Request) -> Answer | None:
+        return self._journal.get(self.key(request)) if self._journal is not None else None
+
+    async def made_up(self, request: Request) -> Answer:
+        reply = await self._mock.send(request, self._mock.payload(self._model, request))
+        finish = "calls" if reply.calls else reply.finish
+        return Answer(self.key(request), reply.text, finish, self._model, reply.usage, calls=reply.calls)
+
+
+class _Trace:
+    """A line in place of a broker, which notes what it is asked."""
+
+    def __init__(self, line: _Line, asked: list[Asked], begun: set[str] | None) -> None:
+        self._line, self._asked, self._begun = line, asked, begun
+
+    async def ask(self, request: Request) -> Answer:
+        answer = self._line.recorded(request) or await self._line.made_up(request)
+        self._asked.append(Asked.of(request, answer, again=self._begun is None or request.beginning in self._begun))
+        if self._begun is not None and request.shared:
+            self._begun.add(request.beginning)
+        return answer
+
+    def recorded(self, request: Request) -> Answer | None:
+        return self._line.recorded(request)
 
 
 class _Trial:
@@ -180,6 +199,7 @@ class _Trial:
         self._labels: dict[int, Label | None] = {
             feature: label for feature, (_, label) in read_labels(catalog, key).items()
         }
+        self._draws = read_draws(catalog, explaining.STAGE, key)
         self._line: _Line | None = None
 
     async def rows(self, sample: int) -> list[Row]:
@@ -194,9 +214,10 @@ class _Trial:
         if asking:
             line = _Line(config.simulating(), self._out, self._journal, " ".join(part_of(*next(iter(asking.items())))))
             for stage, tasks in self._grading(features).items():
-                begun: set[str] | None = set() if stage == "score" else None  # the controls' texts are known from there
+                control = scoring.SHUFFLED if stage == "controls" else ""
+                begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
                 for name, scorer in asking.items():
-                    trial = await self._grade(scorer, line, _evenly(tasks, sample), begun)
+                    trial = await self._grade(scorer, line, control, _evenly(tasks, sample), begun)
                     rows.append(project(stage, part_of(name, scorer)[1], line.billing, len(tasks), trial))
         return rows
 
@@ -219,7 +240,8 @@ class _Trial:
         steered = explaining.with_steered(self._config, self._explainer)
         for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives, steered=steered):
             asked: list[Asked] = []
-            ask = self._line.ask_into(asked, set()) if self._line else None
+            draw = self._draws.get((evidence.feature_id, ""), 0)
+            ask = self._line.ask_into(asked, draw, set()) if self._line else None
             try:
                 self._labels[evidence.feature_id] = await self._explainer(evidence, ask, self._vocabulary)
             except RequestFailed:
@@ -228,16 +250,18 @@ class _Trial:
         return trial
 
     async def _grade(
-        self, scorer: Scorer, line: _Line, pairs: Sequence[tuple[int, int]], begun: set[str] | None
+        self, scorer: Scorer, line: _Line, control: str, pairs: Sequence[tuple[int, int]], begun: set[str] | None
     ) -> list[list[Asked]]:
         """Grade each pair's (feature, the feature whose label it is); return what was asked for each."""
         await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
         labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
         tasks = [Task(feature, "", label, "", None) for feature, label in labels if label is not None]
         trial: list[list[Asked]] = [[] for _, label in labels if label is None]
+        draws = read_draws(self._catalog, scoring.STAGE, scoring.score_key(self._config))
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
             asked: list[Asked] = []
-            await scorer(task.label, evidence, line.ask_into(asked, begun), self._vocabulary, None)
+            ask = line.ask_into(asked, draws.get((task.feature_id, control), 0), begun)
+            await scorer(task.label, evidence, ask, self._vocabulary, None)
             trial.append(asked)
         return trial
 

@@ -10,21 +10,19 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def progress(what: str, total: int | None, unit: str, *, done: int = 0) -> Iterator[Advance]:
+def progress(what: str, total: int | None, unit: str, *, done: int = 0, steady: bool = True) -> Iterator[Advance]:
     """Show the progress of one stage on stderr; the block calls `advance(count, note)`.
 
-    `done`: what an earlier run had finished already; it does not count into the rate.
+    `done`: what an earlier run had finished already; it does not count into the rate. Not `steady` is a stage that goes by
+    leaps (answers come by the batch): its rate says nothing about the time that is left, so that is not shown.
     """
-    if sys.stderr.isatty():
-        with _bar(what, total, unit, done) as advance:
-            yield advance
-    else:
-        with _lines(what, total, unit, done) as advance:
-            yield advance
+    show = _bar if sys.stderr.isatty() else _lines
+    with show(what, total, unit, done, steady) as advance:
+        yield advance
 
 
 @contextmanager
-def _bar(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
+def _bar(what: str, total: int | None, unit: str, done: int, steady: bool) -> Iterator[Advance]:
     from rich.console import Console, RenderableType
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.text import Text
@@ -40,9 +38,10 @@ def _bar(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance
 
     columns = [
         TextColumn("{task.description:<10}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[counts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"), TimeElapsedColumn(),
+        *([TextColumn("left"), TimeRemainingColumn()] if steady else []),
     ]  # fmt: skip
-    meter = _Meter(total, unit, done)
+    meter = _Meter(total, unit, done, steady)
     with Bars(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(what, total=total, completed=done, counts="", note="")
 
@@ -54,8 +53,8 @@ def _bar(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance
 
 
 @contextmanager
-def _lines(what: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
-    meter = _Meter(total, unit, done)
+def _lines(what: str, total: int | None, unit: str, done: int, steady: bool) -> Iterator[Advance]:
+    meter = _Meter(total, unit, done, steady)
     last, last_note = time.monotonic(), ""
 
     def advance(count: int, note: str = "") -> None:
@@ -71,10 +70,10 @@ def _lines(what: str, total: int | None, unit: str, done: int) -> Iterator[Advan
 
 
 class _Meter:
-    """Counts, rate and time left."""
+    """Counts; of what goes steadily, rate and time left."""
 
-    def __init__(self, total: int | None, unit: str, done: int) -> None:
-        self.total, self.unit, self.done, self._before = total, unit, done, done
+    def __init__(self, total: int | None, unit: str, done: int, steady: bool) -> None:
+        self.total, self.unit, self.done, self._before, self._steady = total, unit, done, done, steady
         self._began = time.monotonic()
 
     def add(self, count: int) -> None:
@@ -88,10 +87,11 @@ class _Meter:
 
     def counts(self) -> str:
         total = "" if self.total is None else f" / {self.total:,}"
-        return f"{self.done:,}{total} {self.unit} ({_short(self.rate())}/s)"
+        rate = f" ({_short(self.rate())}/s)" if self._steady else ""
+        return f"{self.done:,}{total} {self.unit}{rate}"
 
     def line(self) -> str:
-        if self.total is None or self.rate() == 0:
+        if self.total is None or self.rate() == 0 or not self._steady:
             return self.counts()
         return f"{self.counts()}, {_clock((self.total - self.done) / self.rate())} left"
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from autointerp.llm.prices import FREE, Price
+from autointerp.llm.price import FREE, Price
 from autointerp.llm.types import Answer, Request, prompt_text
 
 # Rules of thumb where the journal knows nothing of the model. Our prompts are JSON, and texts with marks: 2.9 to 3.2

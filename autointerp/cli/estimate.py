@@ -113,6 +113,6 @@ def _short(count: float) -> str:
 
 
 def _dollars(money: "Range | None") -> str:
-    from autointerp.llm.prices import money_text
+    from autointerp.llm.price import money_text
 
     return "unknown" if money is None else f"{money_text(money.expected)} … {money_text(money.most)}"

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from autointerp.llm.batch_link import BatchLink
 from autointerp.llm.batch_store import Batch
 from autointerp.llm.provider import CallFailed, Queued, Reply
+from autointerp.llm.types import FailureKind
 
 Outcome = Reply | CallFailed
 
@@ -41,9 +42,25 @@ class Status:
     reason: str = ""
     full: bool = False
 
+    def missing(self) -> CallFailed:
+        """What becomes of a request for which an ended batch brought nothing."""
+        if self.ending == "expired":
+            return CallFailed(FailureKind.TIMEOUT, "its batch expired before it was answered", retryable=True)
+        if self.ending == "cancelled":  # by the user, who would not want it back at once
+            return CallFailed(FailureKind.SERVER_ERROR, "its batch was cancelled before it was answered")
+        return CallFailed(FailureKind.SERVER_ERROR, "its batch ended without a result for it", retryable=True)
+
 
 class Undecided(Exception):
     """A batch may be ours or not, and its provider can't say yet; the text says what is waited for."""
+
+
+class Unanswered(Exception):
+    """A submission brought no reply: it may have been accepted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class BatchApi(Protocol):

@@ -5,15 +5,14 @@ The clients have no timeouts here, and no broker covers these calls: each has it
 
 import asyncio
 import importlib
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, cast
 
 from autointerp.errors import UserError
 from autointerp.llm.provider import CallFailed
-from autointerp.llm.sdk import SdkLink
+from autointerp.llm.sdk import SdkLink, to_disk
 from autointerp.llm.types import FailureKind
 from autointerp.llm.wire import WireReply
 
@@ -44,10 +43,10 @@ class BatchLink(SdkLink):
             )  # fmt: skip
 
     async def download(self, opening: AbstractAsyncContextManager[Any], to: Path) -> None:
-        """Append the content to `to`. `opening` is the client's streaming response, not entered yet."""
+        """Append the content to `to`, without the key. `opening` is the client's streaming response, not entered yet."""
         async with aclosing(self._pieces(opening)) as pieces:
             with to.open("ab") as file:
-                async for piece in pieces:
+                async for piece in self._reader.pieces_without_key(pieces):
                     file.write(piece)
 
     async def listed(
@@ -55,9 +54,11 @@ class BatchLink(SdkLink):
     ) -> AsyncIterator[dict[str, Any]]:
         """The account's batches, newest first, down to those that were `created` before `since`.
 
-        `cursor` is the query's name for the id after which the next page begins.
+        `cursor` is the query's name for the id after which the next page begins. Raises UserError where the server does not
+        heed it, and would send the same page for ever.
         """
         query: dict[str, Any] = {"limit": _PAGE}
+        asked: set[str] = set()
         while True:
             page = await self.get(path, query)
             batches = page.get("data")
@@ -68,7 +69,14 @@ class BatchLink(SdkLink):
                 yield batch
             if not recent or not page.get("has_more"):
                 return
-            query[cursor] = batches[-1]["id"]
+            last = id_of(batches[-1], "a list of batches with ids")
+            if last in asked:
+                raise UserError(
+                    f"{self._address} sends the same page of its list of batches again and again (it does not heed "
+                    f"{cursor!r}), so that a submission can't be found; ask who runs it to mend that, or ask it live"
+                )
+            asked.add(last)
+            query[cursor] = last
 
     def redact(self, text: object) -> str:
         """A server's text on one line, not long, without the key."""
@@ -112,7 +120,9 @@ class BatchLink(SdkLink):
         failure: CallFailed | UserError
         lost = (*self._lost, importlib.import_module("httpx2").HTTPError)
         try:
-            async with opening as response:
+            async with AsyncExitStack() as stack:
+                with to_disk():
+                    response = await stack.enter_async_context(opening)
                 pieces = response.iter_bytes(2**20)
                 while True:
                     async with asyncio.timeout(_REPLY_S):
@@ -136,15 +146,3 @@ def id_of(reply: Mapping[str, Any], what: str) -> str:
     if not isinstance(found, str) or not found:
         raise CallFailed(FailureKind.MALFORMED, f"the server's reply is not {what}", retryable=True)
     return found
-
-
-def check_lines(path: Path) -> None:
-    """Raise CallFailed (retryable) if a downloaded JSONL file was cut short or damaged."""
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                whole = isinstance(json.loads(line), dict) if line.strip() else True
-            except (ValueError, RecursionError):
-                whole = False
-            if not whole:
-                raise CallFailed(FailureKind.MALFORMED, "the results are not JSON lines", retryable=True)

@@ -13,14 +13,13 @@ No key of an account ever comes here: payloads hold none.
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from autointerp.errors import DataError, UserError
-from autointerp.llm.provider import Queued
+from autointerp.llm.provider import CallFailed, Queued, Reply
 
 _VERSION = 1
 _COMMIT_EVERY = 200  # answers; after a kill so many may be handed over again, and the journal has them
@@ -117,8 +116,12 @@ class RequestStore:
         """The outcome of this request is about to be yielded; it stays here until `handed_over`."""
         self._handing = queued.key
 
-    def handed_over(self) -> None:
-        """The consumer came back for more, so what it got last is in the journal: forget it, or keep it if asked again."""
+    def handed_over(self, outcome: Reply | CallFailed) -> None:
+        """The consumer came back for more, so this outcome is in the journal: forget its request, or keep it if asked again.
+
+        A reply that is no answer is forgotten on disk at once: the journal, asked for answers, would not know it again, and
+        after a kill would count it twice.
+        """
         if self._handing is None:
             raise RuntimeError("nothing was handed over")
         self._forget(self._handing)
@@ -126,7 +129,7 @@ class RequestStore:
         if again is not None:
             self.add(again)
         self._handed += 1
-        if self._handed % _COMMIT_EVERY == 0:
+        if self._handed % _COMMIT_EVERY == 0 or (isinstance(outcome, Reply) and outcome.finish != "stop"):
             self.commit()
 
     def batches(self) -> list[Batch]:
@@ -230,27 +233,6 @@ class RequestStore:
 def new_token() -> str:
     """A name for a batch that no other has: 16 hexadecimal digits."""
     return secrets.token_hex(8)
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, bool]]:
-    """Line number, JSON object (None where the line holds none) and whether the line is whole, of a JSONL file.
-
-    Empty lines are left out.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            yield number, record if isinstance(record, dict) else None, line.endswith(b"\n")
-
-
-def json_line(record: Mapping[str, Any]) -> bytes:
-    """A record as one line of JSONL, ASCII only."""
-    return json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 
 
 def _queued(key: str, record: str) -> Queued:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autointerp.errors import UserError
-from autointerp.llm.batch_api import BatchApi, Pace, Status, Undecided
-from autointerp.llm.batch_link import check_lines
-from autointerp.llm.batch_store import Batch, RequestStore, new_token, read_lines
+from autointerp.llm.batch_api import BatchApi, Pace, Status, Unanswered, Undecided
+from autointerp.llm.batch_lines import check_lines, read_lines
+from autointerp.llm.batch_store import Batch, RequestStore, new_token
 from autointerp.llm.provider import CallFailed, Capabilities, Delivered, Provider, Queued, Reply
 from autointerp.llm.retry import policy
 from autointerp.llm.types import FailureKind, Request
@@ -133,7 +133,7 @@ class BatchProvider:
         self._store.intend(token, keys, since)
         try:
             remote = await self._persist(partial(self._create, token, uploaded, file))
-        except _Unanswered as error:
+        except Unanswered as error:
             self._doubt(error.reason)
             return
         except UserError:  # said by the server, so it has not accepted
@@ -144,13 +144,13 @@ class BatchProvider:
         self._say(f"batch {remote} submitted: {len(keys):,} requests")
 
     async def _create(self, token: str, uploaded: str, file: Path) -> str:
-        """`BatchApi.create`, whose failures that may hide an acceptance become _Unanswered."""
+        """`BatchApi.create`, whose failures that may hide an acceptance become Unanswered."""
         try:
             return await self._api.create(token, uploaded, file)
         except CallFailed as error:
             if not error.retryable or error.kind is FailureKind.RATE_LIMITED:
                 raise
-            unanswered = _Unanswered(error.reason)
+            unanswered = Unanswered(error.reason)
         raise unanswered
 
     def _write(self, token: str, file: Path) -> list[str]:
@@ -225,11 +225,11 @@ class BatchProvider:
                 if queued is not None:
                     self._store.hand_over(queued)
                     yield Delivered(queued, outcome)
-                    self._store.handed_over()
+                    self._store.handed_over(outcome)
         while (queued := self._store.first(batch.token)) is not None:
             self._store.hand_over(queued)
-            yield Delivered(queued, _missing(status))
-            self._store.handed_over()
+            yield Delivered(queued, missing := status.missing())
+            self._store.handed_over(missing)
         self._store.release(batch.token)
         file.unlink()
         if strange:
@@ -288,22 +288,6 @@ class BatchProvider:
 
     def _say(self, text: str) -> None:
         print(f"{self._label}: {text}", file=sys.stderr, flush=True)
-
-
-class _Unanswered(Exception):
-    """A submission brought no reply: it may have been accepted."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def _missing(status: Status) -> CallFailed:
-    if status.ending == "expired":
-        return CallFailed(FailureKind.TIMEOUT, "its batch expired before it was answered", retryable=True)
-    if status.ending == "cancelled":  # by the user, who would not want it back at once
-        return CallFailed(FailureKind.SERVER_ERROR, "its batch was cancelled before it was answered")
-    return CallFailed(FailureKind.SERVER_ERROR, "its batch ended without a result for it", retryable=True)
 
 
 def _disk_error(path: Path, error: OSError) -> UserError:

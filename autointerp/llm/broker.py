@@ -17,7 +17,7 @@ from autointerp.llm.deferrals import Deferrals
 from autointerp.llm.identity import identify
 from autointerp.llm.journal import Journal
 from autointerp.llm.limiter import START, Limiter, asking_for
-from autointerp.llm.prices import Tariff
+from autointerp.llm.price import Tariff
 from autointerp.llm.provider import (
     AnyProvider,
     CallFailed,
@@ -140,8 +140,9 @@ class Broker:
         identity = identify(self.provider.name, self.model, payload, request.sample)
         known = self._journal.get(identity.key)
         if known is not None:
-            self.progress.done += 1
-            self.progress.from_journal += 1
+            if not self.progress.is_repeat:
+                self.progress.done += 1
+                self.progress.from_journal += 1
             return known
         if self.is_offline or self._draining.is_set():
             raise Deferred
@@ -152,7 +153,7 @@ class Broker:
                 raise Deferred
             answer = await asyncio.shield(self._shared(call))
         except RequestFailed as failure:
-            self.progress.failed += 1
+            self.progress.failed += self._deferrals is None
             self.is_over_budget |= failure.kind == FailureKind.OVER_BUDGET
             raise
         except UserError as error:

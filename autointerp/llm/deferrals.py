@@ -30,6 +30,7 @@ class Deferrals:
         if self._purse.budget is not None and key not in self._held:
             held = self._purse.try_reserve(self._recorder.most(call))
             if held is None:
+                self._recorder.progress.failed += 1
                 raise self._purse.refusal(self._recorder.most(call))
             self._held[key] = held
         self._provider.connect()
@@ -70,9 +71,14 @@ class Deferrals:
         if isinstance(outcome, Reply):
             try:
                 self._recorder.record(asked, outcome, money, tries, 0.0)
+                self._recorder.progress.done += 1
             except RequestFailed as failure:
-                self._failed[asked.key] = failure
+                self._fail(asked, failure)
         elif outcome.retryable and tries <= self._retries:
             self._tries[asked.key] = tries
         else:
-            self._failed[asked.key] = RequestFailed(outcome.kind, outcome.reason, tries)
+            self._fail(asked, RequestFailed(outcome.kind, outcome.reason, tries))
+
+    def _fail(self, asked: Queued, failure: RequestFailed) -> None:
+        self._failed[asked.key] = failure
+        self._recorder.progress.failed += 1

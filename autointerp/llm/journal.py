@@ -8,12 +8,12 @@ stops the load. `compact` makes one segment of all.
 A line with `finish` other than "stop" is a reply that was paid for but is no answer (refused, cut short, empty). It
 counts in `spend` and is not found by `get`, so a later run asks again.
 
-In memory there are about 50 bytes an answer; texts stay on disk.
+Texts and the index stay on disk: memory does not grow with the number of answers.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +25,7 @@ from autointerp.errors import DataError, UserError
 from autointerp.llm.compaction import Compaction, write_compacted
 from autointerp.llm.entry import ANSWER, Entry, answer_of, from_record, to_record
 from autointerp.llm.index import Index, Place
-from autointerp.llm.index_cache import read_cache, write_cache
+from autointerp.llm.index_state import START, Position, StateFile, index_folder, write_state
 from autointerp.llm.rows import entry_of, read_rows
 from autointerp.llm.segment_folder import list_segments, need_folder, next_segment, sweep
 from autointerp.llm.segments import OpenSegments, Segment, parse_line, read_blocks, read_lines, take_lock
@@ -35,7 +35,7 @@ from autointerp.llm.types import Answer
 __all__ = ["Entry", "Journal", "Spend"]
 
 _LOCK_NAME = "lock"
-_WORTH_CACHING = 20_000  # lines
+_LINES_BETWEEN_SAVES = 8192  # of the index; so many are parsed again at the next start, and so many keys are in memory
 _LISTINGS = 10  # a compaction by another process may remove segments as a reader opens them
 
 
@@ -51,7 +51,8 @@ class Journal:
         self.read_only = read_only
         self._segment: Segment | None = None
         self._segments = OpenSegments()
-        self._uncached = 0
+        self._index = Index(None)
+        self._unsaved = 0  # lines
         self._lock = -1
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +113,7 @@ class Journal:
             if self._segment is None:
                 path = next_segment(self.folder)
                 self._segment = Segment(path)
+                self._next_line = 1
                 self._segments.paths.append(path)
                 self._sizes.append(0)
             offset = self._segment.size
@@ -123,10 +125,12 @@ class Journal:
                 "earlier answer is safe"
             ) from error
         self._sizes[-1] = offset + length
-        self._uncached += 1
+        self._next_line += 1
+        self._unsaved += 1
         self._tallies.add(entry)
         if entry.finish == ANSWER:
             self._index.add(entry.key, Place(len(self._sizes) - 1, offset, length))
+        self._save_index()
 
     def spend(self) -> list[Spend]:
         """Replies, tokens and money by purpose, provider and model, in this order."""
@@ -179,8 +183,9 @@ class Journal:
         """Close the segments and release the lock. Closing twice is allowed."""
         self._end_segment()
         if self._lock >= 0:
-            self._write_cache()
+            self._save_index()
         self._segments.close()
+        self._index.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -188,26 +193,32 @@ class Journal:
     def _load(self) -> None:
         self._segments.close()
         self._sizes: list[int] = []
+        self._unsaved = 0
         for attempt in range(_LISTINGS):
             try:
-                listing = list_segments(self.folder)
-                if not self.read_only:
-                    sweep(self.folder, listing)
-                self._segments = OpenSegments(listing.segments)
-                self._sizes = [self._segments.size(segment) for segment in range(len(listing.segments))]
-                self._read()
+                with closing(StateFile(self.folder)) as saved:
+                    listing = list_segments(self.folder)
+                    if not self.read_only:
+                        sweep(self.folder, listing)
+                    self._segments = OpenSegments(listing.segments)
+                    self._sizes = [self._segments.size(segment) for segment in range(len(listing.segments))]
+                    self._read(saved)
                 return
             except FileNotFoundError:
                 self._segments.close()
                 if attempt + 1 == _LISTINGS:
                     raise
 
-    def _read(self) -> None:
-        cached = read_cache(self.folder, self._segments.paths)
-        self._index, self._tallies = (cached.index, cached.tallies) if cached else (Index(), Tallies())
-        self._uncached = parsed = 0
-        for segment in range(cached.segments if cached else 0, len(self._sizes)):
-            for block in read_blocks(self._segments.descriptor(segment), self._sizes[segment]):
+    def _read(self, saved: StateFile) -> None:
+        state = saved.fitting(self._segments)
+        at, runs, self._tallies = (state.position, state.runs, state.tallies) if state else (START, [], Tallies())
+        self._index.close()
+        self._index = Index(None if self.read_only else index_folder(self.folder), runs)
+        parsed = 0
+        for segment in range(at.segment, len(self._sizes)):
+            start = at if segment == at.segment else START
+            fd = self._segments.descriptor(segment)
+            for block in read_blocks(fd, self._sizes[segment], start.offset, start.line):
                 rows, offsets, lengths, _ = read_rows(self._segments.paths[segment], block)
                 self._tallies.add_many(rows)
                 answers = np.array([row.finish == ANSWER for row in rows], dtype=bool)
@@ -215,15 +226,23 @@ class Journal:
                 self._index.extend(keys, segment, offsets[answers], lengths[answers])
                 parsed += len(rows)
         self._index.finish()
-        self._uncached = parsed  # only now: half a load must leave no cache
-        self._write_cache()
+        self._unsaved = parsed  # only now: half a load must not be saved
+        self._save_index()
 
-    def _write_cache(self) -> None:
-        """Spare the next load the parsing, if there is enough of it. A disk that is too full for it is no error here."""
-        if not self.read_only and self._segment is None and self._uncached >= _WORTH_CACHING:
-            with suppress(OSError):
-                write_cache(self.folder, self._segments.paths, self._index, self._tallies)
-                self._uncached = 0
+    def _save_index(self) -> None:
+        """Once in thousands of lines, let the index put on disk what it has in memory, and spare the next load the parsing.
+
+        A disk that is too full for it is no error here.
+        """
+        if self.read_only or self._unsaved < _LINES_BETWEEN_SAVES:
+            return
+        self._unsaved = 0
+        self._index.flush()
+        position = Position(len(self._sizes), 0, 1)
+        if self._segment is not None:
+            position = Position(len(self._sizes) - 1, self._sizes[-1], self._next_line)
+        with suppress(OSError):
+            write_state(self.folder, self._segments, position, self._index.runs, self._tallies)
 
     def _need_writer(self) -> None:
         if self.read_only:

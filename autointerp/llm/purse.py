@@ -13,7 +13,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from autointerp.llm.prices import money_text
+from autointerp.llm.price import money_text
 from autointerp.llm.types import FailureKind, RequestFailed
 
 _UNITS = 10**12

@@ -8,7 +8,7 @@ from typing import Any
 from autointerp.llm.entry import Entry, answer_of
 from autointerp.llm.identity import Identity
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import Tariff
+from autointerp.llm.price import Tariff
 from autointerp.llm.provider import Finish, Queued, Reply
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed, Usage, prompt_text
 
@@ -27,6 +27,9 @@ _NO_ANSWER: Mapping[Finish, tuple[FailureKind, str]] = {
 class Progress:
     """Counters for a progress display. `done` and `failed` count askers, `from_journal` is part of `done`.
 
+    Where answers come later they count when they come, and their askers, who ask all again then, do not: `is_repeat` says
+    that a round is under way in which only what was asked before is asked again, and what follows from the answers.
+
     `in_flight` counts attempts under way, `queued` requests that wait for a batch. Tokens and `money` (US dollars; of replies
     whose price is known) are those of this process's replies, failed ones included, and not those from the journal.
     `trouble`: why the last attempt brought no reply; empty once another brings one.
@@ -41,6 +44,7 @@ class Progress:
     output_tokens: int = 0
     money: float = 0.0
     trouble: str = ""
+    is_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from autointerp.concurrent import concurrently
-from autointerp.llm.broker import Broker
 from autointerp.llm.limiter import asking_for
 from autointerp.llm.session import ModelSession
 from autointerp.llm.types import Answer, Ask, Deferred, Request
@@ -40,9 +39,12 @@ async def in_rounds(
     Where `work` ends in Deferred the item's turn comes again once answers have come. What is finished is written whatever
     happens. Without a session items are worked on one by one.
     """
-    with progress(what, len(todo), unit) as advance:
+    answers_later = session is not None and session.broker.provider.capabilities.batch
+    with progress(what, len(todo), unit, steady=not answers_later) as advance:
         begun = False
         while todo:
+            if session is not None:
+                session.broker.progress.is_repeat = begun
             beat = asyncio.create_task(_beat(advance, session))
             try:
                 todo = await _round(todo, read, work, write, session, advance, begun)
@@ -65,7 +67,14 @@ async def _beat(advance: Advance, session: ModelSession | None) -> None:
         advance(0, session.note())
 
 
-def drawn(broker: Broker, draw: int) -> Ask:
+class Asking(Protocol):
+    """The part of a broker that `drawn` needs."""
+
+    async def ask(self, request: Request) -> Answer: ...
+    def recorded(self, request: Request) -> Answer | None: ...
+
+
+def drawn(broker: Asking, draw: int) -> Ask:
     """`ask` for the n-th time that a failed item is tried anew: earlier answers that can be used, else fresh ones."""
     if not draw:
         return broker.ask

@@ -7,7 +7,9 @@ and it costs less than building the client's models. The clients' own retries ar
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +20,17 @@ from autointerp.llm.provider import CallFailed, ProviderOptions, check_base_url
 from autointerp.llm.wire import BodyTooLarge, ReplyReader, WireReply, read_key
 
 _MAX_CONNECTIONS = 10_000  # the broker's limit is the limit; the client's pool must never be a second, hidden one
+_goes_to_disk: ContextVar[bool] = ContextVar("goes_to_disk", default=False)
+
+
+@contextmanager
+def to_disk() -> Iterator[None]:
+    """A response that is opened in this block is read piece by piece by who opened it, however long it is."""
+    before = _goes_to_disk.set(True)
+    try:
+        yield
+    finally:
+        _goes_to_disk.reset(before)
 
 
 class SdkLink:
@@ -67,7 +80,7 @@ class SdkLink:
                 max_retries=0,
                 timeout=None,
                 http_client=http_client,
-                default_headers={"accept-encoding": "identity"},  # so that the limit counts what fills the memory
+                default_headers={"accept-encoding": "identity"},
             )
         except httpx.InvalidURL as error:
             raise UserError(f"--base-url is {self._base_url!r}; expected a whole URL ({error})") from None
@@ -105,11 +118,22 @@ class SdkLink:
 
 
 async def _limit_body(response: Any) -> None:
-    """A hook of the clients' transport: unless the body says that it is small, read it, no further than the limit."""
-    length = response.headers.get("content-length", "")
-    if length.isdecimal() and int(length) <= wire.MAX_BODY_BYTES:
+    """A hook of the clients' transport: unless the body says that it is small, read it, no further than the limit.
+
+    We ask for bodies as they are; one that is compressed all the same is unpacked here, by pieces of at most 1 MiB, so that
+    the limit is on what fills the memory.
+    """
+    if _goes_to_disk.get():
+        return
+    length, encoding = response.headers.get("content-length", ""), response.headers.get("content-encoding")
+    if encoding is None and length.isdecimal() and int(length) <= wire.MAX_BODY_BYTES:
         return  # the transport reads no more than was said
-    stream = response.stream
-    content = await wire.limited(stream)
+    httpx, stream = importlib.import_module("httpx2"), response.stream
+    if encoding is None:
+        content = await wire.limited(stream)
+    else:
+        packed = httpx.Response(response.status_code, headers={"content-encoding": encoding}, stream=stream)
+        content = await wire.limited(packed.aiter_bytes())
+        del response.headers["content-encoding"]
     await stream.aclose()
-    response.stream = importlib.import_module("httpx2").ByteStream(content)
+    response.stream = httpx.ByteStream(content)

@@ -21,7 +21,7 @@ from autointerp.errors import DataError, UserError
 from autointerp.llm.segments import read_header
 
 _SEGMENT_NAME = re.compile(r"\d{6,}\.jsonl")
-_PARTIAL_NAME = re.compile(r"\.(\d{6,}\.jsonl|index\.cache)\.[0-9a-f]+\.partial")
+_LEFT_BEHIND = re.compile(r"\.\d{6,}\.jsonl\.[0-9a-f]+\.partial|index\.cache")  # the latter by earlier versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def sweep(folder: Path, listing: Listing) -> None:
     for path in listing.leftovers:
         path.unlink()
     for path in list(folder.iterdir()):
-        if _PARTIAL_NAME.fullmatch(path.name):
+        if _LEFT_BEHIND.fullmatch(path.name):
             path.unlink()
 
 

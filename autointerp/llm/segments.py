@@ -126,15 +126,15 @@ class OpenSegments:
             os.close(self._descriptors.popitem()[1])
 
 
-def read_blocks(fd: int, size: int) -> Iterator[Block]:
+def read_blocks(fd: int, size: int, start: int = 0, number: int = 1) -> Iterator[Block]:
     """The first `size` bytes of a segment, cut between lines, without the header that a compaction puts in front.
 
-    `fd` may be closed while this goes on.
+    With `start` from that byte on, where the line with that number begins. `fd` may be closed while this goes on.
     """
     own = os.dup(fd)
     try:
-        header = _header_line(own)
-        number, start = (2, len(header)) if header else (1, 0)
+        if not start and (header := _header_line(own)):
+            number, start = 2, len(header)
         wanted = _BLOCK_BYTES
         while start < size and (data := os.pread(own, min(wanted, size - start), start)):
             whole = len(data) < wanted or start + len(data) == size

@@ -6,14 +6,15 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from autointerp.config import ModelAccess
 from autointerp.errors import Interrupted, UserError
 from autointerp.llm.broker import Broker
 from autointerp.llm.journal import Journal
-from autointerp.llm.prices import Tariff, find_price, money_text, require_price, unknown_price_note
+from autointerp.llm.price import Tariff, money_text
+from autointerp.llm.prices import find_price, require_price, unknown_price_note
 from autointerp.llm.provider import AnyProvider, open_provider, require
 from autointerp.llm.purse import Purse
 from autointerp.llm.types import Ask, Message, Request
@@ -102,7 +103,7 @@ async def open_session(
     if access.budget is not None and not offline:
         require_price(price, model)
     elif price is None and not offline:
-        print(unknown_price_note(model), file=sys.stderr)
+        _say_once(run, unknown_price_note(model))
     with Journal(journal_folder(run)) as journal:
         purse = Purse(access.budget, journal.money)
         async with Broker(
@@ -124,6 +125,12 @@ async def open_session(
                 f"the budget of {money_text(access.budget)} is used up: {money_text(purse.spent)} are spent in this folder, and "
                 "the next request might pass it; give more with --budget and run the same command again"
             )
+
+
+@cache
+def _say_once(run: Path, note: str) -> None:
+    """What holds for all stages of a run need not be said by each."""
+    print(note, file=sys.stderr)
 
 
 def _tariff(access: ModelAccess, model: str) -> Tariff | None:

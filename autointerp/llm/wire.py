@@ -7,7 +7,7 @@ means the same whoever sent the request. No message that leaves this module hold
 import json
 import os
 import re
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -100,9 +100,7 @@ class ReplyReader:
 
         `headers` are found by names in lower case; `address` is for messages.
         """
-        secret = self._key.encode()
-        if len(secret) >= _SHORTEST_SECRET and secret in content:  # an answer that quotes it would be journalled
-            content = content.replace(secret, b"[key]")
+        content = self.without_key(content)  # an answer that quotes it would be journalled
         if status != 200:
             return self._status_failure(address, status, headers, content)
         answer = _parsed(content)
@@ -124,6 +122,21 @@ class ReplyReader:
             return CallFailed(FailureKind.MALFORMED, reason, retryable=True)
         reason = self._clean(f"the connection to {address} failed ({type(cause).__name__}: {cause})")
         return CallFailed(FailureKind.SERVER_ERROR, reason, retryable=True)
+
+    def without_key(self, content: bytes) -> bytes:
+        """A server's bytes with the key taken out."""
+        secret = self._key.encode()
+        return content.replace(secret, b"[key]") if len(secret) >= _SHORTEST_SECRET else content
+
+    async def pieces_without_key(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        """The same for bytes that come piece by piece, also where one ends in the middle of the key."""
+        kept, most = b"", max(0, len(self._key) - 1)
+        async for piece in pieces:
+            kept = self.without_key(kept + piece)
+            cut = max(0, len(kept) - most)
+            yield kept[:cut]
+            kept = kept[cut:]
+        yield kept
 
     def clean(self, text: object) -> str:
         """A server's text, or its error body, on one line, not long, and without the key."""

@@ -7,16 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from autointerp.catalog.draws import draw_again, failed_items
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.config_reading import load_config
 from autointerp.errors import UserError
 from autointerp.estimate import Estimate, estimate
+from autointerp.explain.stage import explainer_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.provider import Reply
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.session import journal_folder
-from autointerp.llm.types import Request
+from autointerp.llm.types import Request, Usage
 from autointerp.pipeline import explain_stage, sample_stage, score_stage
 from tests.cli.test_bad_input import options, run
 
@@ -107,6 +109,31 @@ def test_what_the_journal_holds_is_not_counted_again(
     assert again.rows[1:] == before.rows[1:]
     assert not [request for request in asked if request.purpose == "explain"]
     assert any(f"about {row.known} further requests are answered by the journal" in note for note in again.notes)
+
+
+def test_items_that_are_tried_anew_ask_for_fresh_answers(
+    out: Path, tiny_settings: dict[str, object], asked: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`retry` was interrupted: the journal holds answers that are of no use, and their items are at their second draw."""
+    config = configured(tiny_settings)
+    with monkeypatch.context() as patch:
+
+        async def rubbish(self: MockProvider, request: Request, payload: dict) -> Reply:
+            return Reply("rubbish", usage=Usage(5, 5))
+
+        patch.setattr(MockProvider, "send", rubbish)
+        explain_stage(config, out)
+    key = explainer_key(config, config.explain.explainer)
+    with Catalog.open(out / "catalog.duckdb", write=True) as catalog:
+        failed = failed_items(catalog, "explain", key)
+        assert len(failed) >= 8
+        draw_again(catalog, "explain", key, failed)
+        catalog.rows("DELETE FROM explanations")
+    found = estimated(config, out)
+    assert found.rows[0].stage == "explain" and found.rows[0].requests >= len(failed)
+    asked.clear()
+    explain_stage(config, out)
+    assert sums(asked, "explain") == totals(found, "explain")
 
 
 def test_of_refine_all_steps_are_reckoned_with(

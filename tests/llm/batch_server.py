@@ -25,6 +25,8 @@ from aiohttp import web
 
 from tests.llm.server import Behaviour, add_calls, anthropic_reply, openai_reply
 
+_REPLIES = {"ok": "stop", "length": "length"}  # fate → how the reply ends
+
 
 def accepted_but_lost() -> Behaviour:
     """The request does what it asks for, but the connection is reset before the reply."""
@@ -54,9 +56,9 @@ class BatchServer:
     """`accepted` counts the questions in batches that were created, `created` the batches, `delivered` the downloads that
     went through.
 
-    `fate` of a question: ok, twice, missing, expired, or an HTTP status such as "400". `whole(job)` of a batch: completed,
-    expired, cancelled, or failed (with `reason`). `unlisted_s`: how long a new batch is not in lists. `calls_of` a question: the
-    tools that its answer calls, and then its text is empty.
+    `fate` of a question: ok, length, twice, missing, expired, or an HTTP status such as "400". `whole(job)` of a batch:
+    completed, expired, cancelled, or failed (with `reason`). `unlisted_s`: how long a new batch is not in lists. `calls_of` a
+    question: the tools that its answer calls, and then its text is empty.
     """
 
     def __init__(self) -> None:
@@ -236,8 +238,8 @@ class BatchServer:
         elif ended:
             lines = [(name, fate) for name in job.requests for fate in self._fates(job, name)]
             self._chance.shuffle(lines)
-            good = [self._openai_line(job, name, fate) for name, fate in lines if fate == "ok"]
-            bad = [self._openai_line(job, name, fate) for name, fate in lines if fate != "ok"]
+            good = [self._openai_line(job, name, fate) for name, fate in lines if fate in _REPLIES]
+            bad = [self._openai_line(job, name, fate) for name, fate in lines if fate not in _REPLIES]
             for what, found in (("output", good), ("error", bad)):
                 if found:
                     self._files[f"{job.id}-{what}"] = b"".join(json.dumps(line).encode() + b"\n" for line in found)
@@ -250,8 +252,8 @@ class BatchServer:
         return {"twice": ["ok", "ok"], "missing": []}.get(fate, [fate])
 
     def _openai_line(self, job: Job, name: str, fate: str) -> dict[str, Any]:
-        if fate == "ok":
-            reply = self._answer(openai_reply, job, name)
+        if fate in _REPLIES:
+            reply = self._answer(openai_reply, job, name, fate)
             return {"id": "r", "custom_id": name, "error": None, "response": {"status_code": 200, "body": reply}}
         if fate == "expired":
             error = {"code": "batch_expired", "message": "This request could not be executed in time."}
@@ -262,10 +264,12 @@ class BatchServer:
             "response": {"status_code": int(fate), "body": {"error": error}},
         }  # fmt: skip
 
-    def _answer(self, reply: Callable[[Any, str, str], dict[str, Any]], job: Job, name: str) -> dict[str, Any]:
+    def _answer(
+        self, reply: Callable[[Any, str, str], dict[str, Any]], job: Job, name: str, fate: str
+    ) -> dict[str, Any]:
         question = job.question(name)
         calls = self.calls_of(question)
-        made = reply(job.requests[name], "" if calls else f"answer to {question}", "stop")
+        made = reply(job.requests[name], "" if calls else f"answer to {question}", _REPLIES[fate])
         if calls:
             add_calls(made, calls)
         return made
@@ -296,8 +300,8 @@ class BatchServer:
         return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
     def _anthropic_line(self, job: Job, name: str, fate: str) -> dict[str, Any]:
-        if fate == "ok":
-            message = self._answer(anthropic_reply, job, name)
+        if fate in _REPLIES:
+            message = self._answer(anthropic_reply, job, name, fate)
             return {"custom_id": name, "result": {"type": "succeeded", "message": message}}
         if fate in ("expired", "canceled"):
             return {"custom_id": name, "result": {"type": fate}}

@@ -9,6 +9,7 @@ It runs in a thread with an event loop of its own, so that it serves blocking co
 """
 
 import asyncio
+import gzip
 import hashlib
 import json
 import socket
@@ -28,7 +29,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What to do with one request. `kind`: answer, status, reset, half, hang, malformed, garbage.
+    """What to do with one request. `kind`: answer, status, reset, half, hang, malformed, zipped, garbage.
 
     An answer's `text` None means that the server makes it from the request; `finish` is "stop", "length" or "refusal". `calls` of
     tools: id, name and arguments, JSON text.
@@ -91,6 +92,11 @@ def hang() -> Behaviour:
 def malformed() -> Behaviour:
     """Status 200 and half a JSON text."""
     return Behaviour("malformed")
+
+
+def zipped(text: str | None = None) -> Behaviour:
+    """An answer that is compressed although nobody asked for that."""
+    return Behaviour("zipped", text=text)
 
 
 def garbage() -> Behaviour:
@@ -227,7 +233,15 @@ class LlmServer:
             return _cut(request)
         if behaviour.kind == "malformed":
             reply = reply[: len(reply) // 2]
-        headers = {"content-type": "application/json", "content-length": str(len(reply)), **behaviour.headers}
+        encoding = {}
+        if behaviour.kind == "zipped":
+            reply, encoding = gzip.compress(reply), {"content-encoding": "gzip"}
+        headers = {
+            **encoding,
+            "content-type": "application/json",
+            "content-length": str(len(reply)),
+            **behaviour.headers,
+        }
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if behaviour.kind == "half":

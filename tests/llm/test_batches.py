@@ -1,15 +1,29 @@
 """Provider batches against a server that misbehaves: every answer is used once, and nothing is submitted twice."""
 
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autointerp.errors import DataError, UserError
-from autointerp.llm import CallFailed, Deferred, FailureKind, Message, ProviderOptions, Request, open_provider
+from autointerp.llm import (
+    CallFailed,
+    Deferred,
+    FailureKind,
+    Message,
+    ProviderOptions,
+    Reply,
+    Request,
+    open_provider,
+    wire,
+)
 from autointerp.llm.batch_api import Pace
+from autointerp.llm.batch_link import BatchLink
 from autointerp.llm.batches import BatchProvider
 from tests.llm.batch_driver import FAST, PROVIDERS, Driver, plain, two_steps
 from tests.llm.batch_server import BatchServer, accepted_but_lost
@@ -281,6 +295,75 @@ async def test_no_key_in_any_file(
     for path in tmp_path.rglob("*"):
         assert KEY.encode() not in path.read_bytes(), path
     assert KEY not in "".join(capfd.readouterr())
+
+
+@both
+async def test_an_answer_that_quotes_the_key_is_kept_without_it(
+    server: BatchServer, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with driving(server, name, tmp_path) as driver:
+        parts: list[bytes] = []
+        real = BatchLink.download
+
+        async def download(link: BatchLink, opening: Any, to: Path) -> None:
+            await real(link, opening, to)
+            parts.append(to.read_bytes())
+
+        monkeypatch.setattr(BatchLink, "download", download)
+        await driver.run([lambda ask: ask(f"is it {KEY}?")])
+        assert driver.answers == {f"is it {KEY}?": "answer to is it [key]?"}
+    assert len(parts) == 1 and KEY.encode() not in parts[0] and b"[key]" in parts[0]
+    assert KEY not in (tmp_path / "journal.jsonl").read_text()
+
+
+@both
+async def test_what_is_no_answer_is_not_handed_over_again_after_a_kill(
+    server: BatchServer, name: str, tmp_path: Path
+) -> None:
+    """The journal knows answers, and leaves out those that come twice; a reply that was cut short it would count twice."""
+    server.fate = lambda question: "length"
+    seen: list[str] = []
+    async with driving(server, name, tmp_path / "alive") as driver:
+        for number in range(5):
+            with pytest.raises(Deferred):
+                await driver.ask(f"question {number}")
+        async for delivered in driver.provider.collect():
+            assert isinstance(delivered.outcome, Reply) and delivered.outcome.finish == "length"
+            if len(seen) == 3:  # three are in the journal; the fourth is not
+                break
+            seen.append(delivered.queued.key)
+        shutil.copytree(tmp_path / "alive", tmp_path / "killed")  # as a kill would leave it
+    async with driving(server, name, tmp_path / "killed") as driver:
+        rest = [delivered.queued.key async for delivered in driver.provider.collect()]
+    assert len(seen) == 3 and len(rest) == 2 and len({*seen, *rest}) == 5
+
+
+@both
+async def test_results_of_any_length_go_to_disk(
+    server: BatchServer, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_BODY_BYTES", 3000)  # of a reply; a batch's results are not one
+    async with driving(server, name, tmp_path) as driver:
+        await driver.run([plain(number) for number in range(40)])
+        expect_answers(driver, 40)
+    assert set(server.accepted.values()) == {1}
+
+
+@pytest.mark.parametrize(("name", "path", "cursor"), [
+    ("openai", "/batches", "after"), ("anthropic", "/v1/messages/batches", "after_id"),
+])  # fmt: skip
+async def test_a_list_without_end_is_left(
+    server: BatchServer, name: str, path: str, cursor: str, tmp_path: Path
+) -> None:
+    async with driving(server, name, tmp_path, most=2) as driver:
+        await driver.run([plain(number) for number in range(10)])
+        assert isinstance(driver.provider, BatchProvider)
+        listed = partial(driver.provider._api.link.listed, path, cursor, 0.0, lambda batch: 1.0)
+        assert [batch["id"] async for batch in listed()] == list(reversed(server.jobs))  # in several pages
+        page = server._page
+        server._page = lambda request, after: page(request, None)  # type: ignore[method-assign]
+        with pytest.raises(UserError, match=f"same page.*does not heed '{cursor}'"):
+            assert [batch async for batch in listed()] == []
 
 
 @both

@@ -23,7 +23,7 @@ from autointerp.llm import (
     open_provider,
 )
 from autointerp.llm.breaker import Breaker
-from autointerp.llm.prices import Price, Tariff
+from autointerp.llm.price import Price, Tariff
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.purse import Purse
 from tests.llm import server as serve

@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autointerp.errors import DataError, UserError
-from autointerp.llm.prices import (
-    ALLOWANCE,
-    LongPrompts,
-    Price,
-    find_price,
-    money_text,
-    price_lines,
-    require_price,
-    unknown_price_note,
-)
+from autointerp.llm.price import ALLOWANCE, LongPrompts, Price, money_text
+from autointerp.llm.prices import find_price, price_lines, require_price, unknown_price_note
 from autointerp.llm.types import Usage
 from autointerp.resources import packaged
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from autointerp.llm.prices import FREE, LongPrompts, Price
+from autointerp.llm.price import FREE, LongPrompts, Price
 from autointerp.llm.types import Answer, Message, Request
 from autointerp.projection import Asked, Billing, Range, project
 

@@ -18,7 +18,7 @@ from autointerp.llm import (
     RequestFailed,
     Usage,
 )
-from autointerp.llm.prices import Price, Tariff
+from autointerp.llm.price import Price, Tariff
 from autointerp.llm.provider import Delivered, Queued
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.purse import Purse
@@ -126,6 +126,27 @@ async def test_a_budget_bounds_what_is_queued(journal: Journal) -> None:
         assert broker.is_over_budget
     assert len(provider.sent) == 3
     assert len(found) >= 3 and all(text.startswith("over_budget") for text in found.values())
+
+
+def counts(broker: Broker) -> tuple[int, int, int]:
+    return broker.progress.done, broker.progress.from_journal, broker.progress.failed
+
+
+async def test_an_answer_counts_once_however_many_rounds_there_are(
+    journal: Journal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autointerp.progress._SECONDS_BETWEEN_LINES", 0.0)
+    first = Slow()
+    async with Broker(first, "m", journal) as broker:
+        await label(broker, range(4))
+        assert counts(broker) == (8, 0, 0)
+    later = Slow(3)  # 4 features that are done, 6 of which no answer is there, 1 that fails; 7 rounds
+    later.fate = {"10": [CallFailed(FailureKind.REJECTED, "too long")]}
+    async with Broker(later, "m", journal) as broker:
+        await label(broker, range(11))
+        assert counts(broker) == (8 + 12, 8, 1)
+        assert "20 answers (8 from the journal), 1 failed" in ModelSession(broker, 8).note()
+    assert " left" not in (said := capsys.readouterr().err) and "/s)" not in said
 
 
 async def test_offline_nothing_is_collected(journal: Journal) -> None:

@@ -1,8 +1,11 @@
 """What replies mean, the same for every provider over HTTP: limits in headers, the size of a body, errors."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autointerp.errors import UserError
 from autointerp.llm import CallFailed, FailureKind, Message, Provider, Request, open_provider, wire
@@ -42,6 +45,18 @@ async def test_a_body_without_end_is_not_read_to_its_end(
         await provider.send(REQUEST, provider.payload("m", REQUEST))
     assert (caught.value.kind, caught.value.retryable) == (FailureKind.MALFORMED, True)
     assert len((await provider.send(REQUEST, provider.payload("m", REQUEST))).text) == 2**19
+
+
+async def test_a_body_that_swells_is_not_unpacked_to_its_end(
+    provider: Provider, llm_server: LlmServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_BODY_BYTES", 2**20)
+    llm_server.script(serve.zipped("x" * 2**27), serve.zipped("y" * 2**19), serve.zipped())
+    with pytest.raises(CallFailed, match=r"sent more than 1 MiB, which is no answer") as caught:
+        await provider.send(REQUEST, provider.payload("m", REQUEST))
+    assert (caught.value.kind, caught.value.retryable) == (FailureKind.MALFORMED, True)
+    assert len((await provider.send(REQUEST, provider.payload("m", REQUEST))).text) == 2**19
+    assert (await provider.send(REQUEST, provider.payload("m", REQUEST))).text == "answer to why?"
 
 
 async def test_any_text_is_sent_as_it_is(provider: Provider, llm_server: LlmServer) -> None:
@@ -126,3 +141,18 @@ async def test_a_body_is_read_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -
     assert await limited(chunks(10)) == await limited(chunks(4, 6)) == b"x" * 10
     with pytest.raises(BodyTooLarge):
         await limited(chunks(4, 7))
+
+
+@given(st.lists(st.sampled_from([KEY, KEY[:9], KEY[9:], KEY[:1], "x", ""]), max_size=12), st.integers(1, 30))
+def test_the_key_is_taken_out_wherever_a_piece_ends(parts: list[str], length: int) -> None:
+    text = "".join(parts).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(text), length):
+            yield text[start : start + length]
+
+    async def joined() -> bytes:
+        return b"".join([piece async for piece in ReplyReader(KEY, "K").pieces_without_key(pieces())])
+
+    found = asyncio.run(joined())
+    assert found == text.replace(KEY.encode(), b"[key]")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from autointerp.llm.batch_api import Outcome, Pace, Status, Undecided
-from autointerp.llm.batch_link import BatchLink, check_lines, id_of
-from autointerp.llm.batch_store import Batch, json_line, read_lines
+from autointerp.llm.batch_lines import check_lines, json_line, read_lines
+from autointerp.llm.batch_link import BatchLink, id_of
+from autointerp.llm.batch_store import Batch
 from autointerp.llm.batches import BatchProvider
 from autointerp.llm.provider import CallFailed, DeferredProvider, ProviderOptions, Queued, providers
 from autointerp.llm.providers.anthropic import AnthropicProvider, read_message, wire_body

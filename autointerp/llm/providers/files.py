@@ -13,7 +13,8 @@ from typing import Any
 from autointerp.errors import UserError
 from autointerp.files import write_atomically
 from autointerp.llm.batch_api import Outcome
-from autointerp.llm.batch_store import RequestStore, read_lines
+from autointerp.llm.batch_lines import read_lines
+from autointerp.llm.batch_store import RequestStore
 from autointerp.llm.provider import (
     CallFailed,
     Capabilities,
@@ -75,7 +76,7 @@ class FilesProvider:
                     self._failed.add(key)
                 store.hand_over(queued)
                 yield Delivered(queued, outcome)
-                store.handed_over()
+                store.handed_over(outcome)
                 handed += 1
         store.commit()
         waiting = store.count_waiting()

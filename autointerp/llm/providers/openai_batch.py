@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from autointerp.llm.batch_api import Outcome, Pace, Status
+from autointerp.llm.batch_lines import json_line
 from autointerp.llm.batch_link import BatchLink, id_of
-from autointerp.llm.batch_store import Batch, json_line
+from autointerp.llm.batch_store import Batch
 from autointerp.llm.batches import BatchProvider
 from autointerp.llm.chat import read_completion, wire_body
 from autointerp.llm.provider import CallFailed, DeferredProvider, ProviderOptions, Queued, providers
