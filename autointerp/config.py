@@ -34,6 +34,10 @@ BaseUrls = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_
 KeyVariable = Annotated[str | None, AfterValidator(_variable_name)]
 
 
+# The explainers where none is named: without a model, and with one.
+NO_MODEL, WITH_MODEL = "lexicon", "highlighted"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -143,11 +147,11 @@ class SteeringConfig(_Section):
 class ExplainConfig(_Section):
     """Who writes the labels."""
 
-    explainer: str = "lexicon"
-    """Name of the explainer; lexicon asks no model."""
+    explainer: str = NO_MODEL
+    """Name of the explainer; lexicon asks no model. Default: lexicon, and highlighted where a model is named for labels."""
     candidates: int = Field(default=4, ge=2, le=10)
     """Labels that best_of_k chooses from."""
-    inner: str = "token_activation"
+    inner: str = WITH_MODEL
     """Who writes the labels that best_of_k chooses from, and the one that refine begins with."""
     steps: int = Field(default=3, ge=1, le=9)
     """Times that refine has a label written anew, at most."""

@@ -12,13 +12,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from autointerp.config import Config
+from autointerp.config import NO_MODEL, WITH_MODEL, Config
 from autointerp.errors import UserError
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Config:
     """The configuration of a TOML file over `base`, with `overrides` ("section.field" → value, None ignored) on top. What
-    names another provider than what lies below it gives up that one's address and key variable.
+    names another provider than what lies below it gives up that one's address and key variable. Who names a model for
+    labels and no explainer means one that asks it.
 
     Raises UserError that names the file, the key, what was found and what was expected.
     """
@@ -28,6 +29,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[s
     data = _without_other_servers(data, given)
     for dotted, value in given.items():
         _assign(data, dotted, value)
+    _choose_explainer(data, file, given)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -73,6 +75,18 @@ def _without_other_servers(data: dict[str, Any], given: Mapping[str, Any]) -> di
                 section: {key: value for key, value in data[section].items() if key not in ("base_url", "api_key_env")}
             }
     return data
+
+
+def _choose_explainer(data: dict[str, Any], file: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Where a model is named now, and no explainer, the one that asks none gives way."""
+    section = file.get("explain")
+    named = {f"explain.{key}" for key in section} if isinstance(section, dict) else set()
+    named |= set(given)
+    explain = data.get("explain")
+    if not isinstance(explain, dict) or "explain.model" not in named or "explain.explainer" in named:
+        return
+    if explain.get("explainer", NO_MODEL) == NO_MODEL:
+        explain["explainer"] = WITH_MODEL
 
 
 def _who_serves(provider: object) -> str:

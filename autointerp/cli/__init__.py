@@ -32,9 +32,9 @@ def cli() -> None:
     on your own, with labels that ask no language model:
         autointerp run --model MODEL --sae SAE --corpus texts.jsonl --out reports/mine
     with labels written and simulated by a language model:
-        autointerp run … --explainer token_activation --provider openai --label-model NAME
+        autointerp run … --provider openai --label-model NAME
     what that will cost, once the sampling is done:
-        autointerp estimate --out reports/mine --explainer token_activation --provider openai --label-model NAME
+        autointerp estimate --out reports/mine --provider openai --label-model NAME
     then look, or try a text of your own:
         open reports/mine/report.html
         autointerp sql --out reports/mine "SELECT rank, title, score, lo FROM catalog LIMIT 20"

@@ -29,8 +29,8 @@ def estimate(sample: int, **options: Any) -> None:
 
     \b
     autointerp sample … --out RUN_DIR
-    autointerp estimate --out RUN_DIR --explainer token_activation --label-model gpt-5-mini
-    autointerp estimate --out RUN_DIR --explainer token_activation --label-model NAME --prices FILE.toml
+    autointerp estimate --out RUN_DIR --label-model gpt-5-mini
+    autointerp estimate --out RUN_DIR --label-model NAME --prices FILE.toml
 
     The prompts are the real ones of a few features; their number is scaled up to the features that are still to be done.
     What the journal holds already is not counted again.

@@ -22,7 +22,7 @@ def evaluate() -> None:
 
     \b
     autointerp eval explainers
-    autointerp eval explainers --explainer token_activation --provider openai --label-model NAME --to results
+    autointerp eval explainers --provider openai --label-model NAME --to results
     autointerp eval metrics
     """
 
@@ -133,7 +133,7 @@ def explainers(
 
     \b
     autointerp eval explainers
-    autointerp eval explainers --explainer token_activation --provider mock --label-model mock --out runs/try
+    autointerp eval explainers --provider mock --label-model mock --out runs/try
 
     Each label is scored by simulation on the test split. Where a model is given, a judge compares it with the true label,
     and the simulator is tested: the true label should score above three false ones. See docs/evaluation.md.

@@ -25,7 +25,7 @@ class Search:
     show the model `errors` of each kind. An investigation ends after so many calls of tools, or tokens of all its
     questions and answers."""
 
-    inner: str = "token_activation"
+    inner: str = "highlighted"
     candidates: int = 4
     simulator: str = "logprob_free"
     steps: int = 3

@@ -33,7 +33,7 @@ class SearchingExplainer:
         if not inner.needs_model or inner.splits != ("explain",):
             raise UserError(
                 f"explain.inner = {search.inner!r}: {self.name} begins with labels that a model writes from the explain split "
-                "alone; expected an explainer such as token_activation"
+                "alone; expected an explainer such as highlighted"
             )
         shown = inner.configured(selection, directory, search).selection
         return replace(self, search=search, selection=selection if shown is None else shown, directory=directory)

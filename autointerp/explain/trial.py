@@ -20,6 +20,7 @@ from autointerp.explain.exemplars import distinct, hard_negatives
 from autointerp.llm.types import Answer, Ask, FailureKind, Request, RequestFailed
 from autointerp.score import Simulated, Simulator, metrics
 from autointerp.score.pool import blinded
+from autointerp.score.turns import Turns
 from autointerp.vocabulary import Vocabulary
 
 NO_CONTEXT = "the feature is active in no context of the rerank split"
@@ -88,7 +89,8 @@ async def simulations(
                 passing.append(failure)
             raise
 
-    found = await all_of(simulator(label, unseen, maximum, simulate, vocabulary) for label in labels)
+    in_turn = Turns().of(simulate)  # all labels are asked about the same texts, which a provider's cache may then hold
+    found = await all_of(simulator(label, unseen, maximum, in_turn, vocabulary) for label in labels)
     if passing:
         raise passing[0]
     return found

@@ -1,4 +1,4 @@
-"""Another provider is not reached at the address of the one before, and shown no key meant for another."""
+"""What is chosen where a configuration is silent, or names another provider than before: no key meant for another is shown to it."""
 
 from pathlib import Path
 
@@ -41,3 +41,33 @@ def test_in_a_file(tmp_path: Path) -> None:
     assert load_config(path, {"explain.provider": "openai"}).explain.base_url == ()
     path.write_text('[explain]\nbase_url = "http://gpu2:8000/v1"\n')
     assert load_config(path, {"explain.provider": "http"}).explain.base_url == ("http://gpu2:8000/v1",)
+
+
+class TestWhoWritesTheLabels:
+    """Where a model is named and no explainer, one that asks it writes the labels."""
+
+    @staticmethod
+    def chosen(
+        tmp_path: Path, text: str, given: dict[str, object], base: dict[str, dict[str, object]] | None = None
+    ) -> str:
+        file = tmp_path / "c.toml"
+        file.write_text(text, encoding="utf-8")
+        return load_config(file, given, base).explain.explainer
+
+    def test_a_model_named_by_option_or_file(self, tmp_path: Path) -> None:
+        assert self.chosen(tmp_path, "", {}) == "lexicon"
+        assert self.chosen(tmp_path, "", {"explain.model": "m"}) == "highlighted"
+        assert self.chosen(tmp_path, '[explain]\nmodel = "m"', {}) == "highlighted"
+        assert self.chosen(tmp_path, '[explain]\nprovider = "mock"', {}) == "lexicon"
+
+    def test_an_explainer_that_is_named_stays(self, tmp_path: Path) -> None:
+        assert self.chosen(tmp_path, "", {"explain.model": "m", "explain.explainer": "lexicon"}) == "lexicon"
+        assert self.chosen(tmp_path, '[explain]\nexplainer = "lexicon"', {"explain.model": "m"}) == "lexicon"
+        assert self.chosen(tmp_path, "", {"explain.model": "m"}, {"explain": {"explainer": "dual"}}) == "dual"
+
+    def test_a_folder_that_was_labelled_without_a_model(self, tmp_path: Path) -> None:
+        saved: dict[str, dict[str, object]] = {"explain": {"explainer": "lexicon", "model": None}}
+        assert self.chosen(tmp_path, "", {"explain.model": "m"}, saved) == "highlighted"
+        assert self.chosen(tmp_path, "", {"explain.concurrency": 4}, saved) == "lexicon"
+        kept: dict[str, dict[str, object]] = {"explain": {"explainer": "lexicon", "model": "m"}}
+        assert self.chosen(tmp_path, "", {}, kept) == "lexicon"  # whoever chose that meant it

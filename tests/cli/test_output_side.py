@@ -120,7 +120,7 @@ def test_an_inner_explainer_that_asks_no_model_is_refused(
         capsys, "run", *options(tiny_settings, explain__inner="lexicon"), "--explainer", name, "--provider", "mock",
         "--label-model", "m", "--out", tmp_path / "run",
     )  # fmt: skip
-    assert code == 2 and "explain.inner = 'lexicon'" in err and "token_activation" in err
+    assert code == 2 and "explain.inner = 'lexicon'" in err and "highlighted" in err
 
 
 def test_an_explainer_that_asks_for_the_test_split_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
