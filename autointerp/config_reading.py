@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest known ones.
 import difflib
 import tomllib
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[s
     Raises UserError that names the file, the key, what was found and what was expected.
     """
     file = _read_toml(path) if path else {}
-    data = _merged(_without_other_servers(dict(base or {}), _providers(file)), file)
+    data = _merged(_without_other_servers(deepcopy(dict(base or {})), _providers(file)), file)
     given = {dotted: value for dotted, value in overrides.items() if value is not None}
     data = _without_other_servers(data, given)
     for dotted, value in given.items():

@@ -1,4 +1,4 @@
-"""What is chosen where a configuration is silent, or names another provider than before: no key meant for another is shown to it."""
+"""What a configuration means that names another provider than before, whom no other's key is shown; or no explainer."""
 
 from pathlib import Path
 
