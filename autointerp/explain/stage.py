@@ -175,7 +175,7 @@ async def _explain_all(
 
         shown = {"negatives": with_negatives(config, explainer), "steered": with_steered(config, explainer)}
         await in_rounds(
-            "explain", "features", todo, lambda chunk: iter(reader.read(chunk, explainer.splits, **shown)), work,
+            f"explain {name}", "features", todo, lambda chunk: iter(reader.read(chunk, explainer.splits, **shown)), work,
             lambda finished: _write(catalog, config, name, explainer, key, finished), session,
         )  # fmt: skip
 

@@ -333,6 +333,6 @@ def test_what_is_waited_for_is_said(
     monkeypatch.setattr(terminal_progress, "_SECONDS_BETWEEN_LINES", 0.1)
     server.script(serve.rate_limited(retry_after="1"))
     code, err = run(capsys, "explain", *model(server), "--concurrency", "1", "--out", sampled)
-    assert code == 0 and "explain: 0 / 8 features" in err, err
+    assert code == 0 and ": 0 / 8 features" in err, err
     assert "the last attempt failed: HTTP 429: slow down" in err
     assert "attempt failed" not in err.splitlines()[-1]  # it was mended
