@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 _NORMAL = NormalDist()
+_ROUNDING = (
+    1e-9  # relative: scores that are so near each other are equal, and the order of additions made the difference
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,9 @@ def between(ordered: Array, resamples: int, below: float, above: float) -> Inter
 
 
 def _median_bias(ordered: Array, value: float) -> float:
-    """z0: where the score lies among its resamples, ties by half."""
+    """z0: where the score lies among its resamples, ties by half. Scores of verdicts are few numbers: a tie is common there."""
     if not len(ordered):
         return 0.0
-    place = (np.searchsorted(ordered, value, side="left") + np.searchsorted(ordered, value, side="right")) / 2
+    slack = _ROUNDING * max(abs(value), abs(float(ordered[0])), abs(float(ordered[-1])))
+    place = (np.searchsorted(ordered, value - slack) + np.searchsorted(ordered, value + slack, side="right")) / 2
     return _NORMAL.inv_cdf(float(np.clip(place, 0.5, len(ordered) - 0.5)) / len(ordered)) if len(ordered) > 1 else 0.0
