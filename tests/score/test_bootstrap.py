@@ -123,7 +123,6 @@ class TestBca:
             (-1.96 * values.std(ddof=1) / 200**0.5, 1.96 * values.std(ddof=1) / 200**0.5), rel=0.03
         )
 
-
     @pytest.mark.parametrize("weight", [1.0, 1 / 3, 1 / 25, 0.7])
     def test_resamples_that_equal_the_score_are_ties_whatever_their_last_bits(self, weight: float) -> None:
         """15 of 20 verdicts right: more than a tenth of all resamples are 0.75 as well, and rounding puts them beside it."""
