@@ -64,7 +64,7 @@ def test_configured_hard_negatives_that_nobody_found_are_not_silently_left_out(t
     with Catalog.open(tmp_path / "catalog.duckdb", write=True) as catalog:
         require_negatives(config(), catalog)
         require_negatives(config(**given, score__scorers=("simulation",)), catalog)  # which does not look at them
-        with pytest.raises(UserError, match="negatives.per_kind is 8, but .* run first: autointerp negatives"):
+        with pytest.raises(UserError, match=r"per_kind is 8, but .* run first: autointerp negatives"):
             require_negatives(mine, catalog)
         found = {"negatives": mine.negatives.model_dump(), "seed": mine.seed}
         catalog.finish_stage("negatives", "a fingerprint", found, {})
