@@ -123,6 +123,13 @@ class TestBca:
             (-1.96 * values.std(ddof=1) / 200**0.5, 1.96 * values.std(ddof=1) / 200**0.5), rel=0.03
         )
 
+    def test_scores_that_differ_by_rounding_have_no_skewness(self) -> None:
+        draws = Resampling(np.zeros(6, int), 10, 0)
+        assert draws._acceleration(np.full(6, 1 / 3)) == 0
+        assert draws._acceleration(np.array([1 / 3, 1 / 3, 1 / 3, 1 / 3, 1 / 3, np.nextafter(1 / 3, 1)])) == 0
+        # By hand of 0, 0, 0, 0, 0, −6: mean −1, so u = 5/6 · (−1, …, −1, 5); Σu³ = 120 · (5/6)³, Σu² = 30 · (5/6)².
+        assert draws._acceleration(np.array([0, 0, 0, 0, 0, -6.0])) == pytest.approx(120 / (6 * 30**1.5))
+
     @pytest.mark.parametrize("weight", [1.0, 1 / 3, 1 / 25, 0.7])
     def test_resamples_that_equal_the_score_are_ties_whatever_their_last_bits(self, weight: float) -> None:
         """15 of 20 verdicts right: more than a tenth of all resamples are 0.75 as well, and rounding puts them beside it."""
