@@ -12,6 +12,7 @@ higher. Where so many are undefined that an end itself falls among them (usually
 and the reason says so.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -101,8 +102,12 @@ class Resampling:
         count = self._member.T @ (self._member @ defined)
         mean = self._member.T @ (self._member @ known) / np.maximum(count, 1)
         influence = np.where(defined, (count - 1) * (mean - known) / np.maximum(count, 1), 0.0)
-        squares = float(influence @ influence)
-        return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
+        largest = float(np.abs(influence).max(initial=0.0))
+        if largest <= _ROUNDING * float(np.abs(known).max(initial=0.0)):
+            return 0.0
+        influence /= largest
+        squares, cubes = float(influence @ influence), float((influence**3).sum())
+        return cubes / (6 * math.sqrt(squares) ** 3)
 
 
 def between(ordered: Array, resamples: int, below: float, above: float) -> Interval:
