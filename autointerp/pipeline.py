@@ -91,8 +91,8 @@ def check_models(config: Config, out: Path) -> None:
     if explainer.needs_model:
         check_access(config.explaining(), out, f"explainer {config.explain.explainer}", explainer.needs)
     for name, scorer in scorers.items():
-        if scorer.needs_model:
-            check_access(config.simulating(), out, " ".join(part_of(name, scorer)), scorer.needs)
+        if scorer.wants.model:
+            check_access(config.simulating(), out, " ".join(part_of(name, scorer)), scorer.wants.capabilities)
 
 
 def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
@@ -189,21 +189,22 @@ def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[st
     from autointerp.explain.stage import STAGE as EXPLAIN
     from autointerp.explain.stage import explain, explainer_key
     from autointerp.score.stage import STAGE as SCORE
-    from autointerp.score.stage import score, score_key
+    from autointerp.score.stage import score, score_keys
 
     name = config.explain.explainer
     with _sampled(config, out) as catalog:
         labels = failed_items(catalog, EXPLAIN, explainer_key(config, name), kinds)
-        simulations = failed_items(catalog, SCORE, score_key(config), kinds)
+        grades = {key: failed_items(catalog, SCORE, key, kinds) for key in score_keys(config).values()}
         if labels:
             draw_again(catalog, EXPLAIN, explainer_key(config, name), labels)
             explain(config, catalog, out, name, "failed", only=[feature for feature, _ in labels])
-        if simulations:
-            draw_again(catalog, SCORE, score_key(config), simulations)
-        if labels or simulations:
+        for key, items in grades.items():
+            draw_again(catalog, SCORE, key, items)
+        graded = {item for items in grades.values() for item in items}
+        if labels or graded:
             score(config, catalog, out)
     save_config(config, out)
-    return {"labels": len(labels), "simulations": len(simulations)}
+    return {"labels": len(labels), "grades": len(graded)}
 
 
 def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
@@ -213,11 +214,11 @@ def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
     """
     from autointerp.explain import explainers
     from autointerp.explain.stage import explain
-    from autointerp.score.parts import scorers_for
+    from autointerp.score.parts import asking, scorers_for
     from autointerp.score.stage import score
 
     name = config.explain.explainer
-    asks = explainers.get(name).needs_model, any(scorer.needs_model for scorer in scorers_for(config).values())
+    asks = explainers.get(name).needs_model, bool(asking(scorers_for(config)))
     with _sampled(config, out) as catalog:
         if not any(asks):
             raise UserError(
@@ -252,7 +253,13 @@ def _state(catalog: Catalog) -> list[tuple[Any, ...]]:
     """A cheap summary that changes whenever what a report shows has changed."""
     stages = catalog.rows("SELECT stage, fingerprint, facts FROM stages ORDER BY stage")
     counts = catalog.rows("SELECT explainer_key, status, count(*) FROM explanations GROUP BY ALL ORDER BY ALL")
-    return [*stages, *counts, *catalog.rows("SELECT * FROM ranking"), *catalog.rows("SELECT * FROM spend ORDER BY ALL")]
+    return [
+        *stages,
+        *counts,
+        *catalog.rows("SELECT * FROM ranking"),
+        *catalog.rows("SELECT * FROM scorings ORDER BY ALL"),
+        *catalog.rows("SELECT * FROM spend ORDER BY ALL"),
+    ]
 
 
 @contextmanager

@@ -240,9 +240,7 @@ def retry(kinds: tuple[str, ...], **options: Any) -> None:
                     f"nothing to try again: no label or simulation ({by}) has failed" + " in this way" * bool(kinds)
                 )
                 continue
-            click.echo(
-                f"tried again: labels: {tried['labels']:,}; labels with failed simulations: {tried['simulations']:,}"
-            )
+            click.echo(f"tried again: labels: {tried['labels']:,}; grades with failures: {tried['grades']:,}")
             _print_ranking(one.out)
 
 
@@ -303,7 +301,7 @@ def _interval(facts: dict[str, Any], name: str) -> str:
 
 
 def _warn_of_all_failures(out: Path) -> None:
-    for table in ("explanations", "simulations", "judgements"):
+    for table in ("explanations", "simulations", "judgements", "written_texts"):
         _warn_of_failures(out, table)
 
 
@@ -311,11 +309,11 @@ def _warn_of_failures(out: Path, table: str) -> None:
     from autointerp.catalog.store import Catalog
     from autointerp.pipeline import catalog_path
 
-    key = "explainer_key" if table == "explanations" else "score_key"
+    key, shown = ("explainer_key", "ranking") if table == "explanations" else ("score_key", "scorings")
     with Catalog.open(catalog_path(out)) as catalog:
         rows = catalog.rows(
             f"SELECT split_part(reason, ':', 1), any_value(reason), count(DISTINCT feature_id) FROM {table} "
-            f"WHERE status = 'failed' AND {key} = (SELECT {key} FROM ranking) GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT 5"
+            f"WHERE status = 'failed' AND {key} IN (SELECT {key} FROM {shown}) GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT 5"
         )
     for kind, reason, count in rows:
         advice = "" if kind == "no_evidence" else "; run the same command again, or autointerp retry"

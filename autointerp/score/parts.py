@@ -1,5 +1,6 @@
 """Which scorers and which simulator a configuration means, with its settings: the one place where they are looked up."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from autointerp.config import Config
@@ -43,10 +44,15 @@ def scorers_for(config: Config) -> dict[str, Scorer]:
         )
     settings = settings_of(config)
     found = {name: scorers.get(name).configured(settings) for name in dict.fromkeys(names)}
-    if sum(scorer.needs_model for scorer in found.values()) > 1:
+    if len(asking(found)) > 1:
         return found
     settings = settings_of(config, asked_again=False)
     return {name: scorer.configured(settings) for name, scorer in found.items()}
+
+
+def asking(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
+    """Those that ask a language model."""
+    return {name: scorer for name, scorer in parts.items() if scorer.wants.model}
 
 
 def part_of(name: str, scorer: Scorer) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.errors import UserError
 from autointerp.hashing import stable_hash
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
-from autointerp.score import Grade, Judged, ScoreRow, Settings, scorers
+from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
 from autointerp.score.bootstrap import Resampling
 from autointerp.score.detection import Detection, judged_contexts, score_detection, verdict
 from autointerp.score.questions import SCHEMA, Form, MisalignedError
@@ -138,7 +138,7 @@ class Model:
 
 
 def grade(model: Any, found: Sequence[Context], label: Label = LABEL, each: int = 25) -> Grade:
-    return asyncio.run(Detection(Form(each), resamples=100)(label, some(found), model, VOCABULARY, None))
+    return asyncio.run(Detection(Form(each), resamples=100)(label, some(found), Means(VOCABULARY, model)))
 
 
 def values(found: Grade) -> dict[str, float | None]:
@@ -237,7 +237,7 @@ def test_verdicts() -> None:
 
 def test_it_is_registered_with_a_runs_settings() -> None:
     part = scorers.get("detection")
-    assert part.needs_model and part.wants_negatives and part.simulator == ""
+    assert part.wants == Wants(model=True, capabilities=("json_schema",), negatives=True) and part.simulator == ""
     mine = part.configured(Settings(texts_per_request=7, resamples=150, seed=3))
     assert isinstance(mine, Detection) and (mine.form.texts_per_request, mine.resamples, mine.seed) == (7, 150, 3)
     assert mine.version != part.version
