@@ -223,6 +223,10 @@ class ScoreConfig(_Section):
     """Features in the shuffled-label control; default: all where simulating is free, else 50."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples for the intervals."""
+    reading: Literal["auto", "exact", "bills23"] = "auto"
+    """How log-probabilities are read; exact: of all numbers; bills23: of the 15 likeliest tokens; auto: exact if possible."""
+    calibration: int | None = Field(default=None, ge=0, le=1000)
+    """Contexts of the rerank split that are simulated to learn the scale; default: 10 where simulating is free, else 0, none."""
     rank_by: Literal["r_balanced", "r_corpus"] = "r_balanced"
     """The metric whose lower bound orders the catalog."""
 

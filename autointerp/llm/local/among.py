@@ -73,8 +73,8 @@ def pairs(
 ) -> list[list[dict[str, float]]]:
     """Of each row and slot the log-probabilities of the texts of two tokens: p(first) · p(second | first).
 
-    `mask` [rows, columns] and `cache` are those of the pass that gave `logits`, of each row [slots, vocabulary]. What is added stays
-    in the cache, which is of no further use.
+    `mask` [rows, columns] and `cache` are those of the pass that gave `logits`, of each row [slots, vocabulary]. More is added to
+    the cache, which is of no further use.
     """
     found: list[list[dict[str, float]]] = [[{} for _ in row.after] for row in rows]
     if not sees_all(loaded):
