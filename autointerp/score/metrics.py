@@ -122,6 +122,18 @@ def average_precision(true: Array, simulated: Array, weights: Array | None = Non
     return Metric(float(np.diff(found, prepend=0.0) @ precision / found[-1]))
 
 
+def auroc(true: Array, simulated: Array, weights: Array | None = None) -> Metric:
+    """AUROC of the simulated value for "the feature fires (a > 0)": the chance that a firing token's is the larger one of two
+    tokens', one of each kind, equal ones counted by half. 0.5 for a simulator that knows nothing."""
+    true, simulated, weights = _checked(true, simulated, weights)
+    _, level = np.unique(simulated, return_inverse=True)
+    firing, other = (np.bincount(level, weights * side) for side in (true > 0, true <= 0))
+    if firing.sum() <= 0 or other.sum() <= 0:
+        return Metric(None, "no token fires" if firing.sum() <= 0 else "every token fires")
+    below = np.cumsum(other) - other / 2
+    return Metric(float(firing @ below / (firing.sum() * other.sum())))
+
+
 def effective_sample_size(weights: Array) -> Metric:
     """(Σw)²/Σw²: the number of equally weighted contexts that would be as informative (Kish, 1965)."""
     square = float(np.sum(weights**2))

@@ -8,7 +8,7 @@ whole corpus.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from autointerp.catalog.records import FeatureEvidence
 from autointerp.hashing import stable_hash
 from autointerp.score import ScoreRow, Simulated, bootstrap, metrics
 from autointerp.score.bootstrap import Resampling
+from autointerp.score.calibration import NOT_ASKED_FOR, Line, NoLine
 from autointerp.score.discretise import LEVELS, discretise
 from autointerp.score.pool import MODES, Array, Mode, Pool, Weights, context_weights, pooled, scored_contexts
 
@@ -46,6 +47,7 @@ _R2 = _Measure(metrics.r2_uncentred, metrics.residuals, metrics.r2_of)
 _ABSDEV = _Measure(metrics.absdev_uncentred, metrics.residuals, metrics.absdev_of)
 _F1 = _Measure(metrics.f1, lambda a, s: metrics.confusion(a > 0, s >= metrics.FIRES), metrics.f1_of)
 _AUPRC = _Measure(metrics.average_precision)
+_AUROC = _Measure(metrics.auroc)
 
 METRICS = (
     "r_balanced",
@@ -54,6 +56,9 @@ METRICS = (
     "quantisation_ceiling_corpus",
     "r2_uncentred",
     "absdev_uncentred",
+    "r2_calibrated",
+    "absdev_calibrated",
+    "auroc_balanced",
     "f1_corpus",
     "auprc_corpus",
     "ess_corpus",
@@ -61,12 +66,18 @@ METRICS = (
 
 
 def score_simulation(
-    evidence: FeatureEvidence, simulated: Sequence[Simulated], *, seed: int = 0, resamples: int = 1000
+    evidence: FeatureEvidence,
+    simulated: Sequence[Simulated],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    calibration: Line | NoLine = NOT_ASKED_FOR,
 ) -> list[ScoreRow]:
     """One row for each of `METRICS`, from the simulations of the feature's scored contexts.
 
-    A scored context without a simulation counts as failed. Raises ValueError for simulations that do not fit the
-    contexts (shape, range, unknown or repeated windows) and for contexts of a stratum whose size is not known.
+    `calibration`: from the simulated to the true activations on the scale 0..10, learnt elsewhere. A scored context without a
+    simulation counts as failed. Raises ValueError for simulations that do not fit the contexts (shape, range, unknown or repeated
+    windows) and for contexts of a stratum whose size is not known.
     """
     pool = pooled(evidence, simulated)
     if not pool.lengths:
@@ -80,6 +91,12 @@ def score_simulation(
     def row(name: str, mode: Mode, measure: _Measure, true: Array, predicted: Array) -> ScoreRow:
         return _row(name, pool, draws, weights[mode], measure, true, predicted)
 
+    def calibrated(name: str, measure: _Measure) -> ScoreRow:
+        if isinstance(calibration, NoLine):
+            return _undefined_row(name, pool, calibration.reason)
+        found = row(name, "balanced", measure, scaled, calibration.slope * expected + calibration.intercept)
+        return replace(found, reason="; ".join(note for note in (found.reason, calibration.note) if note))
+
     return [
         row("r_balanced", "balanced", _PEARSON, truth, expected),
         row("r_corpus", "corpus", _PEARSON, truth, expected),
@@ -87,6 +104,9 @@ def score_simulation(
         row("quantisation_ceiling_corpus", "corpus", _PEARSON, truth, ceiling),
         row("r2_uncentred", "balanced", _R2, scaled, expected),
         row("absdev_uncentred", "balanced", _ABSDEV, scaled, expected),
+        calibrated("r2_calibrated", _R2),
+        calibrated("absdev_calibrated", _ABSDEV),
+        row("auroc_balanced", "balanced", _AUROC, truth, expected),
         row("f1_corpus", "corpus", _F1, truth, expected),
         row("auprc_corpus", "corpus", _AUPRC, truth, expected),
         _ess_row(pool, weights["corpus"]),
@@ -200,7 +220,7 @@ def _singleton_note(draws: Resampling) -> str | None:
 
 
 def _ok_row(name: str, pool: Pool, value: float, interval: bootstrap.Interval, *notes: str | None) -> ScoreRow:
-    reason = "; ".join(note for note in notes if note) or None
+    reason = "; ".join(note for note in (*notes, pool.remark) if note) or None
     return ScoreRow(name, value, interval.lo, interval.hi, len(pool.lengths), pool.n_failed, "ok", reason)
 
 
