@@ -137,6 +137,22 @@ class TestRetrieval:
         f1 = sklearn_metrics.f1_score(a > 0, s >= 0.5, sample_weight=w, zero_division=0)
         assert value(metrics.f1(a, s, w)) == pytest.approx(f1)
 
+    @given(SIDE, st.data())
+    def test_auroc_agrees_with_sklearn(self, a: np.ndarray, data: st.DataObject) -> None:
+        sklearn_metrics = pytest.importorskip("sklearn.metrics")
+        assume((a > 0).any() and (a <= 0).any())
+        s = data.draw(arrays(np.float64, len(a), elements=st.integers(0, 10).map(float)))
+        w = data.draw(arrays(np.float64, len(a), elements=st.integers(1, 5).map(float)))
+        reference = sklearn_metrics.roc_auc_score(a > 0, s, sample_weight=w)
+        assert value(metrics.auroc(a, s, w)) == pytest.approx(reference)
+
+    def test_auroc_by_hand(self) -> None:
+        # Firing 5 and 2 against silent 2 and 0: above, above; a tie, above: (1 + 1 + ½ + 1) / 4.
+        assert value(metrics.auroc(array(1, 1, 0, 0), array(5, 2, 2, 0))) == pytest.approx(3.5 / 4)
+        assert value(metrics.auroc(array(1, 0), array(3, 3))) == pytest.approx(0.5)
+        assert metrics.auroc(np.zeros(2), array(1, 2)) == Metric(None, "no token fires")
+        assert metrics.auroc(np.ones(2), array(1, 2)) == Metric(None, "every token fires")
+
     def test_f1_worked_by_hand(self) -> None:
         # Fires: tokens 0, 1. Predicted (≥ 0.5): 0, 2. TP 1, FP 1, FN 1 → 2/4. With weight 3 on the FP: 2/(2+3+1) = 1/3.
         a, s = array(1, 1, 0, 0), array(0.5, 0.4, 9, 0)
