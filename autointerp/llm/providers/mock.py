@@ -25,6 +25,7 @@ Script = Callable[[Request], str | Reply]
 _FREE_LENGTH = 3  # items of an array whose schema gives no length
 _FREE_RANGE = 11  # integers 0 .. 10 where the schema gives no bounds: the scale of simulated activations
 _CHARACTERS_PER_TOKEN = 4
+_WRITE_TEN = "the number ten in digits"  # what models are told to see how their tokenizers write 10
 _TOKEN = re.compile(r"\d+|[^\W\d]+|\s|.", re.DOTALL)  # what the mock takes for a token of its own
 _FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
 
@@ -95,16 +96,17 @@ def mock_numbers(request: Request) -> Reply:
     One place in ten is likely not 0. What else a token could be is one word, of a tenth of the probability.
     """
     asked = "\n".join(message.content for message in request.messages)
+    count = _FREE_RANGE + 1 if request.among else request.logprobs or 0
     if request.continuation is None:
-        top = _numbers(asked, request.logprobs or 0)
-        best = max(top, key=lambda text: top[text], default="0")
+        top = _numbers(asked, count)
+        best = "10" if _WRITE_TEN in asked else max(top, key=lambda text: top[text], default="0")
         told = [TokenLogprobs(best, top.get(best, 0.0), top)]
         return Reply(best, model="mock", usage=_usage(request, best), logprobs=told)
     values, at = [], 0
     for token in _TOKEN.findall(request.continuation):
         line = request.continuation[:at].rpartition("\n")[2]
         at_slot = request.slots is None or at in request.slots
-        top = _numbers(f"{asked}\n{line}", request.logprobs or 0) if at_slot else {}
+        top = _numbers(f"{asked}\n{line}", count) if at_slot else {}
         values.append(TokenLogprobs(token, top.get(token, -1.0), top))
         at += len(token)
     return Reply(request.continuation, model="mock", usage=_usage(request, ""), logprobs=values)
