@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autointerp.cli.options import configure, folder_options, model_options, sample_options, score_options
+from autointerp.cli.options import REMEMBERED, configure, folder_options, model_options, sample_options, score_options
 from autointerp.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _PACKAGES = ("torch", "transformers", "duckdb", "openai", "anthropic")
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @sample_options
 @model_options

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autointerp.cli.options import configure, folder_options, model_options, score_options
+from autointerp.cli.options import REMEMBERED, configure, folder_options, model_options, score_options
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _WIDTH = 160  # where the output is no terminal
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @model_options
 @score_options
@@ -49,7 +49,7 @@ def estimate(sample: int, **options: Any) -> None:
 def _estimate(config: "Config", out: Path, sample: int) -> "Estimate":
     from autointerp.catalog.store import Catalog
     from autointerp.estimate import estimate as of_run
-    from autointerp.pipeline import catalog_path
+    from autointerp.run_folder import catalog_path
 
     with Catalog.open(catalog_path(out)) as catalog:
         return of_run(config, catalog, out, sample=sample)

@@ -109,7 +109,7 @@ def _config(out: Path | None, settings: tuple[str, ...], given: Mapping[str, Any
     """The run's configuration under the options; and the run's folder, or None where none is meant."""
     from autointerp.config_reading import load_config
     from autointerp.harvest.runs import runs_below
-    from autointerp.pipeline import saved_config
+    from autointerp.run_folder import saved_config
 
     named = given["model"] is not None or bool(given["sae"])
     if len(given["sae"]) > 1:
@@ -154,7 +154,7 @@ def _labels(config: "Config", folder: Path | None, tokens: "Sequence[TokenFiring
     import json
 
     from autointerp.catalog.store import Catalog
-    from autointerp.pipeline import catalog_path
+    from autointerp.run_folder import catalog_path
 
     if folder is None:
         return None

@@ -314,7 +314,7 @@ def test_what_the_provider_lacks_is_said_before_the_harvest(
 ) -> None:
     monkeypatch.setattr(TokenActivation, "needs", ("prompt_logprobs",))
     code, err = run(capsys, "run", *settings(tiny_settings), "--explainer", "token_activation", "--provider", "mock",
-                    "--label-model", "m", "--out", tmp_path / "run")  # fmt: skip
+                    "--label-model", "mock", "--out", tmp_path / "run")  # fmt: skip
     assert (
         code == 2 and "needs prompt_logprobs, which the provider 'mock' does not offer" in err and "harvest" not in err
     )

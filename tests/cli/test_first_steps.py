@@ -1,0 +1,75 @@
+"""What a new user meets: help, lists in settings, comments in queries, messages that name the matter."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from autointerp.cli import cli
+from autointerp.config_reading import load_config, parse_setting
+from tests.cli.test_bad_input import options, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, object]) -> Path:
+    """A run of a few features."""
+    out = tmp_path_factory.mktemp("steps") / "run"
+    result = CliRunner().invoke(cli, ["run", *options(tiny_settings, sample__features="0-8"), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def said(*arguments: object) -> str:
+    """What a command prints on standard output."""
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("query", ["-- a comment\nSELECT 7", "--no space\nSELECT 7", "-- a = b\nSELECT 7"])
+def test_a_query_may_begin_with_a_comment(finished: Path, query: str) -> None:
+    for arguments in ((query, "--out", finished, "--format", "csv"), ("--out", finished, "--format", "csv", query)):
+        assert said("sql", *arguments).split() == ["7", "7"]
+    assert said("sql", "--out", finished, "--format", "csv", "--", query).split() == ["7", "7"]
+
+
+def test_sql_still_knows_a_misspelt_option(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
+    code, err = run(capsys, "sql", "SELECT 7", "--frmat", "csv", "--out", finished)
+    assert code == 2 and "No such option" in err
+
+
+def test_the_query_that_a_run_proposes_is_one_that_can_be_read(finished: Path) -> None:
+    line = next(line for line in said("run", "--out", finished).splitlines() if line.startswith("catalog: "))
+    query = re.search(r'"(SELECT .*)"', line)
+    assert query is not None
+    table = said("sql", "--out", finished, query[1]).splitlines()
+    assert table[0].split() == ["rank", "feature_id", "title", "score", "lo", "hi"] and len(table) > 5
+
+
+def test_help_says_that_a_folder_remembers() -> None:
+    with_folder = [
+        command for command in cli.commands.values() if any(option.name == "config_file" for option in command.params)
+    ]
+    assert len(with_folder) == 11
+    for command in with_folder:
+        text = " ".join(command.get_help(click.Context(command)).split())
+        assert "the defaults above are those of a new folder" in text, command.name
+
+
+@pytest.mark.parametrize("text", ["simulation,detection", "simulation, detection", '["simulation", "detection"]'])
+def test_a_setting_of_several_words_takes_commas(text: str) -> None:
+    config = load_config(None, dict([parse_setting(f"score.scorers={text}")]))
+    assert config.score.scorers == ("simulation", "detection")
+
+
+def test_a_setting_of_several_words_takes_one_or_none() -> None:
+    def chosen(field: str, text: str) -> object:
+        section, name = field.split(".")
+        return getattr(getattr(load_config(None, dict([parse_setting(f"{field}={text}")])), section), name)
+
+    assert chosen("score.scorers", "simulation") == ("simulation",)
+    assert chosen("explain.base_url", "http://a:1/v1,http://b:2/v1") == ("http://a:1/v1", "http://b:2/v1")
+    assert chosen("score.base_url", "http://a:1/v1") == ("http://a:1/v1",)
+    assert load_config(None, {"explain.base_url": None}).explain.base_url == ()
