@@ -1,6 +1,6 @@
 """What a stage says when it ends: the labels there are, the ranking, and why what failed has failed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,15 +8,13 @@ import click
 
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
+from autointerp.reasons import PARTICULAR, Alike, in_short
 
 if TYPE_CHECKING:
     from autointerp.catalog.store import Catalog
     from autointerp.config import Config
 
-_REASONS = 3  # shown of each kind
-_PARTICULAR = (
     r'"([^"\\]|\\.)*"|[0-9]+([.,][0-9]+)*'  # what differs between failures of one sort: words in quotes, figures
-)
 
 
 def print_labels(found: Mapping[str, Mapping[str, Any]], config: "Config", out: Path) -> None:
@@ -117,23 +115,11 @@ def _warn(catalog: "Catalog", table: str, key: str) -> None:
         "SELECT *, count(DISTINCT feature_id) OVER (PARTITION BY kind) AS n_features FROM ("
         "SELECT feature_id, reason, split_part(reason, ':', 1) AS kind, regexp_replace(reason, $particular, '#', 'g') AS shape "
         f"FROM {table} WHERE status = 'failed' AND {column} = $key)) GROUP BY kind, shape ORDER BY 5 DESC, kind, n DESC, shape",
-        {"key": key, "particular": _PARTICULAR},
+        {"key": key, "particular": PARTICULAR},
     )
     for kind in dict.fromkeys(row[0] for row in rows):
-        reasons = [(reason, various, n) for found, reason, various, n, _ in rows if found == kind]
+        sorts = [Alike(reason, various, n) for found, reason, various, n, _ in rows if found == kind]
         count = next(row[4] for row in rows if row[0] == kind)
         features = "feature" if count == 1 else "features"
         advice = "" if kind == "no_evidence" else "; run the same command again, or autointerp retry"
-        click.echo(f"{table} of {count:,} {features} failed: {one_line(_grouped(reasons))}{advice}", err=True)
-
-
-def _grouped(reasons: Sequence[tuple[str, bool, int]]) -> str:
-    """The commonest reasons, one for all that differ by words in quotes and figures only, with the number of features."""
-    told = [("for instance " if various else "") + reason for reason, various, _ in reasons]
-    if len(told) == 1:
-        return told[0]
-    more = len(told) - _REASONS
-    named = [f"{text} ({n:,})" for text, (_, _, n) in zip(told[:_REASONS], reasons, strict=False)]
-    return "; ".join(
-        named + ([f"and {more:,} other reasons" if more > 1 else "and another reason"] if more > 0 else [])
-    )
+        click.echo(f"{table} of {count:,} {features} failed: {one_line(in_short(sorts))}{advice}", err=True)

@@ -210,8 +210,13 @@ def _print_summary(tokens: "Sequence[TokenFirings]", vocabulary: "Vocabulary", l
     from autointerp.harvest.probe import peaks
 
     found = peaks(tokens)
+    if not found:
+        click.echo(f"\nno feature fires on {'this token' if len(tokens) == 1 else f'these {len(tokens):,} tokens'}")
+        return
     first = f": the {_SUMMARY} strongest" if len(found) > _SUMMARY else ""
-    click.echo(f"\n{len(found):,} features fire on {len(tokens):,} tokens{first}")
+    click.echo(
+        f"\n{len(found):,} {_plural('feature', len(found), 'fires', 'fire')} on {len(tokens):,} {_plural('token', len(tokens))}{first}"
+    )
     rows = []
     for peak in found[:_SUMMARY]:
         activation, *label = _strength(peak.feature, peak.activation, labels)
@@ -219,6 +224,10 @@ def _print_summary(tokens: "Sequence[TokenFirings]", vocabulary: "Vocabulary", l
         rows.append([str(peak.feature), activation, str(peak.n_tokens), str(peak.index), at, *label])
     headings = ["feature", "maximum", "tokens", "at #", "token", *_label_headings(labels)]
     _print_table(headings, rows, right=("feature", "maximum", "tokens", "at #", "of max"))
+
+
+def _plural(word: str, n: int, one: str = "", several: str = "") -> str:
+    return f"{word} {one}".strip() if n == 1 else f"{word}s {several}".strip()
 
 
 def _label_headings(labels: Labels) -> list[str]:

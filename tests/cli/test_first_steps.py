@@ -73,3 +73,43 @@ def test_a_setting_of_several_words_takes_one_or_none() -> None:
     assert chosen("explain.base_url", "http://a:1/v1,http://b:2/v1") == ("http://a:1/v1", "http://b:2/v1")
     assert chosen("score.base_url", "http://a:1/v1") == ("http://a:1/v1",)
     assert load_config(None, {"explain.base_url": None}).explain.base_url == ()
+
+
+def test_steer_names_what_is_wrong_and_loses_nothing(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
+    assert run(capsys, "steer", "--features", "0-2", "--set", "steering.length=8", "--out", finished)[0] == 0
+    rows = said("sql", "SELECT count(*) FROM steered_tokens", "--out", finished, "--format", "csv")
+    cases = {
+        "5000": "feature 5000 is out of range; the SAE has features 0 to 23",
+        "7-12": "4 of these features were not sampled in this run, feature 9 for one; choose among its 9, 0 to 8",
+        "3": "none of these fires in the sampled text",
+    }
+    for features, words in cases.items():
+        code, err = run(capsys, "steer", "--features", features, "--kl", "0.5", "--out", finished)
+        assert code == 2 and words in err
+    assert said("sql", "SELECT count(*) FROM steered_tokens", "--out", finished, "--format", "csv") == rows
+
+
+@pytest.mark.parametrize("command", [["steer"], ["negatives", "--per-kind", "2"], ["explain"], ["score"]])
+def test_a_stage_on_a_folder_without_a_run_says_what_comes_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    code, err = run(capsys, *command, "--out", tmp_path / "none")
+    assert code == 2 and "nothing sampled here yet; run first: autointerp sample --out" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_corpus_of_few_documents_is_named_as_the_cause(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object]
+) -> None:
+    out = tmp_path / "run"
+    few = options(tiny_settings, sample__features="0-8", corpus__max_tokens=100)
+    assert run(capsys, "sample", *few, "--out", out)[0] == 0
+    documents = said("sql", "SELECT count(*) FROM documents", "--out", out, "--format", "csv").split()[1]
+    code, err = run(capsys, "score", "--out", out)
+    assert code == 2 and int(documents) < 20
+    assert f"fewer than 20 documents: the part of the corpus that was sampled has {documents}" in err
+
+
+def test_probe_prints_no_empty_table(finished: Path) -> None:
+    told = said("probe", "--text", "cat", "--feature", "3", "--out", finished)  # it is dead
+    assert "no feature fires on" in told and "maximum" not in told

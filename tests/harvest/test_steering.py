@@ -304,7 +304,7 @@ def test_a_transcoder_is_steered_where_it_writes(config: Config, sampled: Path, 
     transcoder = replace(reader.sae, transcoder=True, hook_out="model.layers.2.mlp:out")
     other = Reader(reader.subject, transcoder, reader.hookpoint, prepend_bos=True)
     with Catalog.open(sampled / "catalog.duckdb") as catalog:
-        prompts, maxima = prompts_of(catalog, config), wanted_features(catalog, config.steering)
+        prompts, maxima = prompts_of(catalog, config), wanted_features(catalog, config.steering, reader.sae.d_sae)
     [there] = measuring(other, prompts, maxima, config.steering)([1], [1.0])
     [here] = measuring(reader, prompts, maxima, config.steering)([1], [1.0])
     assert there.kl > 0 and there.up != here.up
