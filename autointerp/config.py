@@ -208,7 +208,7 @@ class ScoreConfig(_Section):
     """How labels are graded."""
 
     scorers: Words | None = None
-    """Protocols by which labels are graded; default: simulation, and (as simulation,detection) detection where a model simulates."""
+    """Protocols by which labels are graded, with commas; default: simulation, and detection where a model simulates."""
     simulator: str | None = None
     """Name of the simulator; default: lexicon for lexicon labels, else logprob_free."""
     provider: str | None = None

@@ -29,8 +29,8 @@ def print_labels(found: Mapping[str, Mapping[str, Any]], config: "Config", out: 
             click.echo(f"{name}: {counts['n_ok']:,} labels, {counts['n_failed']:,} failed")
         keys = [key, explainer_key(config, "lexicon")]
         others = catalog.rows(
-            "SELECT explainer, model, count(*) FILTER (status = 'ok') FROM explanations WHERE NOT list_contains(?, explainer_key) "
-            "GROUP BY explainer_key, explainer, model ORDER BY ALL", [keys],
+            "SELECT explainer, model, count(*) FILTER (status = 'ok') FROM explanations "
+            "WHERE NOT list_contains(?, explainer_key) GROUP BY explainer_key, explainer, model ORDER BY ALL", [keys],
         )  # fmt: skip
         if others:
             named = (f"{_who(explainer, model)}: {count:,}" for explainer, model, count in others)

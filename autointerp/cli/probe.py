@@ -214,9 +214,8 @@ def _print_summary(tokens: "Sequence[TokenFirings]", vocabulary: "Vocabulary", l
         click.echo(f"\nno feature fires on {'this token' if len(tokens) == 1 else f'these {len(tokens):,} tokens'}")
         return
     first = f": the {_SUMMARY} strongest" if len(found) > _SUMMARY else ""
-    click.echo(
-        f"\n{len(found):,} {_plural('feature', len(found), 'fires', 'fire')} on {len(tokens):,} {_plural('token', len(tokens))}{first}"
-    )
+    fire = f"{len(found):,} {_plural('feature', len(found), 'fires', 'fire')}"
+    click.echo(f"\n{fire} on {len(tokens):,} {_plural('token', len(tokens))}{first}")
     rows = []
     for peak in found[:_SUMMARY]:
         activation, *label = _strength(peak.feature, peak.activation, labels)

@@ -101,8 +101,8 @@ def require_labels(config: Config, catalog: Catalog) -> None:
             n = catalog.value("SELECT count(*) FROM documents")
             few = f": the part of the corpus that was sampled has {n:,}" if n < 20 else ""
             raise UserError(
-                f"every feature is dead or rare (fires in fewer than 20 documents{few}), so none is labelled; take more of the corpus "
-                "(--max-tokens), or --set explain.include_rare=true"
+                f"every feature is dead or rare (fires in fewer than 20 documents{few}), so none is labelled; take more of the "
+                "corpus (--max-tokens), or --set explain.include_rare=true"
             )
         raise UserError(
             f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"

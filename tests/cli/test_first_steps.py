@@ -1,6 +1,7 @@
 """What a new user meets: help, lists in settings, comments in queries, messages that name the matter."""
 
 import re
+import shutil
 from pathlib import Path
 
 import click
@@ -113,3 +114,47 @@ def test_a_corpus_of_few_documents_is_named_as_the_cause(
 def test_probe_prints_no_empty_table(finished: Path) -> None:
     told = said("probe", "--text", "cat", "--feature", "3", "--out", finished)  # it is dead
     assert "no feature fires on" in told and "maximum" not in told
+
+
+def test_who_waits_for_answers_is_told_so_by_the_exit_code_and_of_the_price_once(
+    capsys: pytest.CaptureFixture[str], finished: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    asking = ["--explainer", "highlighted", "--provider", f"files:{tmp_path / 'desk'}", "--label-model", "m"]
+    for round_ in (1, 2):
+        code, err = run(capsys, "explain", *asking, "--out", out)
+        assert code == 75 and "requests wait in" in err
+        assert err.count("the price of") == (round_ == 1)
+
+
+@pytest.mark.parametrize(
+    ("asking", "words", "left_out"),
+    [
+        ([], "none is needed: explainer lexicon and its scores ask no model", "OPENAI"),
+        (["--provider", "anthropic", "--label-model", "c"], "problem  keys: the environment variable ANTHROPIC_API_KEY", "OPENAI"),
+        (["--provider", "mock", "--label-model", "mock"], "explainer highlighted asks mock, model mock: needs no key", "API_KEY"),
+        (["--simulator", "logprob_free", "--label-model", "m", "--explainer", "lexicon", "--provider", "openai"],
+         "scorer simulation asks openai, model m: key in OPENAI_API_KEY", "ANTHROPIC"),
+    ],
+)  # fmt: skip
+def test_doctor_speaks_of_the_keys_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, finished: Path, asking: list[str], words: str, left_out: str
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    result = CliRunner().invoke(cli, ["doctor", *asking, "--out", str(finished)])
+    lines = [line for line in result.stdout.splitlines() if " keys: " in line]
+    assert any(words in line for line in lines), result.output
+    assert not any(left_out in line for line in lines)
+
+
+def test_estimate_shows_what_a_batch_would_cost_where_none_is_asked(finished: Path, tmp_path: Path) -> None:
+    told = {
+        provider: said(
+            "estimate", "--label-model", "gpt-5-mini", "--provider", provider, "--sample", "3", "--out", finished
+        )
+        for provider in ("openai", "openai-batch")
+    }
+    assert "as a batch" in told["openai"] and "as a batch" not in told["openai-batch"]
+    [prompts] = [line for line in told["openai"].splitlines() if line.startswith("- from the prompts of")]
+    assert prompts.count("(score)") == prompts.count("(explain)") == 1
