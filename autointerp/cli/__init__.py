@@ -53,7 +53,7 @@ for command in (
 
 
 def main() -> None:
-    """Entry point. A user's mistake is one line on stderr and exit code 2; answers that others have yet to give are 75, Ctrl-C is 130."""
+    """Entry point. A user's mistake is one line on stderr and exit code 2; 75: others have to answer first; Ctrl-C is 130."""
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:

@@ -131,7 +131,7 @@ def test_who_waits_for_answers_is_told_so_by_the_exit_code_and_of_the_price_once
     ("asking", "words", "left_out"),
     [
         ([], "none is needed: explainer lexicon and its scores ask no model", "OPENAI"),
-        (["--provider", "anthropic", "--label-model", "c"], "problem  keys: the environment variable ANTHROPIC_API_KEY", "OPENAI"),
+        (["--provider", "anthropic", "--label-model", "c"], "problem  keys: the environment variable ANTHROPIC", "OPENAI"),
         (["--provider", "mock", "--label-model", "mock"], "explainer highlighted asks mock, model mock: needs no key", "API_KEY"),
         (["--simulator", "logprob_free", "--label-model", "m", "--explainer", "lexicon", "--provider", "openai"],
          "scorer simulation asks openai, model m: key in OPENAI_API_KEY", "ANTHROPIC"),
