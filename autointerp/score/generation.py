@@ -84,7 +84,7 @@ class Generation:
 def score_generation(
     evidence: FeatureEvidence, written: list[Written], *, seed: int = 0, resamples: int = 1000
 ) -> list[ScoreRow]:
-    """`auroc` of the texts' peaks (wanted above unwanted ones; below 0.5: the wrong way round); `fires`, `false_alarms`: shares of
+    """`auroc` of the texts' peaks (wanted above unwanted ones; below 0.5: the wrong way); `fires`, `false_alarms`: shares of
     the wanted and the unwanted texts on which it fires at all, and `strength`: the mean peak of the wanted ones over the
     feature's maximum in the harvest, 1 at most.
     """
