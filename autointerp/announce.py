@@ -19,7 +19,7 @@ def say_scorers(config: Config) -> None:
 
     found = scorers_for(config)
     names = (f"{name} (simulator {scorer.simulator})" if scorer.simulator else name for name, scorer in found.items())
-    asks = any(scorer.needs_model for scorer in found.values())
+    asks = any(scorer.wants.model for scorer in found.values())
     _say(f"score: {', '.join(names)}", config.simulating() if asks else None)
 
 

@@ -19,6 +19,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
 from autointerp.explain.at_hand import experiments, rehearsed
+from autointerp.explain.experiments import MadeUpBench
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
@@ -29,9 +30,9 @@ from autointerp.llm.rounds import drawn
 from autointerp.llm.session import journal_folder, provider_for, require_model
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
-from autointerp.score import Scorer
+from autointerp.score import Means, Scorer
 from autointerp.score import stage as scoring
-from autointerp.score.parts import part_of, scorers_for
+from autointerp.score.parts import asking, part_of, scorers_for
 from autointerp.score.writing import Task
 
 SAMPLE = 20
@@ -83,7 +84,7 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     """
     explainer = explaining.explainer_for(config, config.explain.explainer)
     parts = [("explainer", config.explain.explainer, explainer.needs_model),
-             *((*part_of(name, scorer), scorer.needs_model) for name, scorer in scorers_for(config).items())]  # fmt: skip
+             *((*part_of(name, scorer), scorer.wants.model) for name, scorer in scorers_for(config).items())]  # fmt: skip
     free = [f"the {kind} {part} asks no model and costs nothing" for kind, part, needs in parts if not needs]
     if len(free) == len(parts):
         return Estimate((), tuple(free))
@@ -203,6 +204,7 @@ class _Trial:
         }
         self._draws = read_draws(catalog, explaining.STAGE, key)
         self._line: _Line | None = None
+        self._keys: dict[str, str] = scoring.score_keys(config)
 
     async def rows(self, sample: int) -> list[Row]:
         config, rows = self._config, []
@@ -212,28 +214,30 @@ class _Trial:
             self._line = _Line(config.explaining(), self._out, self._journal, f"explainer {name}")
             trial = await self._explain(_evenly(self._todo, sample))
             rows.append(project("explain", name, self._line.billing, len(self._todo), trial))
-        asking = {name: scorer for name, scorer in scorers_for(config).items() if scorer.needs_model}
-        if asking:
-            line = _Line(config.simulating(), self._out, self._journal, " ".join(part_of(*next(iter(asking.items())))))
-            for stage, tasks in self._grading(features).items():
-                control = scoring.SHUFFLED if stage == "controls" else ""
+        grading = asking(scorers_for(config))
+        if grading:
+            line = _Line(config.simulating(), self._out, self._journal, " ".join(part_of(*next(iter(grading.items())))))
+            partners = scoring.partners(config, self._catalog, list(features))
+            pairs = {"": [(feature, feature) for feature in features], scoring.SHUFFLED: sorted(partners.items())}
+            for control, candidates in pairs.items():
                 begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
-                for name, scorer in asking.items():
-                    trial = await self._grade(scorer, line, control, _evenly(tasks, sample), begun)
-                    rows.append(project(stage, part_of(name, scorer)[1], line.billing, len(tasks), trial))
+                for name, scorer in grading.items():
+                    if control and not scorer.wants.label:
+                        continue
+                    done = self._done(name, control)
+                    left = [pair for pair in candidates if pair[0] not in done]
+                    trial = await self._grade(name, scorer, line, control, _evenly(left, sample), begun)
+                    stage = "controls" if control else "score"
+                    rows.append(project(stage, part_of(name, scorer)[1], line.billing, len(left), trial))
         return rows
 
-    def _grading(self, features: Sequence[int]) -> dict[str, list[tuple[int, int]]]:
-        """Stage → what it has still to grade: (feature, the feature whose label is graded on its contexts)."""
-        done = set(self._catalog.rows(
-            "SELECT feature_id, control FROM scores WHERE score_key = ? GROUP BY ALL HAVING max(n_failed) = 0",
-            [scoring.score_key(self._config)],
-        ))  # fmt: skip
-        partners = scoring.partners(self._config, self._catalog, list(features))
-        return {
-            "score": [(feature, feature) for feature in features if (feature, "") not in done],
-            "controls": [pair for pair in sorted(partners.items()) if (pair[0], scoring.SHUFFLED) not in done],
-        }
+    def _done(self, name: str, control: str) -> set[int]:
+        """Features that the scorer has graded without a failure."""
+        rows = self._catalog.rows(
+            "SELECT feature_id FROM scores WHERE score_key = ? AND control = ? GROUP BY ALL HAVING max(n_failed) = 0",
+            [self._keys[name], control],
+        )
+        return {feature for (feature,) in rows}
 
     async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
@@ -252,18 +256,24 @@ class _Trial:
         return trial
 
     async def _grade(
-        self, scorer: Scorer, line: _Line, control: str, pairs: Sequence[tuple[int, int]], begun: set[str] | None
+        self,
+        name: str,
+        scorer: Scorer,
+        line: _Line,
+        control: str,
+        pairs: Sequence[tuple[int, int]],
+        begun: set[str] | None,
     ) -> list[list[Asked]]:
         """Grade each pair's (feature, the feature whose label it is); return what was asked for each."""
         await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
         labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
-        tasks = [Task(feature, "", label, "", None) for feature, label in labels if label is not None]
+        tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
         trial: list[list[Asked]] = [[] for _, label in labels if label is None]
-        draws = read_draws(self._catalog, scoring.STAGE, scoring.score_key(self._config))
+        draws = read_draws(self._catalog, scoring.STAGE, self._keys[name])
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
             asked: list[Asked] = []
             ask = line.ask_into(asked, draws.get((task.feature_id, control), 0), begun)
-            await scorer(task.label, evidence, ask, self._vocabulary, None)
+            await scorer(task.label, evidence, Means(self._vocabulary, ask, bench=MadeUpBench()))
             trial.append(asked)
         return trial
 

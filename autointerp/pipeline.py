@@ -74,8 +74,8 @@ def check_models(config: Config, out: Path) -> None:
     if explainer.needs_model:
         check_access(config.explaining(), out, f"explainer {config.explain.explainer}", explainer.needs)
     for name, scorer in scorers.items():
-        if scorer.needs_model:
-            check_access(config.simulating(), out, " ".join(part_of(name, scorer)), scorer.needs)
+        if scorer.wants.model:
+            check_access(config.simulating(), out, " ".join(part_of(name, scorer)), scorer.wants.capabilities)
 
 
 def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
@@ -142,15 +142,15 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
         require(provider_for(config.explaining(), out), *explainer.needs, by=by)
     with _sampled(config, out) as catalog:
         key = explainer_key(config, name)
-        with settings_of_stage(config, out, lambda: _count(catalog, "explanations", "explainer_key", key)):
+        with settings_of_stage(config, out, lambda: _count(catalog, "explanations", "explainer_key", [key])):
             say_explainer(config)
             facts = {each: explain(config, catalog, out, each) for each in dict.fromkeys([BASELINE, name])}
         _show_unscored(catalog, key, config.score.rank_by)
     return facts
 
 
-def _count(catalog: Catalog, table: str, column: str, key: str) -> Any:
-    return catalog.value(f"SELECT count(*) FROM {table} WHERE {column} = ?", [key])
+def _count(catalog: Catalog, table: str, column: str, keys: Sequence[str]) -> Any:
+    return catalog.value(f"SELECT count(*) FROM {table} WHERE {column} IN (SELECT unnest(?))", [list(keys)])
 
 
 def _show_unscored(catalog: Catalog, key: str, metric: str) -> None:
@@ -164,12 +164,14 @@ def _show_unscored(catalog: Catalog, key: str, metric: str) -> None:
 
 
 def score_stage(config: Config, out: Path) -> dict[str, Any]:
-    from autointerp.score.stage import require_labels, score, score_key
+    from autointerp.score.parts import require_negatives
+    from autointerp.score.stage import require_labels, score, score_keys
 
     with _sampled(config, out) as catalog:
         require_labels(config, catalog)
-        key = score_key(config)
-        with settings_of_stage(config, out, lambda: _count(catalog, "scores", "score_key", key)):
+        require_negatives(config, catalog)
+        keys = list(score_keys(config).values())
+        with settings_of_stage(config, out, lambda: _count(catalog, "scores", "score_key", keys)):
             say_scorers(config)
             return score(config, catalog, out)
 
@@ -184,23 +186,24 @@ def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[st
     from autointerp.explain.stage import STAGE as EXPLAIN
     from autointerp.explain.stage import explain, explainer_key
     from autointerp.score.stage import STAGE as SCORE
-    from autointerp.score.stage import score, score_key
+    from autointerp.score.stage import score, score_keys
 
     name = config.explain.explainer
     with _sampled(config, out) as catalog:
         labels = failed_items(catalog, EXPLAIN, explainer_key(config, name), kinds)
-        gradings = failed_items(catalog, SCORE, score_key(config), kinds)
+        grades = {key: failed_items(catalog, SCORE, key, kinds) for key in score_keys(config).values()}
         if labels:
             say_explainer(config)
             draw_again(catalog, EXPLAIN, explainer_key(config, name), labels)
             explain(config, catalog, out, name, "failed", only=[feature for feature, _ in labels])
-        if gradings:
-            draw_again(catalog, SCORE, score_key(config), gradings)
-        if labels or gradings:
+        for key, items in grades.items():
+            draw_again(catalog, SCORE, key, items)
+        graded = {item for items in grades.values() for item in items}
+        if labels or graded:
             say_scorers(config)
             score(config, catalog, out)
             save_config(config, out)
-    return {"labels": len(labels), "gradings": len(gradings)}
+    return {"labels": len(labels), "grades": len(graded)}
 
 
 def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
@@ -210,11 +213,11 @@ def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
     """
     from autointerp.explain import explainers
     from autointerp.explain.stage import explain
-    from autointerp.score.parts import scorers_for
+    from autointerp.score.parts import asking, scorers_for
     from autointerp.score.stage import score
 
     name = config.explain.explainer
-    asks = explainers.get(name).needs_model, any(scorer.needs_model for scorer in scorers_for(config).values())
+    asks = explainers.get(name).needs_model, bool(asking(scorers_for(config)))
     with _sampled(config, out) as catalog:
         if not any(asks):
             raise UserError(
@@ -249,7 +252,13 @@ def _state(catalog: Catalog) -> list[tuple[Any, ...]]:
     """A cheap summary that changes whenever what a report shows has changed."""
     stages = catalog.rows("SELECT stage, fingerprint, facts FROM stages ORDER BY stage")
     counts = catalog.rows("SELECT explainer_key, status, count(*) FROM explanations GROUP BY ALL ORDER BY ALL")
-    return [*stages, *counts, *catalog.rows("SELECT * FROM ranking"), *catalog.rows("SELECT * FROM spend ORDER BY ALL")]
+    return [
+        *stages,
+        *counts,
+        *catalog.rows("SELECT * FROM ranking"),
+        *catalog.rows("SELECT * FROM scorings ORDER BY ALL"),
+        *catalog.rows("SELECT * FROM spend ORDER BY ALL"),
+    ]
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from autointerp.explain import stage as explaining
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.run_folder import catalog_path, saved_config
-from autointerp.score import scorers
+from autointerp.score import Means, scorers
 from autointerp.score import stage as scoring
 from autointerp.score.parts import scorers_for
 from autointerp.score.writing import Task
@@ -134,12 +134,12 @@ class Trial:
         parts = {name: scorer for name, scorer in scorers_for(config).items() if name in names}
         costs = {name: Cost(len(self.ids)) for name in names}
         reader = EvidenceReader(self.catalog, seed=0, silent=config.score.silent)
-        tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None) for feature in self.ids]
+        tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None, tuple(parts)) for feature in self.ids]
         contexts = 0
         for task, evidence in scoring.with_evidence(config, reader, tasks):
             contexts += len(scoring.scored_contexts(evidence))
             for name, scorer in parts.items():
-                await scorer(task.label, evidence, dry.into(costs[name]), self.vocabulary, None)
+                await scorer(task.label, evidence, Means(self.vocabulary, dry.into(costs[name])))
         self.contexts = contexts / len(self.ids)
         return costs
 

@@ -21,7 +21,7 @@ from autointerp.explain.refine import Refine
 from autointerp.explain.toolbox import TOOLS
 from autointerp.llm.types import Answer, Ask, FailureKind, Message, Request, RequestFailed
 from autointerp.prompts_loader import render
-from autointerp.score import Simulated, scorers, simulators
+from autointerp.score import Means, Simulated, scorers, simulators
 from autointerp.vocabulary import Vocabulary
 
 NAMES = (
@@ -101,7 +101,7 @@ def _about_texts() -> str:
     contexts = [replace(one, split="test", kind="silent" if one.band == 0 else "band") for one in evidence.contexts]
     label = Label("Bank: a place for money", "the word 'bank' where it is a place for money; weakly 'lender'")
     asyncio.run(simulators.get("logprob_free")(label, contexts, 1.0, ask, vocabulary))
-    asyncio.run(scorers.get("detection")(label, replace(evidence, contexts=contexts), ask, vocabulary, None))
+    asyncio.run(scorers.get("detection")(label, replace(evidence, contexts=contexts), Means(vocabulary, ask)))
     simulated, judged = (request.messages for request in sent)
     last = judged[1].content.split("\n")[-3:]
     return (f"{QUESTIONS}System:\n\n{_fenced(simulated[0].content)}\nUser:\n\n{_fenced(simulated[1].content)}\n"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autointerp.catalog.pages import has_column
+from autointerp.catalog.pages import has_column, table_names
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,35 +26,28 @@ def labellers(connection: "duckdb.DuckDBPyConnection") -> list[Author]:
     query = """SELECT DISTINCT explainer, model FROM explanations JOIN ranking USING (explainer_key)
                WHERE explainer IS NOT NULL ORDER BY ALL"""
     found = _rows(connection, query)
-    return [Author(name, model, _provider(connection, ["explain"], model)) for name, model in found]
+    return [Author(name, model, _provider(connection, True, model)) for name, model in found]
 
 
 def graders(connection: "duckdb.DuckDBPyConnection") -> list[Author]:
-    """Of the scores that the catalog shows, the one that ranks first."""
-    tables = ["SELECT score_key, 'simulation' AS scorer, model FROM simulations"]
-    if has_column(connection, "judgements", "scorer"):  # an older catalog that is opened for reading only has none
-        tables.append("SELECT score_key, scorer, model FROM judgements")
-    query = f"""SELECT DISTINCT s.scorer, s.simulator, m.model, s.scorer <> 'simulation' AS later
-                FROM (SELECT DISTINCT score_key, scorer, simulator FROM scores) s JOIN ranking USING (score_key)
-                LEFT JOIN (SELECT DISTINCT * FROM ({" UNION ALL ".join(tables)})) m USING (score_key, scorer)
-                ORDER BY 4, 1, 2, 3"""
+    """Of the scores that the catalog shows, the one that ranks first. None of an older catalog, opened for reading only."""
+    if "scorings" not in table_names(connection):
+        return []
+    query = """SELECT scorer, simulator, model FROM scorings
+               ORDER BY score_key NOT IN (SELECT score_key FROM ranking WHERE score_key IS NOT NULL), scorer"""
     return [
-        Author(
-            f"{scorer} by {simulator}" if simulator else scorer,
-            model,
-            _provider(connection, ["simulate", "detect"], model),
-        )
-        for scorer, simulator, model, _ in _rows(connection, query)
+        Author(f"{scorer} by {simulator}" if simulator else scorer, model, _provider(connection, False, model))
+        for scorer, simulator, model in _rows(connection, query)
     ]
 
 
-def _provider(connection: "duckdb.DuckDBPyConnection", purposes: Sequence[str], model: str | None) -> str | None:
-    """Who answered in the model's name for these purposes."""
+def _provider(connection: "duckdb.DuckDBPyConnection", labels: bool, model: str | None) -> str | None:
+    """Who answered in the model's name, for labels or for scores."""
     if model is None or not has_column(connection, "spend", "provider"):
         return None
     query = """SELECT DISTINCT provider FROM spend WHERE model = ? AND provider IS NOT NULL
-               AND purpose IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL"""
-    return ", ".join(name for (name,) in _rows(connection, query, [model, list(purposes)])) or None
+               AND (purpose = 'explain') = ? ORDER BY ALL"""
+    return ", ".join(name for (name,) in _rows(connection, query, [model, labels])) or None
 
 
 def _rows(connection: "duckdb.DuckDBPyConnection", query: str, parameters: Sequence[object] = ()) -> list[Any]:

@@ -29,7 +29,8 @@ def failed_items(catalog: Catalog, stage: str, key: str, kinds: Sequence[str] = 
         "SELECT feature_id, '' AS control, reason FROM explanations WHERE explainer_key = $key AND status = 'failed'"
         if stage == "explain"
         else "SELECT feature_id, control, reason FROM simulations WHERE score_key = $key AND status = 'failed' "
-        "UNION ALL SELECT feature_id, control, reason FROM judgements WHERE score_key = $key AND status = 'failed'"
+        "UNION ALL SELECT feature_id, control, reason FROM judgements WHERE score_key = $key AND status = 'failed' "
+        "UNION ALL SELECT feature_id, control, reason FROM written_texts WHERE score_key = $key AND status = 'failed'"
     )
     return catalog.rows(
         f"SELECT DISTINCT feature_id, control FROM ({source}) WHERE len($kinds) = 0 "

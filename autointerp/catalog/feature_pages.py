@@ -22,7 +22,7 @@ from autointerp.catalog.page_rows import (
     Token,
     Window,
 )
-from autointerp.catalog.pages import FeatureRow, select
+from autointerp.catalog.pages import FeatureRow, current_scores, select
 from autointerp.catalog.steered import steered_tokens
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ _HISTOGRAM = f"""FROM (
 _TOKENS = f"FROM output_tokens WHERE {_OF_FEATURES} ORDER BY feature_id, side, rank"
 _NEIGHBOURS = f"FROM neighbours WHERE {_OF_FEATURES} ORDER BY feature_id, rank"
 _LABELS = f"FROM explanations WHERE {_OF_FEATURES} ORDER BY feature_id, explanation_id"
-# Of the catalog's labels and the control only what belongs to the catalog's score; of other labels what was scored last.
-_SCORES = f"""FROM scores WHERE {_OF_FEATURES} AND (
-        score_key IN (SELECT score_key FROM ranking)
+# Of the catalog's labels and the control only what belongs to the catalog's scores; of other labels what was scored last.
+_SCORES = """FROM scores WHERE feature_id IN (SELECT unnest(?::UINTEGER[])) AND (
+        score_key IN {shown}
         OR (control = '' AND explanation_id NOT IN (SELECT unnest(?::VARCHAR[])))
     ) QUALIFY row_number() OVER (
         PARTITION BY feature_id, control, explanation_id, scorer, simulator, metric ORDER BY rowid DESC
@@ -106,7 +106,7 @@ def feature_pages(
     steered = _grouped(steered_tokens(connection, ids))
     near = _grouped(select(connection, Neighbour, _NEIGHBOURS, [ids]))
     labels = _grouped(select(connection, LabelRow, _LABELS, [ids]))
-    scores = _grouped(select(connection, ScoreRow, _SCORES, [ids, shown]))
+    scores = _grouped(select(connection, ScoreRow, _SCORES.format(shown=current_scores(connection)), [ids, shown]))
     known = measured(connection)
     described = {row.feature_id: row for row in descriptors(connection, ids)} if known else {}
     together = _grouped(cofiring(connection, ids) if known else [])

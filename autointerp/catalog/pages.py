@@ -193,22 +193,37 @@ def score_distribution(connection: "duckdb.DuckDBPyConnection") -> list[ScoreBin
     return select(connection, ScoreBin, source, [BIN_WIDTH, BIN_WIDTH, BIN_WIDTH])
 
 
+def table_names(connection: "duckdb.DuckDBPyConnection") -> set[str]:
+    """The tables there are: a catalog of an earlier version that is opened for reading only has not all of them."""
+    with connection.cursor() as cursor:
+        return {name for (name,) in cursor.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+
+
+def current_scores(connection: "duckdb.DuckDBPyConnection") -> str:
+    """A subquery for the score keys that the catalog shows."""
+    return f"(SELECT score_key FROM {'scorings' if 'scorings' in table_names(connection) else 'ranking'})"
+
+
 def failures(connection: "duckdb.DuckDBPyConnection") -> list[FailureRow]:
     """What the catalog shows that ended without a result, most frequent first. None of it counts as a zero.
 
     Labels of the explainer that is shown, their scores by the metric that ranks, and the simulations and judgements behind
     these (those of the control too).
     """
-    with connection.cursor() as cursor:  # an older catalog that is opened for reading only has no judgements
-        judged = bool(cursor.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'judgements'").fetchall())
-    judgements = "UNION ALL SELECT 'judgement', status, reason FROM judgements JOIN ranking USING (score_key)"
+    tables, shown = table_names(connection), current_scores(connection)
+    judged = "".join(
+        f"UNION ALL SELECT '{what}', status, reason FROM {table} WHERE score_key IN {shown} "
+        for what, table in (("judgement", "judgements"), ("written text", "written_texts"))
+        if table in tables
+    )
     source = f"""FROM (
         SELECT what, status, coalesce(nullif(trim(split_part(reason, ':', 1)), ''), 'no reason recorded') AS reason,
                count(*) AS n
         FROM (SELECT 'explanation' AS what, explanation_status AS status, explanation_reason AS reason FROM catalog
               UNION ALL SELECT 'score', score_status, score_reason FROM catalog
-              UNION ALL SELECT 'simulation', status, reason FROM simulations JOIN ranking USING (score_key)
-              {judgements if judged else ""})
+              UNION ALL SELECT 'simulation', status, reason FROM simulations
+                        WHERE score_key IN {shown}
+              {judged})
         WHERE status <> 'ok' GROUP BY ALL
     ) ORDER BY n DESC, what, status, reason"""
     return select(connection, FailureRow, source)

@@ -43,15 +43,18 @@ class EvidenceReader:
         *,
         negatives: bool = False,
         steered: bool = False,
+        random: int = 0,
     ) -> list[FeatureEvidence]:
         """Evidence of the features, in their order, with contexts of the given splits only.
 
         `negatives`: with the hard negatives, as contexts of the kinds near and token; ask for them with `of(split, kinds)`.
-        `steered`: with what steering changed, of the features that were steered.
+        `steered`: with what steering changed, of the features that were steered. `random`: with so many windows of each split,
+        drawn uniformly from the pool whether the feature fires in them or not, as contexts of the kind random.
         """
         ids = [int(feature) for feature in feature_ids]
         contexts = self._contexts(ids, splits, ("top", "band", *(("near", "token") if negatives else ())))
         firing = self._firing_pool_windows(ids)
+        drawn = self._random(ids, splits, random) if random else defaultdict(list)
         strata = self._strata(ids)
         changed = read_steered(self.catalog, ids) if steered else {}
         promoted, suppressed = self._output_tokens(ids, "promoted"), self._output_tokens(ids, "suppressed")
@@ -61,7 +64,7 @@ class EvidenceReader:
                 feature_id=feature,
                 max_activation=found[feature][1],
                 density=found[feature][2],
-                contexts=contexts[feature] + self._silent(feature, firing[feature], splits),
+                contexts=contexts[feature] + self._silent(feature, firing[feature], splits) + drawn[feature],
                 stratum_windows=strata[feature],
                 promoted=[token for token, _ in promoted[feature]],
                 suppressed=[token for token, _ in suppressed[feature]],
@@ -118,6 +121,34 @@ class EvidenceReader:
                 zeros = np.zeros(len(tokens), np.float32)
                 contexts.append(Context(int(self._pool_ids[index]), split, "silent", 0, tokens, zeros))
         return contexts
+
+    def _random(self, ids: list[int], splits: Sequence[Split], count: int) -> dict[int, list[Context]]:
+        """Of each feature `count` windows of the pool, in the order of a hash, without near-duplicates of the explain split's."""
+        firing = self._firing_pool(ids, splits)
+        contexts: dict[int, list[Context]] = defaultdict(list)
+        for feature in ids:
+            order = np.argsort(sample_key(self.seed, stable_hash("random", feature), self._pool_ids), kind="stable")
+            for split in splits:
+                of_split = (index for index in order if self._pool_splits[index] == split)
+                usable = (
+                    index for index in of_split if firing[feature].get(int(self._pool_ids[index]), True) is not None
+                )
+                for index in itertools.islice(usable, count):
+                    window, tokens = int(self._pool_ids[index]), self._pool_tokens[index]
+                    fires = firing[feature].get(window)
+                    silent = Context(window, split, "random", 0, tokens, np.zeros(len(tokens), np.float32))
+                    contexts[feature].append(fires or silent)
+        return contexts
+
+    def _firing_pool(self, ids: list[int], splits: Sequence[Split]) -> dict[int, dict[int, Context | None]]:
+        """Of each feature the pool's windows in which it fires; None for near-duplicates."""
+        duplicates = self._rows("SELECT feature_id, window_id FROM contexts", ids, "AND kind = 'random' AND duplicate")
+        firing: dict[int, dict[int, Context | None]] = defaultdict(dict)
+        for feature, window in duplicates:
+            firing[feature][window] = None
+        for feature, some in self._contexts(ids, splits, ("random",)).items():
+            firing[feature] |= {context.window_id: context for context in some}
+        return firing
 
     def _strata(self, ids: list[int]) -> dict[int, dict[tuple[str, int], int]]:
         strata: dict[int, dict[tuple[str, int], int]] = {feature: {} for feature in ids}

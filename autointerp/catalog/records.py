@@ -20,7 +20,8 @@ class Context:
 
     `kind`: "top" (the strongest windows of the split), "band" (a uniform draw from one band of the activating windows),
     "silent" (a window of the shared random pool in which the feature does not fire), or a hard negative, silent too: "near"
-    (a decoder neighbour fires in it) or "token" (it holds the feature's top token).
+    (a decoder neighbour fires in it) or "token" (it holds the feature's top token); or "random" (a uniform draw from all
+    windows).
     `band`: 1 (weakest) … S (strongest); 0 for silent windows. For kind "top" the band that the window belongs to.
     `tokens` int32 [T]; `activations` float32 [T], raw, 0 where the feature is off.
     `cause`, of hard negatives only: the neighbour's feature id or the token; `cause_position`: where it peaks, or stands.

@@ -4,8 +4,8 @@ CREATE OR REPLACE VIEW catalog AS
 WITH shown AS (
     SELECT e.* FROM explanations e JOIN ranking r ON e.explainer_key = r.explainer_key
 ), scored AS (
-    SELECT s.*, r.metric = s.metric AS main
-    FROM scores s JOIN ranking r ON s.score_key = r.score_key
+    SELECT s.*, s.metric = r.metric AND s.score_key = r.score_key AS main
+    FROM scores s JOIN scorings USING (score_key) CROSS JOIN ranking r
 )
 SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.confidence, e.safety,
        e.output_title, e.output_description, e.sides_agree, e.explainer, e.model, e.explanation_id,
@@ -24,7 +24,7 @@ LEFT JOIN scored c ON c.feature_id = f.feature_id AND c.main AND c.control = 'sh
 LEFT JOIN scored g ON g.feature_id = f.feature_id AND g.explanation_id = e.explanation_id
                   AND g.metric = 'lexical_gain_' || split_part(m.metric, '_', 2) AND g.control = ''
 LEFT JOIN scored d ON d.feature_id = f.feature_id AND d.explanation_id = e.explanation_id AND d.control = ''
-                  AND d.metric = 'balanced_accuracy'
+                  AND d.metric = 'balanced_accuracy' AND d.scorer = 'detection'
 LEFT JOIN ranks k ON k.feature_id = f.feature_id
 LEFT JOIN vocabulary t ON t.token = f.top_token
 ORDER BY k.rank NULLS LAST, f.feature_id;

@@ -85,7 +85,7 @@ def _keys(config: "Config") -> Iterator[str]:
     if explainers.get(name).needs_model:
         asking[f"explainer {name}"] = config.explaining()
     for scorer, part in scorers_for(config).items():
-        if part.needs_model:
+        if part.wants.model:
             asking[f"scorer {scorer}"] = config.simulating()
     if not asking:
         yield f"none is needed: explainer {name} and its scores ask no model"

@@ -1,6 +1,6 @@
 """What a stage says when it ends: the labels there are, the ranking, and why what failed has failed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ def print_labels(found: Mapping[str, Mapping[str, Any]], config: "Config", out: 
             "SELECT DISTINCT explainer, model FROM explanations JOIN ranking USING (explainer_key) WHERE explainer_key <> ?",
             [key],
         )
-        _warn(catalog, "explanations", key)
+        _warn(catalog, "explanations", [key])
     for explainer, model in shown:
         click.echo(
             f"the catalog shows the labels of {_who(explainer, model)} until these are scored: autointerp score --out {out}"
@@ -101,21 +101,23 @@ def _warn_of_all_failures(out: Path) -> None:
     from autointerp.run_folder import catalog_path
 
     with Catalog.open(catalog_path(out)) as catalog:
-        for explainer, score in catalog.rows("SELECT explainer_key, score_key FROM ranking"):
-            _warn(catalog, "explanations", explainer)
-            for table in ("simulations", "judgements"):
-                _warn(catalog, table, score)
+        explained = [key for (key,) in catalog.rows("SELECT explainer_key FROM ranking")]
+        scored = [key for (key,) in catalog.rows("SELECT score_key FROM scorings")]
+        _warn(catalog, "explanations", explained)
+        for table in ("simulations", "judgements", "written_texts"):
+            _warn(catalog, table, scored)
 
 
-def _warn(catalog: "Catalog", table: str, key: str) -> None:
+def _warn(catalog: "Catalog", table: str, keys: Sequence[str]) -> None:
     """A line on stderr for each kind of failure, with the commonest reasons and how many features they befell."""
     column = "explainer_key" if table == "explanations" else "score_key"
     rows = catalog.rows(
         "SELECT kind, min(reason), count(DISTINCT reason) > 1, count(DISTINCT feature_id) AS n, any_value(n_features) FROM ("
         "SELECT *, count(DISTINCT feature_id) OVER (PARTITION BY kind) AS n_features FROM ("
         "SELECT feature_id, reason, split_part(reason, ':', 1) AS kind, regexp_replace(reason, $particular, '#', 'g') AS shape "
-        f"FROM {table} WHERE status = 'failed' AND {column} = $key)) GROUP BY kind, shape ORDER BY 5 DESC, kind, n DESC, shape",
-        {"key": key, "particular": PARTICULAR},
+        f"FROM {table} WHERE status = 'failed' AND {column} IN (SELECT unnest($keys)))) GROUP BY kind, shape "
+        "ORDER BY 5 DESC, kind, n DESC, shape",
+        {"keys": list(keys), "particular": PARTICULAR},
     )
     for kind in dict.fromkeys(row[0] for row in rows):
         sorts = [Alike(reason, various, n) for found, reason, various, n, _ in rows if found == kind]

@@ -248,8 +248,8 @@ def retry(kinds: tuple[str, ...], **options: Any) -> None:
                 )
                 continue
             click.echo(
-                f"tried again: labels: {tried['labels']:,}; gradings with failed answers: {tried['gradings']:,} (a label and its "
-                "control are graded apart)"
+                f"tried again: labels: {tried['labels']:,}; grades with failures: {tried['grades']:,} (a label has one, its "
+                "control another)"
             )
             print_ranking(one.out)
 

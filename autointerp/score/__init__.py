@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
+from autointerp.explain.bench import Bench
 from autointerp.llm.types import Ask
 from autointerp.registry import Registry
 from autointerp.vocabulary import Vocabulary
@@ -21,11 +22,14 @@ from autointerp.vocabulary import Vocabulary
 __all__ = [
     "Grade",
     "Judged",
+    "Means",
     "ScoreRow",
     "Scorer",
     "Settings",
     "Simulated",
     "Simulator",
+    "Wants",
+    "Written",
     "scorers",
     "simulators",
 ]
@@ -51,20 +55,27 @@ class Settings:
 class Simulated:
     """What a simulator predicts for one context.
 
-    `expected` float32 [T]: the expected value, on the scale 0..10, at each of the context's tokens; None if it failed.
+    `expected` float32 [T]: the expected value, on the scale 0..10, at each of the context's tokens; None if it failed. `mass`
+    float32 [T]: where the simulator reads probabilities, how much of them was on numbers. `start`: the window's token at which
+    the context begins, for protocols that cut windows.
     """
 
     window_id: int
     expected: NDArray[np.float32] | None
     status: Literal["ok", "failed"]
     reason: str | None = None
+    mass: NDArray[np.float32] | None = None
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What a classifying scorer was told of one context: whether the feature is active in it; None if it failed.
 
-    `kind` is the context's, `truth` whether the feature is active in it. `probability`: of "active", where the model gives it.
+    `kind` is the context's, `truth` the right answer: whether the feature is active in it, or the marks are right.
+    `probability`: of a yes, where the model gives it. `value`: what is no verdict (a similarity, a difference of losses, a
+    rating). `marked`: the positions that were marked. `item`: which question of several about a window, or which group of
+    windows it was asked in.
     """
 
     window_id: int
@@ -74,6 +85,21 @@ class Judged:
     status: Literal["ok", "failed"]
     reason: str | None = None
     probability: float | None = None
+    value: float | None = None
+    marked: Sequence[int] | None = None
+    item: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A text that a model wrote for a scorer. `wanted`: whether the feature was to be active in it; `peak`: its maximum there."""
+
+    number: int
+    wanted: bool
+    text: str | None
+    peak: float | None
+    status: Literal["ok", "failed"]
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +127,41 @@ class Grade:
     rows: Sequence[ScoreRow]
     simulated: Sequence[Simulated] = ()
     judged: Sequence[Judged] = ()
+    written: Sequence[Written] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a scorer must be given.
+
+    `model`: a language model, with the provider's `capabilities`; `embedder`: a model that makes vectors of texts; `bench`: the
+    subject model itself. `negatives`: the hard negatives that there are; `random`: so many uniformly drawn windows of the test
+    split, active or not (kind "random"). `label` False: it says something of the feature, whatever the label: there is one
+    grade a feature, and no control with another label.
+    """
+
+    model: bool = False
+    capabilities: tuple[str, ...] = ()
+    embedder: bool = False
+    bench: bool = False
+    negatives: bool = False
+    random: int = 0
+    label: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a scorer works with, as far as it wants it; see `Wants`.
+
+    `ask` asks the language model, `embed` the embedder. `baseline`: the token lexicon's label of the same feature, to compare
+    with; None for the lexicon's own and for controls.
+    """
+
+    vocabulary: Vocabulary
+    ask: Ask | None = None
+    embed: Ask | None = None
+    bench: Bench | None = None
+    baseline: Label | None = None
 
 
 class Simulator(Protocol):
@@ -136,19 +197,12 @@ class Simulator(Protocol):
 class Scorer(Protocol):
     """Grades a label on the evidence of the test split, as one protocol. What it cannot have is a row with a reason.
 
-    `needs_model` False: `ask` is never called and may be None. `needs`: capabilities that the provider must have.
-    `wants_negatives`: the evidence is to hold the hard negatives that there are. `simulator`: of the simulator that it uses, ""
-    if it uses none. `version` changes with everything that the values depend on, the model apart.
-
-    `baseline`: the token lexicon's label of the same feature, to compare with; None for the lexicon's own and for controls.
+    `simulator`: of the simulator that it uses, "" if it uses none. `version` changes with everything that the values depend on,
+    the models apart. A scorer raises UserError or Deferred; a failed request is a failed item of its grade.
     """
 
     @property
-    def needs_model(self) -> bool: ...
-    @property
-    def needs(self) -> tuple[str, ...]: ...
-    @property
-    def wants_negatives(self) -> bool: ...
+    def wants(self) -> Wants: ...
     @property
     def simulator(self) -> str: ...
     @property
@@ -158,9 +212,7 @@ class Scorer(Protocol):
         """The same scorer with a run's settings."""
         ...
 
-    async def __call__(
-        self, label: Label, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary, baseline: Label | None
-    ) -> Grade: ...
+    async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade: ...
 
 
 simulators: Registry[Simulator] = Registry("simulator", "autointerp.score")

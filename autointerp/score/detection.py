@@ -10,18 +10,17 @@ Bands weigh alike, and so do the two classes: a label that says "always" scores 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.hashing import stable_hash
-from autointerp.llm.types import Ask, RequestFailed
-from autointerp.score import Grade, Judged, ScoreRow, Settings, bootstrap, scorers
+from autointerp.llm.types import RequestFailed
+from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, bootstrap, scorers
 from autointerp.score.pool import blinded, scored_contexts
 from autointerp.score.questions import Form, MisalignedError, Question, ask_about, quoted
-from autointerp.vocabulary import Vocabulary
 
 NEGATIVES = ("silent", "near", "token")  # kinds of contexts in which the feature is silent; the first is the random one
 Array = NDArray[np.float64]
@@ -34,10 +33,8 @@ class Detection:
     form: Form = field(default_factory=Form)
     resamples: int = 1000
     seed: int = 0
-    needs_model: bool = True
-    needs: tuple[str, ...] = ("json_schema",)
-    wants_negatives: bool = True
-    simulator: str = ""
+    wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), negatives=True)
+    simulator: ClassVar[str] = ""
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""
@@ -48,13 +45,11 @@ class Detection:
         """Changes with everything that the verdicts and scores depend on, the model apart."""
         return self.form.version(QUESTION.template)
 
-    async def __call__(
-        self, label: Label, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary, baseline: Label | None
-    ) -> Grade:
-        """The verdicts and what they come to. Raises UserError where `ask` is None or ends the run."""
+    async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
+        """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
         contexts = judged_contexts(evidence)
         windows = list({context.window_id: blinded(context) for context in contexts}.values())
-        outcomes = await ask_about(QUESTION, self.form, label, windows, ask, vocabulary)
+        outcomes = await ask_about(QUESTION, self.form, label, windows, means.ask, means.vocabulary)
         verdicts = dict(zip((window.window_id for window in windows), outcomes, strict=True))
         judged = [_judged(context, verdicts[context.window_id]) for context in contexts]
         return Grade(score_detection(evidence, judged, seed=self.seed, resamples=self.resamples), judged=judged)
@@ -116,13 +111,13 @@ def _balanced_accuracy(sums: Array) -> Array:
 
 
 def _precision(sums: Array) -> Array:
-    tp, _, fp, _ = np.moveaxis(sums, -1, 0)
-    return _ratio(tp, tp + fp)
+    tp, fn, fp, tn = np.moveaxis(sums, -1, 0)
+    return np.where((tp + fn > 0) & (fp + tn > 0), _ratio(tp, tp + fp), np.nan)
 
 
 def _f1(sums: Array) -> Array:
-    tp, fn, fp, _ = np.moveaxis(sums, -1, 0)
-    return np.where(tp + fn > 0, _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
+    tp, fn, fp, tn = np.moveaxis(sums, -1, 0)
+    return np.where((tp + fn > 0) & (fp + tn > 0), _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
 
 
 def _ratio(part: Array, whole: Array) -> Array:
@@ -182,7 +177,7 @@ def _row(name: str, metric: _Metric, verdicts: _Verdicts, seed: int, resamples: 
     sums = np.stack(cells, axis=-1) * verdicts.weights[:, None]
     value = float(metric(sums.sum(axis=0)))
     if np.isnan(value):
-        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(verdicts))
+        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(metric, verdicts))
     resampling = bootstrap.Resampling(verdicts.strata, resamples, seed)
     alone = set(resampling.singletons)
     sides = [set(verdicts.strata[verdicts.truth == side].tolist()) for side in (True, False)]
@@ -196,10 +191,12 @@ def _row(name: str, metric: _Metric, verdicts: _Verdicts, seed: int, resamples: 
     return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", "; ".join(filter(None, notes)) or None)
 
 
-def _why(verdicts: _Verdicts) -> str:
-    if not verdicts.truth.any():
+def _why(metric: _Metric, verdicts: _Verdicts) -> str:
+    if metric is not _false_alarms and not verdicts.truth.any():
         return "no activating context was judged"
-    return "no silent context was judged" if verdicts.truth.all() else "no context was judged active"
+    if metric is not _recall and verdicts.truth.all():
+        return "no silent context was judged"
+    return "no context was judged active"
 
 
 QUESTION = Question("detection", "active", "detect", verdict)

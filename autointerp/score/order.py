@@ -1,5 +1,6 @@
 """The order of the catalog: from scores to the tables `ranks` and `ranking`, and the figures that a run is about."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,19 @@ from autointerp.explain.stage import explainer_key
 from autointerp.hashing import stable_hash
 from autointerp.score.ranking import median_of, rank_by_lower_bound
 from autointerp.score.simulation import SCORER
+from autointerp.score.writing import Scoring
 
 
-def write_ranks(config: Config, catalog: Catalog, key: str, simulator: str, shuffled: str) -> dict[str, Any]:
-    """Write ranks and the ranking of the scores `key`; returns the summary that reports and the terminal show.
+def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring], shuffled: str) -> dict[str, Any]:
+    """Write ranks and which scores the catalog shows; returns the summary that reports and the terminal show.
 
     `shuffled`: the name of that control. The caller holds the transaction.
     """
-    metric = config.score.rank_by
+    metric, key = config.score.rank_by, scorings[SCORER].key
+    catalog.connection.execute("DELETE FROM scorings")
+    for scoring in scorings.values():
+        row = [scoring.name, scoring.key, scoring.simulator, scoring.model]
+        catalog.connection.execute("INSERT INTO scorings VALUES (?, ?, ?, ?)", row)
     table = catalog.arrow(
         "SELECT feature_id, control, value, lo, hi FROM scores WHERE score_key = ? AND metric = ? AND value IS NOT NULL "
         "ORDER BY feature_id", [key, metric],
@@ -37,19 +43,22 @@ def write_ranks(config: Config, catalog: Catalog, key: str, simulator: str, shuf
     catalog.connection.execute(
         "INSERT INTO ranking VALUES (?, ?, ?)", [explainer_key(config, config.explain.explainer), key, metric]
     )
-    facts: dict[str, Any] = {"metric": metric, "scorer": SCORER, "simulator": simulator,
+    facts: dict[str, Any] = {"metric": metric, "scorer": SCORER, "simulator": scorings[SCORER].simulator,
                              "explainer": config.explain.explainer, "n_ranked": int(ranked.sum())}  # fmt: skip
     for name, of in (("", control == ""), ("shuffled_", control == shuffled)):
         median = median_of(value[of], stable_hash("median", config.seed, name))
         facts["n_" + (name.rstrip("_") or "scored")] = int(of.sum())
         if median is not None:
             facts |= {f"{name}median": median.value, f"{name}median_lo": median.lo, f"{name}median_hi": median.hi}
-    return facts | _detection(config, catalog, key, shuffled) | {"n_undefined": _undefined(catalog, key, metric)}
+    return facts | _detection(config, catalog, scorings, shuffled) | {"n_undefined": _undefined(catalog, key, metric)}
 
 
-def _detection(config: Config, catalog: Catalog, key: str, shuffled: str) -> dict[str, Any]:
+def _detection(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring], shuffled: str) -> dict[str, Any]:
     """The median balanced accuracy of labels and of the shuffled control, where detection is among the scorers."""
     facts: dict[str, Any] = {}
+    if "detection" not in scorings:
+        return facts
+    key = scorings["detection"].key
     for name, control in (("detection", ""), ("shuffled_detection", shuffled)):
         rows = catalog.rows(
             "SELECT value FROM scores WHERE score_key = ? AND metric = 'balanced_accuracy' AND control = ? AND value IS NOT NULL "

@@ -8,33 +8,27 @@ from typing import Any, Self
 
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.hashing import hex_hash
-from autointerp.llm.types import Ask
-from autointerp.score import Grade, Settings, Simulator, scorers, simulators
+from autointerp.score import Grade, Means, Settings, Simulator, Wants, scorers, simulators
 from autointerp.score.pool import blinded, scored_contexts
 from autointerp.score.simulation import SCORER, difference_rows, score_simulation
-from autointerp.vocabulary import Vocabulary
 
 BASELINE = "lexicon"  # the simulator of the labels that others are compared with
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """See the module. What it needs is what its simulator needs."""
+    """See the module. What it wants is what its simulator needs."""
 
     settings: Settings = field(default_factory=Settings)
-    wants_negatives: bool = False
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""
         return type(self)(settings)
 
     @property
-    def needs_model(self) -> bool:
-        return self._by().needs_model
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return self._by().needs
+    def wants(self) -> Wants:
+        by = self._by()
+        return Wants(model=by.needs_model, capabilities=by.needs)
 
     @property
     def simulator(self) -> str:
@@ -48,17 +42,15 @@ class Simulation:
     def _by(self) -> Simulator:
         return simulators.get(self.settings.simulator).configured(self.settings)
 
-    async def __call__(
-        self, label: Label, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary, baseline: Label | None
-    ) -> Grade:
-        """The simulations and the scores that they come to; with a `baseline` also the difference from it."""
+    async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
+        """The simulations and the scores that they come to; with a baseline also the difference from it."""
         contexts = [blinded(context) for context in scored_contexts(evidence)]
         options: dict[str, Any] = {"seed": self.settings.seed, "resamples": self.settings.resamples}
-        simulated = await self._by()(label, contexts, evidence.max_activation, ask, vocabulary)
+        simulated = await self._by()(label, contexts, evidence.max_activation, means.ask, means.vocabulary)
         rows = score_simulation(evidence, simulated, **options)
-        if baseline is not None:
+        if means.baseline is not None:
             by = simulators.get(BASELINE)
-            other = await by(baseline, contexts, evidence.max_activation, None, vocabulary)
+            other = await by(means.baseline, contexts, evidence.max_activation, None, means.vocabulary)
             rows = [*rows, *difference_rows(evidence, simulated, other, **options)]
         return Grade(rows, simulated=simulated)
 

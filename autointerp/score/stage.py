@@ -2,6 +2,8 @@
 
 On every run another feature's label is graded on a feature's contexts (the shuffled control): a score means something only if
 that control's is what chance gives. Labels that a model wrote are compared with the lexicon's on the same contexts.
+
+Every scorer has a key of its own, and so rows of its own: a further one does not touch what the others found.
 """
 
 import asyncio
@@ -20,44 +22,39 @@ from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
+from autointerp.explain.at_hand import open_bench
 from autointerp.explain.stage import Which, explainer_key, features_to_label
 from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
-from autointerp.score import Scorer
+from autointerp.score import Grade, Means, Scorer
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
-from autointerp.score.parts import part_of, scorers_for, simulator_name
+from autointerp.score.parts import asking, part_of, scorers_for
 from autointerp.score.pool import scored_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import shuffled_partner
 from autointerp.score.turns import Turns
-from autointerp.score.writing import Graded, Task, write_grades
+from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
 SHUFFLED = "shuffled"
 STAGE = "score"
 _CONTROLS_OF_A_MODEL = 50  # features in the control where every simulation costs money
 
 
-def score_key(config: Config) -> str:
-    """Identity of the scores: the labels, the scorers and every setting that the values depend on."""
-    parts = scorers_for(config)
-    settings, access = config.score, config.simulating()
-    model = (provider_for(access).name, access.model) if _asking(parts) else ("", "")
-    versions = [text for name, scorer in sorted(parts.items()) for text in (name, scorer.version)]
-    chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
-    negatives = config.negatives.per_kind if _want_negatives(parts) else 0
+def score_keys(config: Config) -> dict[str, str]:
+    """Of each scorer the identity of its scores: the labels, and every setting that the values depend on."""
     labels = explainer_key(config, config.explain.explainer)
-    return hex_hash("score", labels, *versions, *model, *chosen, negatives)
+    return {name: _score_key(config, name, scorer, labels) for name, scorer in scorers_for(config).items()}
 
 
-def _asking(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
-    return {name: scorer for name, scorer in parts.items() if scorer.needs_model}
-
-
-def _want_negatives(parts: Mapping[str, Scorer]) -> bool:
-    return any(scorer.wants_negatives for scorer in parts.values())
+def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
+    settings, access, wants = config.score, config.simulating(), scorer.wants
+    model = (provider_for(access).name, access.model) if wants.model else ("", "")
+    chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
+    negatives = config.negatives.per_kind if wants.negatives else 0
+    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives)
 
 
 def score(
@@ -65,33 +62,46 @@ def score(
 ) -> dict[str, Any]:
     """Grade labels, rank, and return the facts of the stage: those without a grade, failed ones included; or only the
     `failed` ones; or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
-    key = score_key(config)
+    found = scorings(config)
+    keys = {name: scoring.key for name, scoring in found.items()}
     require_labels(config, catalog)
     fingerprint = hex_hash(
-        key, config.score.rank_by, str(config.score.control_features), *_labels_state(config, catalog)
-    )
+        *(text for item in sorted(keys.items()) for text in item), config.score.rank_by,
+        str(config.score.control_features), *_labels_state(config, catalog),
+    )  # fmt: skip
     is_done = (
-        catalog.stage_fingerprint("score") == fingerprint and catalog.value("SELECT score_key FROM ranking") == key
+        catalog.stage_fingerprint(STAGE) == fingerprint
+        and dict(catalog.rows("SELECT scorer, score_key FROM scorings")) == keys
     )
     if is_done and which == "pending":
-        return catalog.stage_facts("score")
-    todo = tasks(config, catalog, key, which)
+        return catalog.stage_facts(STAGE)
+    todo = tasks(config, catalog, which)
     try:
         if todo:
             audit(catalog, [task.feature_id for task in todo])
-            asyncio.run(_score_all(config, catalog, run, key, todo, offline))
+            asyncio.run(_score_all(config, catalog, run, found, todo, offline))
     finally:
         write_spending(catalog, journal_folder(run))
     failed = catalog.value(
-        "SELECT count(*) FROM (SELECT score_key, status FROM simulations UNION ALL SELECT score_key, status FROM judgements) "
-        "WHERE score_key = ? AND status = 'failed'", [key],
+        "SELECT count(*) FROM (SELECT score_key, status FROM simulations UNION ALL SELECT score_key, status FROM judgements "
+        "UNION ALL SELECT score_key, status FROM written_texts) "
+        "WHERE score_key IN (SELECT unnest(?)) AND status = 'failed'", [list(keys.values())],
     )  # fmt: skip
     with catalog.transaction():
-        facts = write_ranks(config, catalog, key, simulator_name(config), SHUFFLED)
+        facts = write_ranks(config, catalog, found, SHUFFLED)
         # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
-        is_whole = not failed and not tasks(config, catalog, key)
-        catalog.finish_stage("score", fingerprint if is_whole else "", config.score.model_dump(), facts)
+        is_whole = not failed and not tasks(config, catalog)
+        catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
     return facts
+
+
+def scorings(config: Config) -> dict[str, Scoring]:
+    """Of each scorer how its rows are marked."""
+    keys, model = score_keys(config), config.simulating().model
+    return {
+        name: Scoring(name, keys[name], scorer.simulator, model if scorer.wants.model else None, scorer.wants.label)
+        for name, scorer in scorers_for(config).items()
+    }
 
 
 def require_labels(config: Config, catalog: Catalog) -> None:
@@ -119,22 +129,32 @@ def _labels_state(config: Config, catalog: Catalog) -> list[str]:
     ]
 
 
-def tasks(config: Config, catalog: Catalog, key: str, which: Which = "pending") -> list[Task]:
-    """Labels to grade, by feature, each with its control beside it; `which` as in `score`."""
+def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Task]:
+    """Labels to grade, by feature, each with its control beside it, and who is to grade it; `which` as in `score`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
     stand_ins = partners(config, catalog, sorted(labels))
+    found = scorings(config)
     graded = catalog.rows(
-        "SELECT feature_id, control, max(n_failed) FROM scores WHERE score_key = ? GROUP BY ALL", [key]
+        "SELECT score_key, feature_id, control, max(n_failed) FROM scores WHERE score_key IN (SELECT unnest(?)) GROUP BY ALL",
+        [[scoring.key for scoring in found.values()]],
     )
-    failures: dict[tuple[int, str], int] = {(feature, control): count for feature, control, count in graded}
-    found = []
+    failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
+
+    def wanted(feature: int, control: str) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name, scoring in found.items()
+            if (scoring.of_label or not control) and _is_wanted(which, failures.get((scoring.key, feature, control)))
+        )
+
+    todo = []
     for feature, (explanation, label) in labels.items():
         baseline = baselines.get(feature)
-        found.append(Task(feature, explanation, label, "", baseline[1] if baseline else None))
+        todo.append(Task(feature, explanation, label, "", baseline[1] if baseline else None, wanted(feature, "")))
         if feature in stand_ins:
-            found.append(Task(feature, *labels[stand_ins[feature]], SHUFFLED, None))
-    return [task for task in found if _is_wanted(which, failures.get((task.feature_id, task.control)))]
+            todo.append(Task(feature, *labels[stand_ins[feature]], SHUFFLED, None, wanted(feature, SHUFFLED)))
+    return [task for task in todo if task.scorers]
 
 
 def _is_wanted(which: Which, n_failed: int | None) -> bool:
@@ -152,50 +172,56 @@ def partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int,
     found = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
     limit = config.score.control_features
     if limit is None:
-        limit = _CONTROLS_OF_A_MODEL if _asking(scorers_for(config)) else len(labelled)
+        limit = _CONTROLS_OF_A_MODEL if asking(scorers_for(config)) else len(labelled)
     keys = sample_key(config.seed, stable_hash("control"), np.array(labelled, np.uint64))
     chosen = np.array(labelled)[np.argsort(keys, kind="stable")[:limit]]
     return {int(feature): found[int(feature)] for feature in chosen}
 
 
 async def _score_all(
-    config: Config, catalog: Catalog, run: Path, key: str, todo: Sequence[Task], offline: bool
+    config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool
 ) -> None:
     parts, access = scorers_for(config), config.simulating()
-    asking = _asking(parts)
-    vocabulary = read_vocabulary(catalog)
+    needed = {name for task in todo for name in task.scorers}
     reader = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
-    draws, turns = read_draws(catalog, STAGE, key), Turns()
+    draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
+    means = Means(read_vocabulary(catalog))
+    if any(parts[name].wants.bench for name in needed):
+        means = replace(means, bench=open_bench(config, catalog))
+    turns = Turns()
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
-        if asking:
-            by = ", ".join(" ".join(part_of(*item)) for item in asking.items())
-            session = await stack.enter_async_context(open_session(access, run, by, offline=offline))
+        if by := asking({name: scorer for name, scorer in parts.items() if name in needed}):
+            names = ", ".join(" ".join(part_of(*item)) for item in by.items())
+            session = await stack.enter_async_context(open_session(access, run, names, offline=offline))
+
+        async def grade(name: str, task: Task, evidence: FeatureEvidence) -> Grade:
+            draw = draws[name].get((task.feature_id, task.control), 0)
+            ask = turns.of(drawn(session.broker, draw)) if session and parts[name].wants.model else None
+            return await parts[name](task.label, evidence, replace(means, ask=ask, baseline=task.baseline))
 
         async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
             task, evidence = item
-            draw = draws.get((task.feature_id, task.control), 0)
-            ask = turns.of(drawn(session.broker, draw)) if session else None
-            grades = await all_asked(
-                scorer(task.label, evidence, ask, vocabulary, task.baseline) for scorer in parts.values()
-            )
+            grades = await all_asked(grade(name, task, evidence) for name in task.scorers)
             bands = {context.window_id: context.band for context in scored_contexts(evidence)}
-            return Graded(task, dict(zip(parts, grades, strict=True)), bands)
+            return Graded(task, dict(zip(task.scorers, grades, strict=True)), bands)
 
-        simulators = {name: scorer.simulator for name, scorer in parts.items()}
-        models = {name: access.model if name in asking else None for name in parts}
         await in_rounds(
             "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
-            lambda finished: write_grades(catalog, key, finished, simulators, models), session,
+            lambda finished: write_grades(catalog, finished, found), session,
         )  # fmt: skip
 
 
 def with_evidence(
     config: Config, reader: EvidenceReader, chunk: Sequence[Task]
 ) -> Iterator[tuple[Task, FeatureEvidence]]:
-    """Each task with the test split's evidence of its feature."""
-    ids, negatives = sorted({task.feature_id for task in chunk}), _want_negatives(scorers_for(config))
-    evidence = {found.feature_id: found for found in reader.read(ids, ("test",), negatives=negatives)}
+    """Each task with the test split's evidence of its feature: what any of the scorers wants."""
+    wants = [scorer.wants for scorer in scorers_for(config).values()]
+    found = reader.read(
+        sorted({task.feature_id for task in chunk}), ("test",),
+        negatives=any(one.negatives for one in wants), random=max(one.random for one in wants),
+    )  # fmt: skip
+    evidence = {one.feature_id: one for one in found}
     for task in chunk:
         yield task, _limited(evidence[task.feature_id], config.score.per_band)
 

@@ -10,18 +10,31 @@ from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
 from autointerp.score import Grade
 
-TABLES = ("scores", "simulations", "judgements")
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One label to grade on one feature's contexts. `baseline`: the lexicon's label of the feature, to compare with."""
+    """One label to grade on one feature's contexts, by `scorers`; `baseline`: the lexicon's label, to compare with."""
 
     feature_id: int
     explanation_id: str
     label: Label
     control: str
     baseline: Label | None
+    scorers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a scorer's rows are marked: with its name, the key of all that they depend on, its simulator and its model.
+
+    `of_label` False: what it says is about the feature, and stands under no explanation.
+    """
+
+    name: str
+    key: str
+    simulator: str
+    model: str | None
+    of_label: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +58,49 @@ _SCORES = pa.schema(
      ("lo", pa.float64()), ("hi", pa.float64()), ("n_ok", pa.uint32()), ("n_failed", pa.uint32()), *_HOW]
 )  # fmt: skip
 _SIMULATIONS = pa.schema(
-    [*_WHICH, ("simulator", pa.string()), ("model", pa.string()), ("window_id", pa.uint64()), ("band", pa.uint8()), *_HOW,
-     ("expected", pa.list_(pa.float32()))]
+    [*_WHICH, ("scorer", pa.string()), ("simulator", pa.string()), ("model", pa.string()), ("window_id", pa.uint64()),
+     ("band", pa.uint8()), *_HOW, ("expected", pa.list_(pa.float32())), ("start", pa.uint16()), ("mass", pa.list_(pa.float32()))]
 )  # fmt: skip
 _JUDGEMENTS = pa.schema(
     [*_WHICH, ("scorer", pa.string()), ("model", pa.string()), ("window_id", pa.uint64()), ("kind", pa.string()),
-     ("truth", pa.bool_()), ("answer", pa.bool_()), ("probability", pa.float64()), *_HOW]
+     ("truth", pa.bool_()), ("answer", pa.bool_()), ("probability", pa.float64()), *_HOW, ("value", pa.float64()),
+     ("marked", pa.list_(pa.uint16())), ("item", pa.uint32())]
 )  # fmt: skip
+_TEXTS = pa.schema(
+    [*_WHICH, ("scorer", pa.string()), ("model", pa.string()), ("number", pa.uint16()), ("wanted", pa.bool_()),
+     ("text", pa.string()), ("peak", pa.float32()), *_HOW]
+)  # fmt: skip
+_TABLES = {"scores": _SCORES, "simulations": _SIMULATIONS, "judgements": _JUDGEMENTS, "written_texts": _TEXTS}
 
 
-def write_grades(
-    catalog: Catalog,
-    key: str,
-    finished: Sequence[Graded],
-    simulators: Mapping[str, str],
-    models: Mapping[str, str | None],
-) -> None:
-    """Write the grades in place of those of an earlier try. `simulators` and `models`: of each scorer."""
-    scores: list[dict[str, Any]] = []
-    simulations: list[dict[str, Any]] = []
-    judgements: list[dict[str, Any]] = []
+def write_grades(catalog: Catalog, finished: Sequence[Graded], scorings: Mapping[str, Scoring]) -> None:
+    """Write the grades in place of those of an earlier try; `scorings` by the names of their scorers."""
+    rows: dict[str, list[dict[str, Any]]] = {table: [] for table in _TABLES}
     for graded in sorted(finished, key=lambda graded: (graded.task.feature_id, graded.task.control)):
-        task = graded.task
-        which = {"score_key": key, "feature_id": task.feature_id, "explanation_id": task.explanation_id,
-                 "control": task.control}  # fmt: skip
         for name, grade in graded.grades.items():
-            by = {"scorer": name, "simulator": simulators[name], "model": models[name]}
-            scores += [which | by | _fields(row, _SCORES) for row in grade.rows]
-            simulations += [which | by | {"band": graded.bands[one.window_id]} | _fields(one, _SIMULATIONS)
-                            for one in grade.simulated]  # fmt: skip
-            judgements += [which | by | _fields(one, _JUDGEMENTS) for one in grade.judged]
+            by = _marks(graded.task, scorings[name])
+            rows["scores"] += [by | _fields(row, _SCORES) for row in grade.rows]
+            rows["simulations"] += [by | {"band": graded.bands.get(one.window_id, 0)} | _fields(one, _SIMULATIONS)
+                                    for one in grade.simulated]  # fmt: skip
+            rows["judgements"] += [by | _fields(one, _JUDGEMENTS) for one in grade.judged]
+            rows["written_texts"] += [by | _fields(one, _TEXTS) for one in grade.written]
     with catalog.transaction():
-        for graded in finished:
-            for table in TABLES:
-                catalog.rows(f"DELETE FROM {table} WHERE score_key = ? AND feature_id = ? AND control = ?",
-                             [key, graded.task.feature_id, graded.task.control])  # fmt: skip
-        for table, rows, schema in zip(
-            TABLES, (scores, simulations, judgements), (_SCORES, _SIMULATIONS, _JUDGEMENTS), strict=True
-        ):
-            catalog.insert(table, pa.Table.from_pylist(rows, schema=schema))
+        graded_anew = [
+            (scorings[name].key, one.task.feature_id, one.task.control) for one in finished for name in one.grades
+        ]
+        which = dict(zip(("keys", "features", "controls"), map(list, zip(*graded_anew, strict=True)), strict=True))
+        for table in _TABLES:
+            catalog.rows(f"DELETE FROM {table} WHERE (score_key, feature_id, control) IN "
+                         "(SELECT unnest($keys), unnest($features), unnest($controls))", which)  # fmt: skip
+        for table, schema in _TABLES.items():
+            catalog.insert(table, pa.Table.from_pylist(rows[table], schema=schema))
+
+
+def _marks(task: Task, scoring: Scoring) -> dict[str, Any]:
+    """What all rows of a grade have in common, whatever their table."""
+    return {"score_key": scoring.key, "feature_id": task.feature_id, "control": task.control,
+            "explanation_id": task.explanation_id if scoring.of_label else "", "scorer": scoring.name,
+            "simulator": scoring.simulator, "model": scoring.model}  # fmt: skip
 
 
 def _fields(record: object, schema: pa.Schema) -> dict[str, Any]:

@@ -248,8 +248,13 @@ def test_what_detection_failed_at_is_tried_again(
     assert run(capsys, "score", "--out", sampled)[0] == 0 and len(server.bodies) == asked
     code, err = run(capsys, "score", "--out", sampled, "--set", "score.scorers=['simulation']")
     assert code == 0 and len(server.bodies) == asked, err
-    known = "SELECT DISTINCT scorer FROM scores JOIN ranking USING (score_key)"
-    assert catalog_rows(sampled, known) == [("simulation",)]
+    assert catalog_rows(sampled, "SELECT scorer FROM scorings") == [("simulation",)]
+    assert catalog_rows(sampled, "SELECT count(balanced_accuracy), count(score) > 0 FROM catalog") == [(0, True)]
+    # What a scorer found stays when another one comes or goes.
+    assert run(capsys, "score", "--out", sampled, "--set", "score.scorers=['detection', 'simulation']")[0] == 0
+    assert len(server.bodies) == asked
+    assert catalog_rows(sampled, "SELECT count(balanced_accuracy) > 0 FROM catalog") == [(True,)]
+    assert catalog_rows(sampled, "SELECT * FROM scores WHERE scorer = 'simulation' ORDER BY ALL") == simulated
 
 
 def test_rederive_after_a_parser_was_mended(

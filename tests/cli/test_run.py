@@ -126,7 +126,7 @@ def test_with_a_model_every_answer_is_asked_for_once(
         """
         WITH rates AS (
             SELECT feature_id, j.control, j.kind, band, avg(answer::INT) AS rate
-            FROM judgements j JOIN simulations USING (score_key, feature_id, control, window_id) GROUP BY ALL
+            FROM judgements j JOIN simulations USING (feature_id, control, window_id) GROUP BY ALL
         ), sides AS (
             SELECT feature_id, control, avg(rate) FILTER (kind = 'band') AS recall, avg(rate) FILTER (kind = 'silent') AS alarms
             FROM rates GROUP BY ALL

@@ -75,6 +75,9 @@ def build_catalog(n_features: int = 24, n_windows: int = 300, path: str = ":memo
     insert(connection, "ranking", [
         {"explainer_key": "contrast", "score_key": "contrast", "metric": "r_balanced"}
     ])  # fmt: skip
+    insert(connection, "scorings", [
+        {"scorer": "simulation", "score_key": "contrast", "simulator": "logprob_free", "model": "gpt-oss-120b"}
+    ])  # fmt: skip
     insert(connection, "spend", [
         {"purpose": purpose, "model": "gpt-oss-120b", "requests": 50, "failed": 1, "input_tokens": 90_000,
          "cached_tokens": 45_000, "output_tokens": 6_000}

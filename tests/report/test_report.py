@@ -126,6 +126,9 @@ def test_the_label_of_the_catalog_and_the_metric_that_ranks_come_first(small_rep
 
 def _detected(connection: duckdb.DuckDBPyConnection) -> None:
     """Balanced accuracies for labels and control, of two gradings of the lexicon's labels the later one too."""
+    connection.execute(
+        "INSERT INTO scorings BY NAME SELECT 'detection' AS scorer, 'asked' AS score_key, '' AS simulator"
+    )
     for label, key, control in (
         ("llm", "contrast", ""),
         ("llm-x", "contrast", "shuffled"),

@@ -100,15 +100,14 @@ def test_who_labelled_and_scored_is_among_the_facts(fresh: duckdb.DuckDBPyConnec
         ]
 
     assert facts() == [
-        ("Labels", "contrast", "model gpt-oss-120b"), ("Scores", "simulation by logprob_free", "no model asked"),
+        ("Labels", "contrast", "model gpt-oss-120b"), ("Scores", "simulation by logprob_free", "model gpt-oss-120b"),
     ]  # fmt: skip
-    fresh.execute("UPDATE spend SET provider = 'openai'")
-    fresh.execute("UPDATE simulations SET model = 'gpt-oss-120b'")
+    fresh.execute("UPDATE spend SET provider = CASE purpose WHEN 'explain' THEN 'openai' ELSE 'http' END")
     assert facts() == [
         ("Labels", "contrast", "model gpt-oss-120b, provider openai"),
-        ("Scores", "simulation by logprob_free", "model gpt-oss-120b, provider openai"),
+        ("Scores", "simulation by logprob_free", "model gpt-oss-120b, provider http"),
     ]
-    fresh.execute("UPDATE ranking SET explainer_key = 'lexicon', score_key = NULL")
+    fresh.execute("UPDATE ranking SET explainer_key = 'lexicon', score_key = NULL; DELETE FROM scorings")
     assert facts() == [("Labels", "lexicon", "no model asked")]
 
 

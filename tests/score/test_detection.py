@@ -13,7 +13,7 @@ from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.errors import UserError
 from autointerp.hashing import stable_hash
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
-from autointerp.score import Grade, Judged, ScoreRow, Settings, scorers
+from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
 from autointerp.score.bootstrap import Resampling
 from autointerp.score.detection import Detection, judged_contexts, score_detection, verdict
 from autointerp.score.questions import SCHEMA, Form, MisalignedError
@@ -109,6 +109,22 @@ def test_failures_are_counted_and_never_silent() -> None:
         score_detection(some(found), [Judged(7, "band", True, True, "ok")])
 
 
+def test_without_one_class_what_needs_it_is_undefined_and_says_which_is_missing() -> None:
+    """Precision and F1 of activating contexts alone would be 1 for a label that says "always"."""
+    found = contexts()
+    active = rows(found, [None] * 4 + [True] * 4)
+    for name in ("balanced_accuracy", "precision", "f1"):
+        assert (active[name].value, active[name].reason) == (None, "no silent context was judged"), name
+    assert active["recall"].value == 1
+    nothing = rows(found[4:], [False] * 4)  # no silent ones were drawn
+    for name in ("balanced_accuracy", "precision", "f1", "false_alarms"):
+        assert (nothing[name].status, nothing[name].reason) == ("undefined", "no silent context was judged"), name
+    silent = rows(found[:4], [True] * 4)
+    for name in ("balanced_accuracy", "precision", "f1", "recall"):
+        assert (silent[name].value, silent[name].reason) == (None, "no activating context was judged"), name
+    assert silent["false_alarms"].value == 1
+
+
 def test_a_context_alone_has_no_interval() -> None:
     got = rows(contexts(silent=1), [False, True, True, True, False])
     assert got["balanced_accuracy"].value == pytest.approx(0.875) and got["balanced_accuracy"].lo is None
@@ -138,7 +154,7 @@ class Model:
 
 
 def grade(model: Any, found: Sequence[Context], label: Label = LABEL, each: int = 25) -> Grade:
-    return asyncio.run(Detection(Form(each), resamples=100)(label, some(found), model, VOCABULARY, None))
+    return asyncio.run(Detection(Form(each), resamples=100)(label, some(found), Means(VOCABULARY, model)))
 
 
 def values(found: Grade) -> dict[str, float | None]:
@@ -237,7 +253,7 @@ def test_verdicts() -> None:
 
 def test_it_is_registered_with_a_runs_settings() -> None:
     part = scorers.get("detection")
-    assert part.needs_model and part.wants_negatives and part.simulator == ""
+    assert part.wants == Wants(model=True, capabilities=("json_schema",), negatives=True) and part.simulator == ""
     mine = part.configured(Settings(texts_per_request=7, resamples=150, seed=3))
     assert isinstance(mine, Detection) and (mine.form.texts_per_request, mine.resamples, mine.seed) == (7, 150, 3)
     assert mine.version != part.version

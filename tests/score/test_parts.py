@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.config_reading import load_config
 from autointerp.errors import UserError
-from autointerp.score.parts import part_of, scorers_for, simulator_for
-from autointerp.score.stage import score_key
+from autointerp.score.parts import part_of, require_negatives, scorers_for, simulator_for
+from autointerp.score.stage import score_keys
 
 
 def config(**settings: object) -> Config:
@@ -20,8 +21,8 @@ def test_the_default_is_simulation_and_detection_where_a_model_simulates() -> No
     asking = scorers_for(config(explain__explainer="token_activation"))
     assert [part_of(*item) for item in asking.items()] == [("simulator", "logprob_free"), ("scorer", "detection")]
     only = scorers_for(config(explain__explainer="token_activation", score__scorers=("simulation",)))
-    assert list(only) == ["simulation"] and only["simulation"].needs_model
-    with pytest.raises(UserError, match="no scorer is named 'dectection'; there are: detection, simulation"):
+    assert list(only) == ["simulation"] and only["simulation"].wants.model
+    with pytest.raises(UserError, match=r"no scorer is named 'dectection'; there are: detection, .*simulation"):
         scorers_for(config(score__scorers=("simulation", "dectection")))
 
 
@@ -29,22 +30,45 @@ def test_the_users_own_prompts_are_those_of_scorers_too(tmp_path: Path) -> None:
     plain = config(explain__explainer="token_activation", explain__model="m")
     mine = config(explain__explainer="token_activation", explain__model="m", explain__prompt_dir=str(tmp_path))
     (tmp_path / "other.j2").write_text("")
-    assert score_key(plain) == score_key(mine) and simulator_for(plain).version == simulator_for(mine).version
+    assert score_keys(plain) == score_keys(mine) and simulator_for(plain).version == simulator_for(mine).version
     changed = tmp_path / "changed"
     changed.mkdir()
     (changed / "_texts.j2").write_text("Mine.")
     mine = config(explain__explainer="token_activation", explain__model="m", explain__prompt_dir=str(changed))
     assert simulator_for(mine).version != simulator_for(plain).version
     assert scorers_for(mine)["detection"].version != scorers_for(plain)["detection"].version
-    assert score_key(mine) != score_key(plain)
+    assert not set(score_keys(mine).values()) & set(score_keys(plain).values())
 
 
-def test_the_key_covers_what_scores_depend_on() -> None:
-    settings: list[dict[str, object]] = [
-        {}, {"score__scorers": ("simulation",)}, {"score__texts_per_request": 10}, {"negatives__per_kind": 8},
-        {"score__silent": 30}, {"explain__model": "other"},
-    ]  # fmt: skip
+def test_a_scorers_key_covers_what_its_scores_depend_on_and_nothing_else() -> None:
     base = {"explain__explainer": "token_activation", "explain__model": "m"}
-    assert len({score_key(config(**{**base, **more})) for more in settings}) == len(settings)
+
+    def keys(**more: object) -> dict[str, str]:
+        return score_keys(config(**{**base, **more}))
+
+    plain = keys()
+    assert len({*plain.values()}) == 2
+    for more in ({"score__texts_per_request": 10}, {"score__silent": 30}, {"explain__model": "other"}):
+        assert not {*plain.values()} & {*keys(**more).values()}
+    with_negatives = keys(negatives__per_kind=8)  # the simulation does not look at them
+    assert with_negatives["simulation"] == plain["simulation"] and with_negatives["detection"] != plain["detection"]
+    assert keys(score__scorers=("simulation",)) == {"simulation": plain["simulation"]}
     free = [{"negatives__per_kind": 8}, {"score__texts_per_request": 10}, {}]
-    assert len({score_key(config(**more)) for more in free}) == 1  # they ask no model and look at no negatives
+    assert len({score_keys(config(**more))["simulation"] for more in free}) == 1  # they ask no model
+
+
+def test_configured_hard_negatives_that_nobody_found_are_not_silently_left_out(tmp_path: Path) -> None:
+    """Labels that were graded without them would never be graded with them: the key is the same."""
+    given = {"explain__explainer": "token_activation", "explain__model": "m", "negatives__per_kind": 8}
+    mine = config(**given)
+    with Catalog.open(tmp_path / "catalog.duckdb", write=True) as catalog:
+        require_negatives(config(), catalog)
+        require_negatives(config(**given, score__scorers=("simulation",)), catalog)  # which does not look at them
+        with pytest.raises(UserError, match=r"per_kind is 8, but .* run first: autointerp negatives"):
+            require_negatives(mine, catalog)
+        found = {"negatives": mine.negatives.model_dump(), "seed": mine.seed}
+        catalog.finish_stage("negatives", "a fingerprint", found, {})
+        require_negatives(mine, catalog)
+        for more in ({"negatives__per_kind": 9}, {"negatives__tries": 3}, {"seed": 1}):
+            with pytest.raises(UserError, match="run first: autointerp negatives"):
+                require_negatives(config(**{**given, **more}), catalog)
