@@ -47,7 +47,7 @@ _R2 = _Measure(metrics.r2_uncentred, metrics.residuals, metrics.r2_of)
 _ABSDEV = _Measure(metrics.absdev_uncentred, metrics.residuals, metrics.absdev_of)
 _F1 = _Measure(metrics.f1, lambda a, s: metrics.confusion(a > 0, s >= metrics.FIRES), metrics.f1_of)
 _AUPRC = _Measure(metrics.average_precision)
-_AUROC = _Measure(metrics.auroc)
+_AUROC = _Measure(metrics.token_auroc)
 
 METRICS = (
     "r_balanced",
