@@ -23,6 +23,8 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
+from autointerp.explain.bench import Bench
+from autointerp.explain.experiments import NoBench
 from autointerp.explain.stage import Which, explainer_key, features_to_label
 from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.rounds import drawn, in_rounds
@@ -187,7 +189,7 @@ async def _score_all(
     draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
     means = Means(read_vocabulary(catalog))
     if any(parts[name].wants.bench for name in needed):
-        means = replace(means, bench=open_bench(config, catalog))
+        means = replace(means, bench=_bench(config, catalog, offline))
     turns = Turns()
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
@@ -198,7 +200,8 @@ async def _score_all(
         async def grade(name: str, task: Task, evidence: FeatureEvidence) -> Grade:
             draw = draws[name].get((task.feature_id, task.control), 0)
             ask = turns.of(drawn(session.broker, draw)) if session and parts[name].wants.model else None
-            return await parts[name](task.label, evidence, replace(means, ask=ask, baseline=task.baseline))
+            peaks = _known_peaks(catalog, task.feature_id) if parts[name].wants.bench else {}
+            return await parts[name](task.label, evidence, replace(means, ask=ask, baseline=task.baseline, peaks=peaks))
 
         async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
             task, evidence = item
@@ -210,6 +213,22 @@ async def _score_all(
             "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
             lambda finished: write_grades(catalog, finished, found), session,
         )  # fmt: skip
+
+
+def _bench(config: Config, catalog: Catalog, offline: bool) -> Bench:
+    """The subject model. Offline one that cannot be had is no error yet: its readings may all be known."""
+    try:
+        return open_bench(config, catalog)
+    except UserError as error:
+        if not offline:
+            raise
+        return NoBench(str(error))
+
+
+def _known_peaks(catalog: Catalog, feature: int) -> dict[str, float]:
+    """Texts that the subject model has read, whoever wanted it, with the feature's maximum over each."""
+    query = "SELECT text, max(peak) FROM written_texts WHERE feature_id = ? AND peak IS NOT NULL GROUP BY text"
+    return dict(catalog.rows(query, [feature]))
 
 
 def with_evidence(
