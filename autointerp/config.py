@@ -219,8 +219,10 @@ class ScoreConfig(_Section):
     """Texts that a model is shown in one request; they share its instructions."""
     silent: int = Field(default=25, ge=1)
     """Test contexts in which the feature does not fire."""
+    controls: tuple[Literal["shuffled", "generic", "empty"], ...] = ("shuffled", "generic")
+    """Labels that are graded in place of a sample of features' own: another feature's, one for all, none at all."""
     control_features: int | None = Field(default=None, ge=0)
-    """Features in the shuffled-label control; default: all where simulating is free, else 50."""
+    """Features in each of these controls; default: 1,000 where grading is free, else 50 (shuffled) and 20 (the others)."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples for the intervals."""
     rank_by: Literal["r_balanced", "r_corpus"] = "r_balanced"

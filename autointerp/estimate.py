@@ -31,6 +31,7 @@ from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
 from autointerp.score import Means, Scorer
 from autointerp.score import stage as scoring
+from autointerp.score.controls import StandIn, can_grade, stand_ins
 from autointerp.score.parts import asking, part_of, scorers_for
 from autointerp.score.writing import Task
 
@@ -214,17 +215,16 @@ class _Trial:
         grading = asking(scorers_for(config))
         if grading:
             line = _Line(config.simulating(), self._out, self._journal, " ".join(part_of(*next(iter(grading.items())))))
-            partners = scoring.partners(config, self._catalog, list(features))
-            pairs = {"": [(feature, feature) for feature in features], scoring.SHUFFLED: sorted(partners.items())}
-            for control, candidates in pairs.items():
+            own: dict[int, StandIn] = {feature: feature for feature in features}
+            for control, members in {"": own, **stand_ins(config, self._catalog, list(features))}.items():
                 begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
                 for name, scorer in grading.items():
-                    if control and not scorer.wants.label:
+                    if control and not (scorer.wants.label and can_grade(control, scorer.simulator)):
                         continue
                     done = self._done(name, control)
-                    left = [pair for pair in candidates if pair[0] not in done]
+                    left = [pair for pair in members.items() if pair[0] not in done]
                     trial = await self._grade(name, scorer, line, control, _evenly(left, sample), begun)
-                    stage = "controls" if control else "score"
+                    stage = f"control {control}" if control else "score"
                     rows.append(project(stage, part_of(name, scorer)[1], line.billing, len(left), trial))
         return rows
 
@@ -258,12 +258,13 @@ class _Trial:
         scorer: Scorer,
         line: _Line,
         control: str,
-        pairs: Sequence[tuple[int, int]],
+        pairs: Sequence[tuple[int, StandIn]],
         begun: set[str] | None,
     ) -> list[list[Asked]]:
-        """Grade each pair's (feature, the feature whose label it is); return what was asked for each."""
-        await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
-        labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
+        """Grade each pair's (feature, whose label it is); return what was asked for each."""
+        wanted = {other for _, other in pairs if not isinstance(other, Label)}
+        await self._explain(sorted(wanted - self._labels.keys()))
+        labels = [(feature, other if isinstance(other, Label) else self._labels[other]) for feature, other in pairs]
         tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
         trial: list[list[Asked]] = [[] for _, label in labels if label is None]
         draws = read_draws(self._catalog, scoring.STAGE, self._keys[name])
