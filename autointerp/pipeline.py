@@ -166,7 +166,7 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
             with catalog.transaction():
                 catalog.connection.execute("DELETE FROM ranking")
                 catalog.connection.execute("DELETE FROM ranks")
-                catalog.connection.execute("INSERT INTO ranking VALUES (?, NULL, ?)", [shown, config.score.rank_by])
+                catalog.connection.execute("INSERT INTO ranking VALUES (?, NULL, ?)", [shown, config.score.ranked()[1]])
     return facts
 
 

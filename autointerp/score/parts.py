@@ -37,10 +37,11 @@ def scorers_for(config: Config) -> dict[str, Scorer]:
     names = config.score.scorers
     if names is None:
         names = (SCORER, "detection") if simulator_for(config).needs_model else (SCORER,)
-    if SCORER not in names:
+    by, metric = config.score.ranked()
+    if by not in names:
         raise UserError(
-            f"score.scorers is {', '.join(names) or 'empty'}; expected {SCORER} among them: the catalog ranks by its "
-            f"{config.score.rank_by}"
+            f"score.scorers is {', '.join(names) or 'empty'}; expected {by} among them: the catalog ranks by its {metric} "
+            "(score.rank_by)"
         )
     settings = settings_of(config)
     found = {name: scorers.get(name).configured(settings) for name in dict.fromkeys(names)}

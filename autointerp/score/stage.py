@@ -65,7 +65,7 @@ def score(
     require_labels(config, catalog)
     fingerprint = hex_hash(
         *(text for item in sorted(keys.items()) for text in item), config.score.rank_by,
-        str(config.score.control_features), *_labels_state(config, catalog),
+        str(config.score.control_features), *config.score.controls, *_labels_state(config, catalog),
     )  # fmt: skip
     is_done = (
         catalog.stage_fingerprint(STAGE) == fingerprint

@@ -168,7 +168,7 @@ def test_a_sample_is_scaled(out: Path, tiny_settings: dict[str, object]) -> None
     for few, all_ in zip(part.rows, whole.rows, strict=True):
         assert few.chars == pytest.approx(all_.chars, rel=0.3)
         assert few.input.expected == pytest.approx(few.chars / 3, rel=1e-4)
-    assert any("3 of 6 (controls)" in note for note in part.notes)
+    assert any("3 of 6 (control shuffled)" in note for note in part.notes)
 
 
 def test_tokens_as_in_earlier_answers(
@@ -212,7 +212,7 @@ def test_two_models_have_two_prices(
         tiny_settings, explain__provider="openai", explain__model="gpt-5-mini", score__provider="anthropic",
         score__model="claude-haiku-4-5",
     )  # fmt: skip
-    explain, score, _, controls, _ = estimated(config, out).rows
+    explain, score, _, controls, *_ = estimated(config, out).rows
     assert (explain.provider, explain.model) == ("openai", "gpt-5-mini")
     assert (score.provider, controls.model) == ("anthropic", "claude-haiku-4-5")
     for row, given, cached, written in ((explain, 0.25, 0.025, 2.0), (score, 1.0, 0.1, 5.0)):
@@ -240,7 +240,7 @@ def test_the_command(
     begin = next(number for number, line in enumerate(lines) if "[[price]]" in line)
     (tmp_path / "prices.toml").write_text("\n".join(lines[begin : begin + 4]))
     code, shown = estimate_command(capsys, *model, "--prices", tmp_path / "prices.toml", "--sample", 2)
-    assert code == 0 and "unknown" not in shown and "$" in shown and "2 of 6 (controls)" in shown
+    assert code == 0 and "unknown" not in shown and "$" in shown and "2 of 6 (control shuffled)" in shown
     assert paths() == before
     code, shown = estimate_command(capsys, "--explainer", "lexicon", "--out", out)
     assert code == 0 and "lexicon asks no model and costs nothing" in shown
