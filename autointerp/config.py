@@ -227,7 +227,7 @@ class ScoreConfig(_Section):
     """Bootstrap resamples for the intervals."""
     rank_by: str = "r_corpus"
     """The metric whose lower bound orders the catalog: r_corpus, r_balanced, or scorer.metric, as detection.balanced_accuracy."""
-    random_directions: int = Field(default=0, ge=0, le=4096)
+    random_directions: int = Field(default=0, ge=0, le=512)
     """Random directions that `run` explains and scores in the features' stead, for p-values; 0: none. See autointerp null."""
 
     def ranked(self) -> tuple[str, str]:

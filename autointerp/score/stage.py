@@ -93,6 +93,16 @@ def score(
     return facts
 
 
+def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
+    """Order, p-values and gates once more from the scores that are there; the facts of the stage, which stays as complete as it
+    was."""
+    fingerprint = catalog.stage_fingerprint(STAGE) or ""
+    with catalog.transaction():
+        facts = write_ranks(config, catalog, scorings(config), SHUFFLED)
+        catalog.finish_stage(STAGE, fingerprint, config.score.model_dump(), facts)
+    return facts
+
+
 def scorings(config: Config) -> dict[str, Scoring]:
     """Of each scorer how its rows are marked."""
     keys, model = score_keys(config), config.simulating().model
