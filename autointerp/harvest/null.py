@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from autointerp.harvest.forward import Reader
     from autointerp.harvest.plan import Plan
     from autointerp.sae import SAE
+    from autointerp.sae.files import Config as Settings
 
 _TOKENS = 1 << 18  # that thresholds are calibrated on, as far as the explain split has them
-FILE = "directions.safetensors"
+FOLDER = "directions"
 
 
 def null_run(run: Run) -> Run:
@@ -39,42 +40,44 @@ def null_run(run: Run) -> Run:
     config, out = run.config, run.out / NULL
     score = config.score.model_copy(update={"controls": (), "control_features": 0, "random_directions": 0})
     sample = config.sample.model_copy(update={"features": "all", "loss_recovered": False})
-    sae = SaeConfig(path=str((out / FILE).resolve()), format="directions")
+    sae = SaeConfig(path=str((out / FOLDER).resolve()), format="directions")
     return Run(config.model_copy(update={"sae": sae, "also": (), "score": score, "sample": sample}), out)
 
 
 def make_directions(run: Run, count: int, plan: Path) -> dict[int, int]:
-    """Write the file of directions below the run's folder, unless it is there; direction → the feature whose density it has.
+    """Write the directions below the run's folder, unless they are there; direction → the feature whose density it has.
 
     `plan`: the folder of the run's plan; it is linked, so that the corpus is not tokenised again. Raises UserError where the
     sampling is not finished, where no feature fires often enough, or where there are directions of another number.
     """
     from autointerp.harvest.setup import open_readers
-    from autointerp.sae.formats.directions import write_directions
+    from autointerp.sae.formats.directions import read_facts, write_directions
 
-    path = run.out / NULL / FILE
-    if path.exists():
-        return _known(path, count)
-    matched = matched_features(run, count)
+    folder = run.out / NULL / FOLDER
+    known = read_facts(folder)
+    if known is not None:
+        return _known(known, count)
+    matched = list(matched_features(run, count).items())
+    matched = (matched * math.ceil(count / len(matched)))[:count]
     reader = open_readers([run])[0]
     directions = random_directions(reader.sae, count, run.config.seed, str(reader.hookpoint))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    link_folder(plan, path.parent / "plan")
-    density = np.array([matched[feature] for feature in matched] * math.ceil(count / len(matched)))[:count]
-    features = np.array([*matched] * math.ceil(count / len(matched)))[:count]
-    threshold = calibrate(reader, directions, density, _plan(run.config, reader, path.parent), run.config)
-    write_directions(path, directions, threshold, {"matched": _tensor(features)})
-    return dict(enumerate(features.tolist()))
+    link_folder(plan, folder.parent / "plan")
+    density = np.array([share for _, share in matched])
+    threshold = calibrate(reader, directions, density, _plan(run.config, reader, folder.parent), run.config)
+    features = [feature for feature, _ in matched]
+    write_directions(folder, directions, threshold, {"matched": features})
+    return dict(enumerate(features))
 
 
-def _known(path: Path, count: int) -> dict[int, int]:
-    from autointerp.sae.formats.directions import read_tensors
-
-    matched = read_tensors(path)["matched"].tolist()
+def _known(facts: "Settings", count: int) -> dict[int, int]:
+    matched = facts.need("matched")
+    if not isinstance(matched, list) or not all(type(feature) is int for feature in matched):
+        raise facts.wrong("matched", "a list of features")
     if len(matched) != count:
+        where = facts.path.parent.parent
         raise UserError(
-            f"{path.parent} holds {len(matched)} random directions, and {count} are asked for; delete that folder first, or "
-            f"ask for {len(matched)} (score.random_directions)"
+            f"{where} holds {len(matched)} random directions, and {count} are asked for; delete that folder first, or ask for "
+            f"{len(matched)} (score.random_directions)"
         )
     return dict(enumerate(matched))
 
@@ -180,9 +183,3 @@ def _plan(config: Config, reader: "Reader", out: Path) -> "Plan":
     from autointerp.harvest.stage import plan_of
 
     return plan_of(config, reader, out, plan_fingerprint(config, prepend_bos=bool(reader.shift)))
-
-
-def _tensor(values: NDArray[np.integer]) -> "Tensor":
-    import torch
-
-    return torch.from_numpy(values.astype(np.int64))

@@ -1,78 +1,68 @@
-"""Directions with a threshold each, a file of our own: the random ones that `autointerp null` calibrates, or any others.
+"""Directions with a threshold each, a folder of our own: the random ones that `autointerp null` calibrates, or any others.
 
 A direction fires where w · norm(x) exceeds its threshold, and its activation is what is beyond it: ReLU(w · norm(x) − θ).
-There is nothing to reconstruct. One safetensors file with `directions` [n, d_in] and `threshold` [n]; in its metadata how
-inputs are normalised, where they are read, and whether windows begin with BOS, as JSON under "directions".
+There is nothing to reconstruct. `directions.safetensors` holds `directions` [n, d_in] and `threshold` [n]; `directions.json`
+says how inputs are normalised, where they are read, and whether windows begin with BOS.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from autointerp.errors import DataError
-from autointerp.files import write_atomically
+from autointerp.files import write_atomically, write_text
 from autointerp.sae import SAEFormat, sae_formats
-from autointerp.sae.canonical import SAE
+from autointerp.sae.canonical import SAE, InputNorm
+from autointerp.sae.files import Config, read_config, read_weights
 
-_KEY = "directions"
-_SETTINGS = ("input_norm", "center_input", "hook_in", "prepend_bos")
+_CONFIG, _WEIGHTS = "directions.json", "directions.safetensors"
 
 
-def write_directions(path: Path, sae: SAE, threshold: Tensor, extra: Mapping[str, Tensor]) -> None:
-    """Write the encoder of `sae` with a threshold [n] for each direction; `extra`: tensors to be kept beside them."""
+def write_directions(folder: Path, sae: SAE, threshold: Tensor, facts: Mapping[str, Any]) -> None:
+    """Write the encoder of `sae` with a threshold [n] for each direction; `facts` are kept with the settings."""
     from safetensors.torch import save_file
 
     assert sae.encoder is not None
-    settings = {name: getattr(sae, name) for name in _SETTINGS}
-    tensors = {"directions": sae.encoder.cpu(), "threshold": threshold.cpu(), **extra}
-    metadata = {_KEY: json.dumps(settings, sort_keys=True)}
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+    tensors = {"directions": sae.encoder.cpu(), "threshold": threshold.cpu()}
+    write_atomically(folder / _WEIGHTS, lambda partial: save_file(tensors, partial))
+    settings = {
+        "input_norm": sae.input_norm,
+        "center_input": sae.center_input,
+        "hook": sae.hook_in,
+        "prepend_bos": sae.prepend_bos,
+    }
+    write_text(folder / _CONFIG, json.dumps({**facts, **settings}, indent=1, sort_keys=True) + "\n")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of such a file. Raises DataError."""
-    return _read(path)[0]
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})[_KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(settings)  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{path}: not a file of directions ({error}); delete it and make it anew: autointerp null"
-        ) from error
+def read_facts(folder: Path) -> Config | None:
+    """What was kept with the directions, or None where there are none. Raises DataError."""
+    return read_config(folder / _CONFIG) if (folder / _CONFIG).is_file() else None
 
 
 def _detect(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file() or path.suffix != ".safetensors":
-        return False
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _KEY in (file.metadata() or {})
-    except (OSError, SafetensorError):
-        return False
+    return (path / _CONFIG).is_file() and (path / _WEIGHTS).is_file()
 
 
 def _load(path: Path) -> SAE:
-    tensors, settings = _read(path)
-    try:
-        directions, threshold = tensors["directions"], tensors["threshold"]
-        return SAE(
-            activation="relu", encoder=directions, b_enc=-threshold, decoder=directions,
-            b_dec=torch.zeros(directions.shape[1]), transcoder=True, hook_out=settings["hook_in"], **settings,
-        )  # fmt: skip
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a file of directions ({error}); make it anew: autointerp null") from error
+    cfg, weights = read_config(path / _CONFIG), read_weights(path / _WEIGHTS)
+    directions = weights.matrix("directions", None, None)
+    norm = cfg.choice("input_norm", "none", ("none", "layer_norm", "constant_norm_rescale"))
+    return SAE(
+        activation="relu",
+        encoder=directions,
+        b_enc=-weights.vector("threshold", len(directions)),
+        decoder=directions,
+        b_dec=torch.zeros(directions.shape[1]),
+        input_norm=cast(InputNorm, norm),
+        center_input=cfg.flag("center_input"),
+        transcoder=True,  # nothing is reconstructed
+        hook_in=cfg.text("hook"),
+        hook_out=cfg.text("hook"),
+        prepend_bos=cfg.flag("prepend_bos") if cfg.has("prepend_bos") else None,
+    )
 
 
-sae_formats.register("directions")(SAEFormat("a .safetensors file of autointerp null", _detect, _load))
+sae_formats.register("directions")(SAEFormat(f"a folder with {_CONFIG} and {_WEIGHTS}", _detect, _load))
