@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from autointerp.cli.controls import print_controls
 from autointerp.cli.options import (
     configure,
     engine_options,
@@ -318,6 +319,7 @@ def _print_ranking(out: Path) -> None:
     click.echo("\nrank  score and interval   feature  label")
     for rank, feature, title, value, lo, hi in rows:
         click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")
+    print_controls(out)
     _warn_of_all_failures(out)
 
 

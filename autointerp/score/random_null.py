@@ -10,7 +10,7 @@ from autointerp.score.null_values import Array, p_values, q_values
 from autointerp.score.writing import Scoring
 
 # Metrics of which a higher value does not speak for a label.
-_NO_MERIT = ("ess_", "quantisation_ceiling", "false_alarms", "recall", "lexical_gain")
+_NO_MERIT = ("ess_", "quantisation_ceiling", "false_alarms", "recall", "lexical_gain", "base_rate")
 _NULL = pa.schema(
     [("scorer", pa.string()), ("score_key", pa.string()), ("metric", pa.string()), ("direction", pa.uint32()),
      ("matched", pa.uint32()), ("density", pa.float64()), ("value", pa.float64()), ("lo", pa.float64()), ("hi", pa.float64()),

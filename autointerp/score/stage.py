@@ -158,7 +158,10 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
     todo = []
     for feature, (explanation, label) in labels.items():
         baseline = baselines.get(feature)
-        todo.append(Task(feature, explanation, label, "", baseline[1] if baseline else None, wanted(feature, "")))
+        sampled = any(feature in members for members in controls.values())
+        todo.append(
+            Task(feature, explanation, label, "", baseline[1] if baseline else None, wanted(feature, ""), sampled)
+        )
         for control, members in controls.items():
             if feature in members:
                 other = members[feature]
@@ -185,7 +188,6 @@ async def _score_all(
     if any(parts[name].wants.bench for name in needed):
         means = replace(means, bench=open_bench(config, catalog))
     turns = Turns()
-    sampled = {task.feature_id for task in todo if task.control == SHUFFLED}
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
         if by := asking({name: scorer for name, scorer in parts.items() if name in needed}):
@@ -202,9 +204,8 @@ async def _score_all(
             grades = await all_asked(grade(name, task, evidence) for name in task.scorers)
             bands = {context.window_id: context.band for context in scored_contexts(evidence)}
             by_scorer = dict(zip(task.scorers, grades, strict=True))
-            verdicts = task.feature_id in sampled
             controls = {} if task.control else {
-                name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=verdicts)
+                name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
                 for name, one in by_scorer.items()
             }  # fmt: skip
             return Graded(task, by_scorer, bands, controls)

@@ -14,7 +14,10 @@ from autointerp.score.evidence_controls import CONTROLS
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One label to grade on one feature's contexts, by `scorers`; `baseline`: the lexicon's label, to compare with."""
+    """One label to grade on one feature's contexts, by `scorers`; `baseline`: the lexicon's label, to compare with.
+
+    `sampled`: the feature is among those of a control.
+    """
 
     feature_id: int
     explanation_id: str
@@ -22,6 +25,7 @@ class Task:
     control: str
     baseline: Label | None
     scorers: tuple[str, ...]
+    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
