@@ -11,7 +11,10 @@ Verdict = Literal["passed", "FAILED", "undecided", "for comparison"]
 
 @dataclass(frozen=True, slots=True)
 class ControlRow:
-    """One control of one metric; see docs/catalog.md. `lo` and `hi`: the 95 % interval of the median over `n` features."""
+    """One control of one metric; see docs/catalog.md. `lo` and `hi`: the 95 % interval of the median over `n` features.
+
+    `ranks`: the catalog is ordered by this metric.
+    """
 
     scorer: str
     metric: str
@@ -23,6 +26,7 @@ class ControlRow:
     expected: float | None
     passed: bool | None
     reason: str | None
+    ranks: bool
 
     @property
     def verdict(self) -> Verdict:
@@ -45,8 +49,9 @@ def read_controls(connection: "duckdb.DuckDBPyConnection") -> list[ControlRow]:
     if not connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'controls'").fetchall()[0][0]:
         return []
     rows = connection.execute(
-        "SELECT c.scorer, c.metric, c.control, c.n, c.value, c.lo, c.hi, c.expected, c.passed, c.reason "
-        "FROM controls c LEFT JOIN (SELECT s.scorer, r.metric, true AS shown FROM scorings s JOIN ranking r USING (score_key)) m "
-        "ON m.scorer = c.scorer AND m.metric = c.metric ORDER BY m.shown IS NULL, c.rowid"
+        "SELECT c.scorer, c.metric, c.control, c.n, c.value, c.lo, c.hi, c.expected, c.passed, c.reason, "
+        "m.metric IS NOT NULL AS ranks FROM controls c "
+        "LEFT JOIN (SELECT s.scorer, r.metric FROM scorings s JOIN ranking r USING (score_key)) m "
+        "ON m.scorer = c.scorer AND m.metric = c.metric ORDER BY NOT ranks, c.rowid"
     ).fetchall()
     return [ControlRow(*row) for row in rows]

@@ -6,7 +6,9 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from autointerp.catalog import pages
+from autointerp.catalog.controls import read_controls
 from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts, run_facts, score_facts
+from autointerp.report.controls import ControlLine, control_lines, control_warnings
 from autointerp.report.distribution import Distribution, draw
 from autointerp.report.text import visible
 
@@ -58,6 +60,7 @@ class Summary:
     shuffled: Estimate | None
     distribution: Distribution | None
     warnings: Sequence[str]
+    controls: Sequence[ControlLine]
     failures: Sequence[pages.FailureRow]
     spend: Sequence[pages.SpendRow]
 
@@ -69,7 +72,7 @@ def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
     median = scored.median if scored.median is not None else counts.median
     shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
     bins = pages.score_distribution(connection)
-    failed = pages.failures(connection)
+    failed, controls = pages.failures(connection), read_controls(connection)
     return Summary(
         lead=_lead(run, counts, shown),
         facts=list(_facts(run)),
@@ -78,7 +81,8 @@ def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
         median=_estimate(median, scored.median_lo, scored.median_hi),
         shuffled=_estimate(shuffled, scored.shuffled_median_lo, scored.shuffled_median_hi),
         distribution=draw(bins, median, shuffled) if bins else None,
-        warnings=list(_warnings(run, scored, counts, failed)),
+        warnings=[*control_warnings(controls), *_warnings(run, scored, counts, failed)],
+        controls=control_lines(controls),
         failures=[replace(row, reason=visible(row.reason)) for row in failed],
         spend=[replace(row, **_visible_names(row)) for row in pages.spend_rows(connection)],
     )
