@@ -217,8 +217,8 @@ class ScoreConfig(_Section):
     """Test contexts drawn from each band, as far as sampled."""
     texts_per_request: int = Field(default=25, ge=1, le=100)
     """Texts that a model is shown in one request; they share its instructions."""
-    silent: int = Field(default=100, ge=1)
-    """Test contexts in which the feature does not fire; fewer do not show what labels of rare features claim too much."""
+    silent: int | None = Field(default=None, ge=1)
+    """Test contexts in which the feature does not fire; default: 100 where grading is free, else 50. See docs/scoring.md."""
     controls: tuple[Literal["shuffled", "generic", "empty"], ...] = ("shuffled", "generic")
     """Labels that are graded in place of a sample of features' own: another feature's, one for all, none at all."""
     control_features: int | None = Field(default=None, ge=0)

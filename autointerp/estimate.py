@@ -33,7 +33,7 @@ from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked
 from autointerp.score import Means, Scorer
 from autointerp.score import stage as scoring
 from autointerp.score.controls import StandIn, can_grade, stand_ins
-from autointerp.score.parts import asking, part_of, scorers_for
+from autointerp.score.parts import asking, part_of, scorers_for, silent_contexts
 from autointerp.score.writing import Task
 
 SAMPLE = 20
@@ -97,6 +97,8 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     rows = [row for row in rows if row.features]
     early = explaining.explainer_for(_untiring(config), config.explain.explainer).version != explainer.version
     notes = [*free, *_notes(rows)]
+    if rows and config.score.random_directions:
+        notes.append(_of_random_directions(rows, config.score.random_directions))
     if rows and experiments(explainer):
         notes.append(
             f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
@@ -105,6 +107,20 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     elif rows and early:
         notes.append(f"with all {config.explain.steps} steps of {config.explain.explainer}, which may end before")
     return Estimate(tuple(rows), tuple(notes))
+
+
+def _of_random_directions(rows: Sequence[Row], count: int) -> str:
+    """What they cost besides: as much as so many features."""
+    each = [
+        (row.requests / row.features, row.input.expected / row.features)
+        for row in rows
+        if not row.stage.startswith("control")
+    ]
+    requests, tokens = (count * sum(part) for part in zip(*each, strict=True))
+    return (
+        f"{count:,} random directions besides (score.random_directions): about {requests:,.0f} requests, {tokens:,.0f} prompt "
+        "tokens"
+    )
 
 
 def _untiring(config: Config) -> Config:
@@ -194,7 +210,7 @@ class _Trial:
         self._config, self._catalog, self._out, self._journal = config, catalog, out, journal
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
-        self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+        self._graded = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
         self._explainer = rehearsed(explaining.explainer_for(_untiring(config), config.explain.explainer))
         key = explaining.explainer_key(config, config.explain.explainer)
         self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)

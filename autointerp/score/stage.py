@@ -31,7 +31,7 @@ from autointerp.score.controls import SHUFFLED, can_grade, stand_ins
 from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
-from autointerp.score.parts import asking, part_of, scorers_for
+from autointerp.score.parts import asking, part_of, scorers_for, silent_contexts
 from autointerp.score.pool import scored_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
@@ -50,7 +50,7 @@ def score_keys(config: Config) -> dict[str, str]:
 def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
     settings, access, wants = config.score, config.simulating(), scorer.wants
     model = (provider_for(access).name, access.model) if wants.model else ("", "")
-    chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
+    chosen = (settings.per_band, silent_contexts(config), settings.resamples, config.seed)
     negatives = config.negatives.per_kind if wants.negatives else 0
     return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives)
 
@@ -182,7 +182,7 @@ async def _score_all(
 ) -> None:
     parts, access = scorers_for(config), config.simulating()
     needed = {name for task in todo for name in task.scorers}
-    reader = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+    reader = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
     draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
     means = Means(read_vocabulary(catalog))
     if any(parts[name].wants.bench for name in needed):
