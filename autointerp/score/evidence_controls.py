@@ -29,7 +29,7 @@ from autointerp.score.pool import MODES, Array, Pool, context_weights, pooled, s
 ACROSS, WITHIN, BREADTH = "permuted_across", "permuted_within", "breadth"
 YES, NO = "always_yes", "always_no"
 CONTROLS = (ACROSS, WITHIN, BREADTH, YES, NO)
-_PERMUTATIONS = 200
+_PERMUTATIONS = 100
 
 
 @runtime_checkable
@@ -130,7 +130,7 @@ def _within(pool: Pool) -> Array:
 
 
 class _Across:
-    """Moments of every pair (truth of context i, simulation of context j) over the tokens that both have: [C, C, 6]."""
+    """Moments of pairs (truth of context i, simulation of context j) over the tokens that both have, in random orders of j."""
 
     def __init__(self, pool: Pool, seed: int) -> None:
         self._pool, lengths = pool, np.array(pool.lengths)
@@ -138,7 +138,7 @@ class _Across:
         common = np.minimum(lengths[:, None], lengths[None]) - 1  # the last token that both have
         own, other = np.arange(len(lengths))[:, None], np.arange(len(lengths))[None]
         # The shorter side is 0 beyond its end, so the product needs no mask.
-        self._moments = np.stack([
+        moments = np.stack([
             common + 1.0,
             np.cumsum(true, axis=1)[own, common], np.cumsum(simulated, axis=1)[other, common],
             np.cumsum(true**2, axis=1)[own, common], np.cumsum(simulated**2, axis=1)[other, common],
@@ -146,7 +146,7 @@ class _Across:
         ], axis=-1)  # fmt: skip
         generator = np.random.default_rng(seed)
         each = np.tile(np.arange(len(lengths)), (_PERMUTATIONS, 1))
-        self._orders = generator.permuted(each, axis=1)
+        self._drawn = moments[own.T, generator.permuted(each, axis=1)]  # [permutations, C, 6]
 
     def _padded(self, side: Array) -> Array:
         lengths = np.array(self._pool.lengths)
@@ -155,8 +155,7 @@ class _Across:
         return padded
 
     def row(self, name: str, weights: Array) -> ScoreRow:
-        own = np.arange(len(weights))[None]
-        values = metrics.correlation(np.einsum("c,pck->pk", weights, self._moments[own, self._orders]))
+        values = metrics.correlation(weights @ self._drawn)
         defined = values[~np.isnan(values)]
         if len(defined) < len(values) / 2:
             return _row(name, self._pool, np.nan)
