@@ -11,7 +11,7 @@ def print_controls(out: Path) -> None:
     """How many gates passed; on stderr, loudly, each one that failed."""
     from autointerp.catalog.controls import read_controls
     from autointerp.catalog.store import Catalog
-    from autointerp.pipeline import catalog_path
+    from autointerp.run_folder import catalog_path
 
     with Catalog.open(catalog_path(out)) as catalog:
         rows = read_controls(catalog.connection)
