@@ -217,7 +217,7 @@ def null(directions: int | None, **options: Any) -> None:
             print_ranking(one.out)
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @click.option("--title", help="Heading of the report.")
 @click.option("--limit", type=int, help="Show only the first so many features of the ranking.")

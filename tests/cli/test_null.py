@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from scipy.stats import spearmanr
 
 from autointerp.catalog.digest import table_digests
 from autointerp.catalog.store import Catalog
@@ -51,7 +52,7 @@ def test_again_it_costs_nothing(capsys: pytest.CaptureFixture[str], out: Path) -
     with Catalog.open(out / "catalog.duckdb") as catalog:
         before = table_digests(catalog)
     code, err = run(capsys, "null", "--out", out, "--directions", 12)
-    assert code == 0 and "harvest" not in err and "score:" not in err
+    assert code == 0 and "harvest" not in err and "/s)" not in err
     with Catalog.open(out / "catalog.duckdb") as catalog:
         assert table_digests(catalog) == before
     code, err = run(capsys, "null", "--out", out, "--directions", 13)
@@ -87,3 +88,31 @@ def test_rank_by_any_metric(capsys: pytest.CaptureFixture[str], out: Path) -> No
         code, err = run(capsys, "score", "--out", out, "--rank-by", given)
         assert code == 2 and message in err, err
     assert run(capsys, "score", "--out", out, "--rank-by", "r_corpus")[0] == 0
+
+
+def test_a_swapped_simulator_is_compared(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    """The same labels scored by another simulator, then by the first again: both orders are compared, and nothing is lost."""
+    mock = ("--explainer", "lexicon", "--simulator", "logprob_free", "--provider", "mock", "--label-model", "mock")
+    code, err = run(capsys, "score", "--out", out, *mock, "--set", "score.scorers=simulation", "--set", "score.silent=20",
+                    "--set", "score.control_features=3")  # fmt: skip
+    assert code == 0, err
+    other = rows(out, "SELECT value, n, reason, passed FROM controls WHERE control = 'swap' AND metric = 'r_corpus'")
+    assert len(other) == 1 and other[0][2].endswith("rank correlation with lexicon's scores") and other[0][3] is None
+    values = rows(
+        out,
+        """SELECT a.value, b.value FROM scores a JOIN scores b USING (feature_id, metric, control)
+        WHERE metric = 'r_corpus' AND control = '' AND a.score_key <> b.score_key AND a.simulator = 'lexicon'
+        AND b.simulator = 'logprob_free' AND a.value IS NOT NULL AND b.value IS NOT NULL""",
+    )
+    assert other[0][1] == len(values) > 5
+    assert other[0][0] == pytest.approx(spearmanr(*zip(*values, strict=True)).statistic)
+    generic = rows(out, "SELECT DISTINCT explanation_id FROM scores WHERE control = 'generic'")
+    assert generic == [("generic",)] and rows(out, "SELECT DISTINCT control FROM simulations ORDER BY 1") == [
+        ("",), ("generic",), ("shuffled",)]  # fmt: skip
+    # Three features in either control, those of the smaller one among those of the larger.
+    both = rows(out, "SELECT count(DISTINCT feature_id) FROM simulations WHERE control IN ('generic', 'shuffled') "
+                     "AND simulator = 'logprob_free'")  # fmt: skip
+    assert both == [(3,)]
+    assert rows(out, "SELECT count(p_random) FROM catalog") == [(0,)]  # nothing random was graded by this simulator
+    assert run(capsys, "score", "--out", out, "--simulator", "lexicon", "--set", "score.silent=100")[0] == 0
+    assert rows(out, "SELECT n FROM controls WHERE control = 'swap' AND metric = 'r_corpus'") == [(len(values),)]
