@@ -26,6 +26,14 @@ _WORDS = {
 }
 
 
+_OF_ANSWERS = ("permuted_across", "permuted_within", "breadth", "always_yes", "always_no")
+
+
+def control_name(control: str) -> str:
+    """What a score of a single feature under this control is of: another label, or other answers."""
+    return _WORDS[control] if control in _OF_ANSWERS else f"{control} label"
+
+
 @dataclass(frozen=True, slots=True)
 class ControlLine:
     """One control as text. `kind` is a word for its colour."""

@@ -7,6 +7,7 @@ import pytest
 
 from autointerp.catalog.controls import ControlRow, read_controls
 from autointerp.report import write_report
+from autointerp.report.controls import control_name
 from autointerp.report.summary import summarise
 from tests.report.reading import read_report
 
@@ -49,6 +50,11 @@ def test_verdicts() -> None:
     assert [row(*given).verdict for given in ((None, None), (0.0, None), (0.0, True), (0.5, False))] == [
         "for comparison", "undecided", "passed", "FAILED"]  # fmt: skip
     assert row(0.5, False).warning == "s.m, c: 0.500 over 9 features: why" and row(0.5, True).warning is None
+
+
+def test_names() -> None:
+    assert [control_name(one) for one in ("shuffled", "generic", "breadth")] == [
+        "shuffled label", "generic label", "every token of the right texts"]  # fmt: skip
 
 
 def test_a_catalog_without_the_table_has_none() -> None:
