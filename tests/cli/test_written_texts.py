@@ -39,7 +39,7 @@ def test_what_is_derived_anew_is_the_same_without_the_subject_model(
 ) -> None:
     scores, texts = catalog_rows(graded, SCORES), catalog_rows(graded, TEXTS)
     assert {row[0] for row in texts} == {"generation", "sensitivity"} and {row[0] for row in scores} == set(SCORERS)
-    assert {row[2] for row in texts if row[0] == "generation"} == {"", "shuffled"}
+    assert {row[2] for row in texts if row[0] == "generation"} >= {"", "shuffled"}
     assert {row[2] for row in texts if row[0] == "sensitivity"} == {""}
     assert all(row[-2] == "ok" and row[6] is not None for row in texts)
 
