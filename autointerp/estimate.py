@@ -185,7 +185,9 @@ class _Line:
     async def made_up(self, request: Request) -> Answer:
         reply = await self._mock.send(request, self._mock.payload(self._model, request))
         finish = "calls" if reply.calls else reply.finish
-        return Answer(self.key(request), reply.text, finish, self._model, reply.usage, calls=reply.calls)
+        return Answer(
+            self.key(request), reply.text, finish, self._model, reply.usage, logprobs=reply.logprobs, calls=reply.calls
+        )
 
 
 class _Trace:

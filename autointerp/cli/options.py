@@ -121,8 +121,8 @@ model_options = _stack(
 )  # fmt: skip
 
 score_options = _stack(
-    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. "
-                                      "[default: to suit the labels]"),
+    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free, all_at_once, "
+                                      "one_at_a_time; see docs/scoring.md. [default: to suit the labels]"),
     click.option("--rank-by", help="r_corpus, r_balanced, or any scorer.metric with intervals, such as "
                                        "detection.balanced_accuracy. [default: r_corpus]"),
 )  # fmt: skip

@@ -40,7 +40,8 @@ class Settings:
     """A run's settings, for scorers and simulators. `directory`: the user's own prompts. `simulator`: its name.
 
     `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them.
-    `resamples` and `seed` are the bootstrap's.
+    `resamples` and `seed` are the bootstrap's. `reading`: of log-probabilities, see `readings`; `offers`: the provider's
+    capabilities. `calibration`: contexts of the rerank split from which a simulation's scale is learnt.
     """
 
     directory: Path | None = None
@@ -49,6 +50,9 @@ class Settings:
     simulator: str = "lexicon"
     resamples: int = 1000
     seed: int = 0
+    reading: Literal["exact", "bills23"] = "bills23"
+    offers: tuple[str, ...] = ()
+    calibration: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,8 @@ class Wants:
 
     `model`: a language model, with the provider's `capabilities`; `embedder`: a model that makes vectors of texts; `bench`: the
     subject model itself. `negatives`: the hard negatives that there are; `random`: so many uniformly drawn windows of the test
-    split, active or not (kind "random"). `label` False: it says something of the feature, whatever the label: there is one
-    grade a feature, and no control with another label.
+    split, active or not (kind "random"). `rerank`: the rerank split's contexts, too. `label` False: it says something of the
+    feature, whatever the label: there is one grade a feature, and no control with another label.
     """
 
     model: bool = False
@@ -146,6 +150,7 @@ class Wants:
     bench: bool = False
     negatives: bool = False
     random: int = 0
+    rerank: bool = False
     label: bool = True
 
 

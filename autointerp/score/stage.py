@@ -16,7 +16,7 @@ from typing import Any
 
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
-from autointerp.catalog.records import FeatureEvidence, Label
+from autointerp.catalog.records import FeatureEvidence, Label, Split
 from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
@@ -34,7 +34,6 @@ from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
 from autointerp.score.parts import asking, part_of, scorers_for, silent_contexts
-from autointerp.score.pool import scored_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
 from autointerp.score.turns import Turns
@@ -207,7 +206,9 @@ async def _score_all(
         async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
             task, evidence = item
             grades = await all_asked(grade(name, task, evidence) for name in task.scorers)
-            bands = {context.window_id: context.band for context in scored_contexts(evidence)}
+            bands = {
+                context.window_id: context.band for context in evidence.contexts if context.kind in ("band", "silent")
+            }
             by_scorer = dict(zip(task.scorers, grades, strict=True))
             controls = {} if task.control else {
                 name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
@@ -240,10 +241,10 @@ def _known_peaks(catalog: Catalog, feature: int) -> dict[str, float]:
 def with_evidence(
     config: Config, reader: EvidenceReader, chunk: Sequence[Task]
 ) -> Iterator[tuple[Task, FeatureEvidence]]:
-    """Each task with the test split's evidence of its feature: what any of the scorers wants."""
+    """Each task with the test split's evidence of its feature: what any of the scorers wants, of the rerank split, too."""
     wants = [scorer.wants for scorer in scorers_for(config).values()]
     found = reader.read(
-        sorted({task.feature_id for task in chunk}), ("test",),
+        sorted({task.feature_id for task in chunk}), ("test", "rerank") if any(one.rerank for one in wants) else ("test",),
         negatives=any(one.negatives for one in wants), random=max(one.random for one in wants),
     )  # fmt: skip
     evidence = {one.feature_id: one for one in found}
@@ -252,13 +253,14 @@ def with_evidence(
 
 
 def _limited(evidence: FeatureEvidence, per_band: int) -> FeatureEvidence:
-    """Only the first `per_band` contexts of each band, in the order of the sampling hash: still a uniform draw."""
-    taken: dict[int, int] = {}
+    """Only the first `per_band` contexts of each split and band, in the order of the sampling hash: still a uniform draw."""
+    taken: dict[tuple[Split, int], int] = {}
     kept = []
     for context in evidence.contexts:
         if context.kind == "band":
-            taken[context.band] = taken.get(context.band, 0) + 1
-            if taken[context.band] > per_band:
+            place = (context.split, context.band)
+            taken[place] = taken.get(place, 0) + 1
+            if taken[place] > per_band:
                 continue
         kept.append(context)
     return replace(evidence, contexts=kept)

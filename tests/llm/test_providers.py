@@ -285,13 +285,13 @@ def test_capabilities_are_what_this_package_can_use() -> None:
         "openai": replace(chat_can, prompt_caching=True),
         "http": replace(chat_can, prompt_logprobs=True),
         "anthropic": Capabilities(json_schema=True, tools=True, prompt_caching=True),
-        "mock": Capabilities(temperature=True, json_schema=True, tools=True),
+        "mock": replace(chat_can, prompt_logprobs=True),
         "openai-batch": Capabilities(temperature=True, json_schema=True, tools=True, batch=True),
         "anthropic-batch": Capabilities(json_schema=True, tools=True, batch=True),
         "files": Capabilities(temperature=True, json_schema=True, tools=True, batch=True),
         "transformers": Capabilities(
-            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True, local=True,
-            json_schema=importlib.util.find_spec("llguidance") is not None,
+            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, exact_logprobs=True, prompt_caching=True,
+            local=True, json_schema=importlib.util.find_spec("llguidance") is not None,
         ),
     }  # fmt: skip
 
