@@ -151,6 +151,8 @@ def steer(**options: Any) -> None:
         reached = (
             f"{facts['kl']:g} nats reached by {facts['reached']:,}, less by {weak:,}, none by {len(facts['unmoved']):,}"
         )
+        if facts["unlisted"]:
+            reached += f"; {len(facts['unlisted']):,} moved only tokens below steering.floor, and have none listed"
         texts = f"{facts['prompts']} texts of {facts['length']} tokens"
         click.echo(f"{one.out}: {facts['features']:,} features steered over {texts}: {reached}")
 

@@ -17,7 +17,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 _MAX_CHARS = 200_000
 # Work on one text, a tenth or two of a second: of characters read in strings, of looks at what comes next, and of beginnings.
-# An answer of ten thousand values takes less than half of it; hostile ones, in which every brace could begin an object, any amount.
+# An answer of ten thousand values takes less than half of it; hostile ones, where every brace could begin an object, any amount.
 _MOST_WORK = 3_000_000
 _LOOK, _BEGINNING = 30, 500  # what these cost, in characters
 _MAX_DEPTH = 32
