@@ -19,6 +19,7 @@ from autointerp.errors import UserError
 # Those of `autointerp.llm.types.FailureKind`, which is not imported for a help text; a test compares them.
 _KINDS = (
     "refused", "truncated", "malformed", "timeout", "rate_limited", "server_error", "rejected", "over_budget", "no_evidence",
+    "too_large",
 )  # fmt: skip
 
 

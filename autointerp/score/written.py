@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from autointerp.errors import UserError
-from autointerp.explain.bench import Bench
+from autointerp.explain.bench import Bench, TooLargeError
 from autointerp.explain.experiments import NotAtHandError
 from autointerp.explain.parsing import can_parse, parse_answer
 from autointerp.llm.types import FailureKind, Request, RequestFailed
@@ -45,25 +45,36 @@ async def record_of(request: Request, record: type[Record], means: Means, scorer
 
 
 async def read_by_subject(feature_id: int, wanted: Sequence[Wanted], bench: Bench | None, scorer: str) -> list[Written]:
-    """The texts with the feature's maximum over each. Raises UserError where the subject model cannot be had."""
+    """The texts with the feature's maximum over each. Where memory is too small for all together they are read one by one; what
+    is too large by itself is failed. Raises UserError where the subject model cannot be had, or the device fails."""
     if bench is None:
         raise UserError(f"the scorer {scorer} reads texts with the subject model, which is not at hand")
     texts = [one.text for one in wanted if one.text]
     try:
-        peaks = iter(await asyncio.to_thread(bench.peaks, feature_id, texts) if texts else [])
+        peaks = iter(await asyncio.to_thread(_peaks, bench, feature_id, texts) if texts else [])
     except NotAtHandError as missing:
         raise UserError(f"the scorer {scorer} needs the subject model: {missing}") from None
     return [_written(number, one, next(peaks) if one.text else None) for number, one in enumerate(wanted, start=1)]
 
 
-def _written(number: int, wanted: Wanted, peak: float | None) -> Written:
+def _peaks(bench: Bench, feature_id: int, texts: Sequence[str]) -> list[float | str | None]:
+    """Of each text the maximum, None where it has no token, or why it could not be read."""
+    try:
+        return list(bench.peaks(feature_id, texts))
+    except TooLargeError as error:
+        if len(texts) == 1:
+            return [f"{FailureKind.TOO_LARGE}: {error}"]
+    return [_peaks(bench, feature_id, [text])[0] for text in texts]
+
+
+def _written(number: int, wanted: Wanted, peak: float | str | None) -> Written:
+    reason = peak if isinstance(peak, str) else None
     if wanted.text is None:
         reason = f"{FailureKind.MALFORMED}: the model wrote fewer texts than were asked for"
-        return Written(number, wanted.active, None, None, "failed", reason)
-    if peak is None:
-        return Written(
-            number, wanted.active, wanted.text, None, "failed", f"{FailureKind.MALFORMED}: a text without tokens"
-        )
+    elif peak is None:
+        reason = f"{FailureKind.MALFORMED}: a text without tokens"
+    if reason is not None or isinstance(peak, str):
+        return Written(number, wanted.active, wanted.text, None, "failed", reason)
     return Written(number, wanted.active, wanted.text, peak, "ok")
 
 
