@@ -123,7 +123,8 @@ model_options = _stack(
 score_options = _stack(
     click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. "
                                       "[default: to suit the labels]"),
-    click.option("--rank-by", help="r_balanced or r_corpus. [default: r_balanced]"),
+    click.option("--rank-by", help="r_corpus, r_balanced, or any scorer.metric with intervals, such as "
+                                       "detection.balanced_accuracy. [default: r_corpus]"),
 )  # fmt: skip
 
 
