@@ -122,6 +122,10 @@ class NegativesConfig(_Section):
     tries: int = Field(default=2, ge=1, le=20)
     """Windows that are read for each negative wanted: in some of them the feature turns out to fire."""
 
+    def identity(self) -> str:
+        """The settings that decide which there are; "0": none."""
+        return f"{self.per_kind} of {self.tries}" if self.per_kind else "0"
+
 
 class SteeringConfig(_Section):
     """What the model says otherwise when a feature is switched on."""

@@ -20,6 +20,7 @@ from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
 from autointerp.explain.at_hand import experiments, rehearsed
 from autointerp.explain.experiments import MadeUpBench
+from autointerp.explain.supply import with_negatives, with_steered
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
@@ -260,8 +261,8 @@ class _Trial:
     async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
         trial = []
-        negatives = explaining.with_negatives(self._config, self._explainer)
-        steered = explaining.with_steered(self._config, self._explainer)
+        negatives = with_negatives(self._config, self._explainer)
+        steered = with_steered(self._config, self._explainer)
         for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives, steered=steered):
             asked: list[Asked] = []
             draw = self._draws.get((evidence.feature_id, ""), 0)

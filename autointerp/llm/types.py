@@ -153,6 +153,7 @@ class FailureKind(StrEnum):
     REJECTED = "rejected"  # the server says that the request itself is wrong (HTTP 400, 413, 422)
     OVER_BUDGET = "over_budget"
     NO_EVIDENCE = "no_evidence"  # nothing was asked: there is nothing to show
+    TOO_LARGE = "too_large"  # the answer was had, but memory is too small to compute what it needs
 
 
 class RequestFailed(Exception):

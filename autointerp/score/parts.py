@@ -1,6 +1,5 @@
 """Which scorers and which simulator a configuration means, with its settings: the one place where they are looked up."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
+from autointerp.explain.supply import negatives_found
 from autointerp.llm.session import provider_for
 from autointerp.score import Scorer, Settings, Simulator, scorers, simulators
 from autointerp.score.readings import ReadingName
@@ -97,8 +97,7 @@ def require_negatives(config: Config, catalog: Catalog) -> None:
     """
     if not config.negatives.per_kind or not any(scorer.wants.negatives for scorer in scorers_for(config).values()):
         return
-    found = catalog.value("SELECT config FROM stages WHERE stage = 'negatives'")
-    if found is None or json.loads(found) != {"negatives": config.negatives.model_dump(), "seed": config.seed}:
+    if not negatives_found(config, catalog):
         raise UserError(
             f"negatives.per_kind is {config.negatives.per_kind}, but hard negatives were not looked for with these settings; run "
             f"first: autointerp negatives --out {catalog.path.parent}, or score without: --set negatives.per_kind=0"

@@ -52,7 +52,7 @@ def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
     settings, access, wants = config.score, config.simulating(), scorer.wants
     model = (provider_for(access).name, access.model) if wants.model else ("", "")
     chosen = (settings.per_band, silent_contexts(config), settings.resamples, config.seed)
-    negatives = config.negatives.per_kind if wants.negatives else 0
+    negatives = config.negatives.identity() if wants.negatives else "0"
     return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives)
 
 
@@ -245,7 +245,8 @@ def with_evidence(
     wants = [scorer.wants for scorer in scorers_for(config).values()]
     found = reader.read(
         sorted({task.feature_id for task in chunk}), ("test", "rerank") if any(one.rerank for one in wants) else ("test",),
-        negatives=any(one.negatives for one in wants), random=max(one.random for one in wants),
+        negatives=config.negatives.per_kind > 0 and any(one.negatives for one in wants),
+        random=max(one.random for one in wants),
     )  # fmt: skip
     evidence = {one.feature_id: one for one in found}
     for task in chunk:
