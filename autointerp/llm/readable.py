@@ -41,7 +41,9 @@ def write_readable(path: Path, requests: Iterable[Queued], count: int) -> None:
 def _request(request: Queued) -> Iterator[str]:
     payload = request.payload
     yield f"\n## {visible(request.key)}\n"
-    for message in payload["messages"]:
+    if "input" in payload:
+        yield f"\nThe vector of this text is asked for:\n\n{fenced(payload['input'])}"
+    for message in payload.get("messages", ()):
         if message["content"] is not None:
             yield f"\n{visible(message['role'])}:\n\n{fenced(message['content'])}"
         for call in message.get("tool_calls", ()):

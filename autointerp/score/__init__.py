@@ -40,7 +40,7 @@ class Settings:
     """A run's settings, for scorers and simulators. `directory`: the user's own prompts. `simulator`: its name.
 
     `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them.
-    `resamples` and `seed` are the bootstrap's.
+    `resamples` and `seed` are the bootstrap's. The `embed_…` are for scorers that want an embedder.
     """
 
     directory: Path | None = None
@@ -49,6 +49,9 @@ class Settings:
     simulator: str = "lexicon"
     resamples: int = 1000
     seed: int = 0
+    embed_label_prefix: str = ""
+    embed_text_prefix: str = ""
+    embed_dimensions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,17 @@ def auroc(values: Array, truth: NDArray[np.bool_], weights: Array) -> Array:
     return _ratio(won, true.sum(axis=-1) * false.sum(axis=-1))
 
 
+def class_weights(truth: NDArray[np.bool_], strata: NDArray[np.integer]) -> Array:
+    """Of each context 1 for its class (`truth` [n]), shared alike by the class's strata, and by the contexts within one: [n]."""
+    weights = np.zeros(len(truth))
+    for side in (True, False):
+        present = np.unique(strata[truth == side])
+        for stratum in present:
+            members = (strata == stratum) & (truth == side)
+            weights[members] = 1 / (len(present) * members.sum())
+    return weights
+
+
 def effective_sample_size(weights: Array) -> Metric:
     """(Σw)²/Σw²: the number of equally weighted contexts that would be as informative (Kish, 1965)."""
     square = float(np.sum(weights**2))
