@@ -6,9 +6,9 @@ that the stages have still to do.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
 from autointerp.score import Means, Scorer
 from autointerp.score import stage as scoring
-from autointerp.score.parts import asking, part_of, scorers_for
+from autointerp.score.parts import asking, embedding, part_of, scorers_for
 from autointerp.score.writing import Task
 
 SAMPLE = 20
@@ -83,7 +83,8 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     """
     explainer = explaining.explainer_for(config, config.explain.explainer)
     parts = [("explainer", config.explain.explainer, explainer.needs_model),
-             *((*part_of(name, scorer), scorer.wants.model) for name, scorer in scorers_for(config).items())]  # fmt: skip
+             *((*part_of(name, scorer), scorer.wants.model or scorer.wants.embedder)
+               for name, scorer in scorers_for(config).items())]  # fmt: skip
     free = [f"the {kind} {part} asks no model and costs nothing" for kind, part, needs in parts if not needs]
     if len(free) == len(parts):
         return Estimate((), tuple(free))
@@ -95,6 +96,10 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     rows = [row for row in rows if row.features]
     early = explaining.explainer_for(_untiring(config), config.explain.explainer).version != explainer.version
     notes = [*free, *_notes(rows)]
+    if rows and embedding(scorers_for(config)):
+        notes.append(
+            "a text that several features share is embedded once; beyond the sample it is counted for each of them"
+        )
     if rows and experiments(explainer):
         notes.append(
             f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
@@ -143,7 +148,7 @@ class _Line:
 
     def __init__(self, access: ModelAccess, out: Path, journal: Journal | None, by: str) -> None:
         self._model, self._journal, self._mock = require_model(access, by), journal, MockProvider()
-        self._provider = provider_for(access, out)
+        self._provider, self._known = provider_for(access, out), set[str]()
         self.billing = Billing(
             access.provider, self._model, find_price(access.provider, self._model, access.base_url, access.prices),
             journal.calibration(self._model) if journal is not None else {}, self._provider.capabilities.prompt_caching,
@@ -153,6 +158,13 @@ class _Line:
         """An `ask` that puts what it is asked into `asked`, of an item that was tried anew `draw` times. `begun`: what earlier
         requests began with; None: all were begun."""
         return drawn(_Trace(self, asked, begun), draw)
+
+    def asked_before(self, request: Request) -> bool:
+        """Whether the trial has asked the same already: then the run finds it in its journal."""
+        key = self.key(request)
+        known = key in self._known
+        self._known.add(key)
+        return known
 
     def key(self, request: Request) -> str:
         check_request(self._provider, request)
@@ -165,7 +177,9 @@ class _Line:
     async def made_up(self, request: Request) -> Answer:
         reply = await self._mock.send(request, self._mock.payload(self._model, request))
         finish = "calls" if reply.calls else reply.finish
-        return Answer(self.key(request), reply.text, finish, self._model, reply.usage, calls=reply.calls)
+        return Answer(
+            self.key(request), reply.text, finish, self._model, reply.usage, logprobs=reply.logprobs, calls=reply.calls
+        )
 
 
 class _Trace:
@@ -175,7 +189,8 @@ class _Trace:
         self._line, self._asked, self._begun = line, asked, begun
 
     async def ask(self, request: Request) -> Answer:
-        answer = self._line.recorded(request) or await self._line.made_up(request)
+        known = self._line.asked_before(request)
+        answer = self._line.recorded(request) or replace(await self._line.made_up(request), from_journal=known)
         self._asked.append(Asked.of(request, answer, again=self._begun is None or request.beginning in self._begun))
         if self._begun is not None and request.shared:
             self._begun.add(request.beginning)
@@ -211,21 +226,30 @@ class _Trial:
             self._line = _Line(config.explaining(), self._out, self._journal, f"explainer {name}")
             trial = await self._explain(_evenly(self._todo, sample))
             rows.append(project("explain", name, self._line.billing, len(self._todo), trial))
-        grading = asking(scorers_for(config))
-        if grading:
-            line = _Line(config.simulating(), self._out, self._journal, " ".join(part_of(*next(iter(grading.items())))))
-            partners = scoring.partners(config, self._catalog, list(features))
-            pairs = {"": [(feature, feature) for feature in features], scoring.SHUFFLED: sorted(partners.items())}
-            for control, candidates in pairs.items():
-                begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
-                for name, scorer in grading.items():
-                    if control and not scorer.wants.label:
-                        continue
-                    done = self._done(name, control)
-                    left = [pair for pair in candidates if pair[0] not in done]
-                    trial = await self._grade(name, scorer, line, control, _evenly(left, sample), begun)
-                    stage = "controls" if control else "score"
-                    rows.append(project(stage, part_of(name, scorer)[1], line.billing, len(left), trial))
+        return rows + await self._gradings(sample, features)
+
+    async def _gradings(self, sample: int, features: Sequence[int]) -> list[Row]:
+        """A row for each scorer and each model that it asks."""
+        config, rows, parts = self._config, [], scorers_for(self._config)
+        lines = {which: _Line(wanted.access, self._out, self._journal, wanted.by)
+                 for which, wanted in scoring.models(config, parts).items()}  # fmt: skip
+        if not lines:
+            return []
+        partners = scoring.partners(config, self._catalog, list(features))
+        pairs = {"": [(feature, feature) for feature in features], scoring.SHUFFLED: sorted(partners.items())}
+        for control, candidates in pairs.items():
+            begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
+            for name, scorer in {**asking(parts), **embedding(parts)}.items():
+                if control and not scorer.wants.label:
+                    continue
+                done = self._done(name, control)
+                left = [pair for pair in candidates if pair[0] not in done]
+                chosen = _evenly(left, sample)
+                if control:  # what is asked about a feature's texts whatever the label is known from its own label, too
+                    await self._grade(name, scorer, lines, "", [(feature, feature) for feature, _ in chosen], begun)
+                stage = "controls" if control else "score"
+                for which, trial in (await self._grade(name, scorer, lines, control, chosen, begun)).items():
+                    rows.append(project(stage, part_of(name, scorer)[1], lines[which].billing, len(left), trial))
         return rows
 
     def _done(self, name: str, control: str) -> set[int]:
@@ -256,23 +280,27 @@ class _Trial:
         self,
         name: str,
         scorer: Scorer,
-        line: _Line,
+        lines: Mapping[str, _Line],
         control: str,
         pairs: Sequence[tuple[int, int]],
         begun: set[str] | None,
-    ) -> list[list[Asked]]:
-        """Grade each pair's (feature, the feature whose label it is); return what was asked for each."""
+    ) -> dict[str, list[list[Asked]]]:
+        """Grade each pair's (feature, the feature whose label it is); return what each model was asked for each."""
         await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
         labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
         tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
-        trial: list[list[Asked]] = [[] for _, label in labels if label is None]
+        used = [which for which, wants in (("model", scorer.wants.model), ("embedder", scorer.wants.embedder)) if wants]
+        trials: dict[str, list[list[Asked]]] = {which: [[] for _, label in labels if label is None] for which in used}
         draws = read_draws(self._catalog, scoring.STAGE, self._keys[name])
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
-            asked: list[Asked] = []
-            ask = line.ask_into(asked, draws.get((task.feature_id, control), 0), begun)
-            await scorer(task.label, evidence, Means(self._vocabulary, ask))
-            trial.append(asked)
-        return trial
+            asks = {}
+            for which in used:
+                asked: list[Asked] = []
+                trials[which].append(asked)
+                asks[which] = lines[which].ask_into(asked, draws.get((task.feature_id, control), 0), begun)
+            means = Means(self._vocabulary, asks.get("model"), asks.get("embedder"))
+            await scorer(task.label, evidence, means)
+        return trials
 
 
 def _evenly(items: Sequence[Item], count: int) -> list[Item]:

@@ -8,21 +8,20 @@ configuration does.
 A text's vector is asked for once, whatever labels it is compared with: a control costs the vectors of labels, which are known.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
 
-from autointerp.catalog.records import Context, FeatureEvidence, Label
+from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.errors import UserError
 from autointerp.hashing import hex_hash
 from autointerp.llm.embeddings import Vector, unpacked, vector_request
 from autointerp.llm.types import Ask, FailureKind, RequestFailed
-from autointerp.score import Grade, Judged, Means, Settings, Wants, scorers
+from autointerp.score import Grade, Means, Settings, Wants, scorers
 from autointerp.score.detection import judged_contexts
 from autointerp.score.questions import all_asked
-from autointerp.score.separation import score_separation
+from autointerp.score.separation import Unusable, score_separation, valued
 
 NAME = "embedding"
 
@@ -60,20 +59,31 @@ class Embedding:
         asked = [(self.label_prefix, label.description), *((self.text_prefix, text) for text in texts.values())]
         of_label, *of_texts = await all_asked(self._vector(means.embed, *one) for one in asked)
         vectors = dict(zip(texts, of_texts, strict=True))
-        judged = [_judged(context, of_label, vectors) for context in contexts]
+        judged = [valued(context, _similarity(of_label, vectors[context.window_id])) for context in contexts]
         rows = score_separation(NAME, evidence, judged, seed=self.seed, resamples=self.resamples)
         return Grade(rows, judged=judged)
 
-    async def _vector(self, embed: Ask, prefix: str, text: str) -> Vector | RequestFailed:
+    async def _vector(self, embed: Ask, prefix: str, text: str) -> Vector | Unusable:
         if not text.strip():  # servers refuse it, and models make of it what they like
-            return RequestFailed(FailureKind.NO_EVIDENCE, "the text holds nothing but white space")
+            return Unusable(f"{FailureKind.NO_EVIDENCE}: the text holds nothing but white space")
         try:
             answer = await embed(vector_request(prefix + text, purpose="embed", dimensions=self.dimensions))
             return unpacked(answer.text)
         except RequestFailed as failure:
-            return failure
+            return Unusable(str(failure))
         except ValueError as error:
-            return RequestFailed(FailureKind.MALFORMED, str(error))
+            return Unusable(f"{FailureKind.MALFORMED}: {error}")
+
+
+def _similarity(of_label: Vector | Unusable, of_text: Vector | Unusable) -> float | Unusable:
+    if isinstance(of_label, Unusable):
+        return Unusable(f"{of_label.reason} (the label's vector)")
+    if isinstance(of_text, Unusable):
+        return of_text
+    try:
+        return cosine(of_label, of_text)
+    except ValueError as error:
+        return Unusable(f"{FailureKind.MALFORMED}: {error}")
 
 
 def cosine(first: Vector, second: Vector) -> float:
@@ -86,23 +96,6 @@ def cosine(first: Vector, second: Vector) -> float:
     # Each is scaled first: squares of what float32 holds are within float64, but products of lengths need not be.
     a, b = a / np.abs(a).max(), b / np.abs(b).max()
     return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
-
-
-def _judged(
-    context: Context, of_label: Vector | RequestFailed, vectors: Mapping[int, Vector | RequestFailed]
-) -> Judged:
-    truth, vector = context.peak > 0, vectors[context.window_id]
-    if isinstance(of_label, RequestFailed):
-        reason = f"{of_label.kind}: of the label: {of_label.reason}"
-    elif isinstance(vector, RequestFailed):
-        reason = str(vector)
-    else:
-        try:
-            value = cosine(of_label, vector)
-            return Judged(context.window_id, context.kind, truth, None, "ok", value=value)
-        except ValueError as error:
-            reason = f"{FailureKind.MALFORMED}: {error}"
-    return Judged(context.window_id, context.kind, truth, None, "failed", reason)
 
 
 scorers.register(NAME)(Embedding())

@@ -4,17 +4,33 @@ For scorers whose model says no yes or no but gives a number. Bands weigh alike,
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autointerp.catalog.records import FeatureEvidence
+from autointerp.catalog.records import Context, FeatureEvidence
 from autointerp.hashing import stable_hash
 from autointerp.score import Judged, ScoreRow
 from autointerp.score.bootstrap import Interval, Resampling
 from autointerp.score.detection import NEGATIVES, judged_contexts
 from autointerp.score.metrics import auroc, class_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """In place of what a context's value is made from: why there is none. (`all_asked` raises what is an exception.)"""
+
+    reason: str
+
+
+def valued(context: Context, value: float | Unusable) -> Judged:
+    """A context with its value, or failed."""
+    truth = context.peak > 0
+    if isinstance(value, Unusable):
+        return Judged(context.window_id, context.kind, truth, None, "failed", value.reason)
+    return Judged(context.window_id, context.kind, truth, None, "ok", value=value)
 
 
 def score_separation(

@@ -202,7 +202,7 @@ async def _score_all(
     turns = Turns()
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
-        if wanted := _models(config, needed):
+        if wanted := models(config, needed):
             session = await stack.enter_async_context(open_sessions(wanted, run, offline=offline))
 
         async def grade(name: str, task: Task, evidence: FeatureEvidence) -> Grade:
@@ -225,7 +225,7 @@ async def _score_all(
         )  # fmt: skip
 
 
-def _models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
+def models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
     """The models that scorers ask, by what for."""
     wanted = {}
     if by := asking(needed):

@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from autointerp.catalog.records import Context, FeatureEvidence, Label
+from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.errors import UserError
 from autointerp.hashing import hex_hash
 from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed, TokenLogprobs
 from autointerp.prompts_loader import render, template_hash
-from autointerp.score import Grade, Judged, Means, Settings, Wants, scorers
+from autointerp.score import Grade, Means, Settings, Wants, scorers
 from autointerp.score.detection import judged_contexts
 from autointerp.score.questions import all_asked
-from autointerp.score.separation import score_separation
+from autointerp.score.separation import Unusable, score_separation, valued
 
 NAME = "surprisal"
 GENERIC = "Various unrelated sentences."  # as published
@@ -57,18 +57,20 @@ class Surprisal:
         ask, contexts = means.ask, judged_contexts(evidence)
         # Chat templates cut white space from the ends of messages, so that it cannot be asked for everywhere.
         texts = {context.window_id: means.vocabulary.join(context.tokens).strip() for context in contexts}
-        pairs = await all_asked(
-            all_asked(self._losses(ask, description, text) for description in (GENERIC, label.description))
-            for text in texts.values()
-        )
-        gains = dict(zip(texts, (_gain(*pair) for pair in pairs), strict=True))
-        judged = [_judged(context, gains[context.window_id]) for context in contexts]
+        gains = await all_asked(self._gain(ask, label.description, text) for text in texts.values())
+        gain_of = dict(zip(texts, gains, strict=True))
+        judged = [valued(context, gain_of[context.window_id]) for context in contexts]
         rows = score_separation(NAME, evidence, judged, seed=self.seed, resamples=self.resamples)
         return Grade(rows, judged=judged)
 
-    async def _losses(self, ask: Ask, description: str, text: str) -> Sequence[TokenLogprobs] | RequestFailed:
+    async def _gain(self, ask: Ask, description: str, text: str) -> float | Unusable:
+        """Loss after the generic description less that after the label, nats a token."""
+        generic, labelled = await all_asked(self._losses(ask, one, text) for one in (GENERIC, description))
+        return gain(generic, labelled)
+
+    async def _losses(self, ask: Ask, description: str, text: str) -> Sequence[TokenLogprobs] | Unusable:
         if not text:
-            return RequestFailed(FailureKind.NO_EVIDENCE, "the text holds nothing but white space")
+            return Unusable(f"{FailureKind.NO_EVIDENCE}: the text holds nothing but white space")
         # Not fenced: nothing that the model writes is read. On one line, so that it begins no collection of its own.
         prompt = render(NAME, directory=self.directory, explanation=" ".join(description.split()))
         request = Request(
@@ -78,33 +80,21 @@ class Surprisal:
         try:
             return (await ask(request)).logprobs
         except RequestFailed as failure:
-            return failure
+            return Unusable(str(failure))
 
 
-def _gain(
-    generic: Sequence[TokenLogprobs] | RequestFailed, labelled: Sequence[TokenLogprobs] | RequestFailed
-) -> float | RequestFailed:
-    """Loss after the generic description less that after the label, nats a token."""
-    for side in (generic, labelled):
-        if isinstance(side, RequestFailed):
-            return side
-        if not side or any(not token.logprob > _IMPOSSIBLE for token in side):
-            return RequestFailed(
-                FailureKind.MALFORMED, "a token of the text has no log-probability, or a probability of 0"
-            )
-    assert not isinstance(generic, RequestFailed) and not isinstance(labelled, RequestFailed)
+def gain(generic: Sequence[TokenLogprobs] | Unusable, labelled: Sequence[TokenLogprobs] | Unusable) -> float | Unusable:
+    """The mean loss of a text's tokens as the first says, less that as the second says, in nats."""
+    if isinstance(generic, Unusable):
+        return generic
+    if isinstance(labelled, Unusable):
+        return labelled
+    if not generic or any(not token.logprob > _IMPOSSIBLE for token in (*generic, *labelled)):
+        return Unusable(f"{FailureKind.MALFORMED}: a token of the text has no log-probability, or a probability of 0")
     if [token.token for token in generic] != [token.token for token in labelled]:
-        return RequestFailed(FailureKind.MALFORMED, "the text is not the same tokens after both descriptions")
-    return math.fsum(after.logprob - before.logprob for before, after in zip(generic, labelled, strict=True)) / len(
-        generic
-    )
-
-
-def _judged(context: Context, gain: float | RequestFailed) -> Judged:
-    truth = context.peak > 0
-    if isinstance(gain, RequestFailed):
-        return Judged(context.window_id, context.kind, truth, None, "failed", str(gain))
-    return Judged(context.window_id, context.kind, truth, None, "ok", value=gain)
+        return Unusable(f"{FailureKind.MALFORMED}: the text is not the same tokens after both descriptions")
+    pairs = zip(generic, labelled, strict=True)
+    return math.fsum(known.logprob - before.logprob for before, known in pairs) / len(generic)
 
 
 scorers.register(NAME)(Surprisal())
