@@ -184,9 +184,9 @@ class ExplainConfig(_Section):
 class ExemplarsConfig(_Section):
     """Which contexts explainers are shown, all of the explain split."""
 
-    top: int = Field(default=10, ge=0, le=200)
+    top: int = Field(default=5, ge=0, le=200)
     """Of the strongest windows."""
-    banded: int = Field(default=10, ge=0, le=200)
+    banded: int = Field(default=15, ge=0, le=200)
     """In turn from all bands of the feature's activations, weak ones included."""
     silent: int = Field(default=0, ge=0, le=200)
     """Random windows in which the feature does not fire."""

@@ -19,6 +19,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
 from autointerp.explain.at_hand import experiments, rehearsed
+from autointerp.explain.experiments import MadeUpBench
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
@@ -159,12 +160,12 @@ class _Line:
         requests began with; None: all were begun."""
         return drawn(_Trace(self, asked, begun), draw)
 
-    def asked_before(self, request: Request) -> bool:
-        """Whether the trial has asked the same already: then the run finds it in its journal."""
+    async def answer(self, request: Request) -> Answer:
+        """The journal's, or one that is made up; what the trial has asked already counts as the journal's."""
         key = self.key(request)
         known = key in self._known
         self._known.add(key)
-        return known
+        return self.recorded(request) or replace(await self.made_up(request, key), from_journal=known)
 
     def key(self, request: Request) -> str:
         check_request(self._provider, request)
@@ -174,12 +175,10 @@ class _Line:
     def recorded(self, request: Request) -> Answer | None:
         return self._journal.get(self.key(request)) if self._journal is not None else None
 
-    async def made_up(self, request: Request) -> Answer:
+    async def made_up(self, request: Request, key: str) -> Answer:
         reply = await self._mock.send(request, self._mock.payload(self._model, request))
         finish = "calls" if reply.calls else reply.finish
-        return Answer(
-            self.key(request), reply.text, finish, self._model, reply.usage, logprobs=reply.logprobs, calls=reply.calls
-        )
+        return Answer(key, reply.text, finish, self._model, reply.usage, logprobs=reply.logprobs, calls=reply.calls)
 
 
 class _Trace:
@@ -189,8 +188,7 @@ class _Trace:
         self._line, self._asked, self._begun = line, asked, begun
 
     async def ask(self, request: Request) -> Answer:
-        known = self._line.asked_before(request)
-        answer = self._line.recorded(request) or replace(await self._line.made_up(request), from_journal=known)
+        answer = await self._line.answer(request)
         self._asked.append(Asked.of(request, answer, again=self._begun is None or request.beginning in self._begun))
         if self._begun is not None and request.shared:
             self._begun.add(request.beginning)
@@ -298,7 +296,7 @@ class _Trial:
                 asked: list[Asked] = []
                 trials[which].append(asked)
                 asks[which] = lines[which].ask_into(asked, draws.get((task.feature_id, control), 0), begun)
-            means = Means(self._vocabulary, asks.get("model"), asks.get("embedder"))
+            means = Means(self._vocabulary, asks.get("model"), asks.get("embedder"), bench=MadeUpBench())
             await scorer(task.label, evidence, means)
         return trials
 

@@ -173,10 +173,12 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
 
 
 def score_stage(config: Config, out: Path) -> dict[str, Any]:
+    from autointerp.score.parts import require_negatives
     from autointerp.score.stage import require_labels, score
 
     with _sampled(config, out) as catalog:
         require_labels(config, catalog)
+        require_negatives(config, catalog)
         save_config(config, out)
         facts = score(config, catalog, out)
     return facts

@@ -101,7 +101,8 @@ engine_options = _stack(
 
 model_options = _stack(
     click.option("--explainer", help="Who writes the labels: lexicon (no model is asked), highlighted, refine, dual, …; see "
-                                     "docs/explainers.md. [default: highlighted with --label-model, else lexicon]"),
+                                     "docs/explainers.md. Those of output are graded as if they said when the feature is "
+                                     "active. [default: highlighted with --label-model, else lexicon]"),
     click.option("--prompt-dir", metavar="FOLDER", help="Your own prompts, NAME.j2; they come before the packaged ones."),
     click.option("--provider", metavar="NAME[:ARGUMENT]",
                  help="openai (and every compatible server), anthropic, http, transformers, openai-batch, anthropic-batch, "

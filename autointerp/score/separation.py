@@ -3,19 +3,18 @@
 For scorers whose model says no yes or no but gives a number. Bands weigh alike, and so do the two classes, as for detection.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autointerp.catalog.records import Context, FeatureEvidence
 from autointerp.hashing import stable_hash
 from autointerp.score import Judged, ScoreRow
-from autointerp.score.bootstrap import Interval, Resampling
 from autointerp.score.detection import NEGATIVES, judged_contexts
 from autointerp.score.metrics import auroc, class_weights
+from autointerp.score.weighted_rows import Items, weighted_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,44 +52,21 @@ def score_separation(
         chosen = [one for one in judged if one.kind in ("band", kind)]
         if kind == NEGATIVES[0] or any(one.kind == kind for one in chosen):
             name = "auroc" if kind == NEGATIVES[0] else f"auroc_{kind}"
-            strata = np.array([bands[one.window_id, one.kind] for one in chosen], dtype=np.int64)
-            rows.append(_row(name, chosen, strata, draw, resamples))
+            rows.append(_row(name, chosen, bands, draw, resamples))
     return rows
 
 
-def _row(name: str, judged: Sequence[Judged], strata: NDArray[np.int64], seed: int, resamples: int) -> ScoreRow:
-    ok = np.array([one.value is not None for one in judged], dtype=bool)
+def _row(
+    name: str, judged: Sequence[Judged], bands: Mapping[tuple[int, str], int], seed: int, resamples: int
+) -> ScoreRow:
+    ok = [one for one in judged if one.value is not None]
     failures = [one for one in judged if one.value is None]
-    n_ok, n_failed = int(ok.sum()), len(failures)
-    if not n_ok and n_failed:
-        reason = f"all {n_failed} contexts failed, for instance: {failures[0].reason}"
-        return ScoreRow(name, None, None, None, 0, n_failed, "failed", reason)
-    values = np.array([one.value for one in judged if one.value is not None], dtype=np.float64)
-    truth = np.array([one.truth for one in judged], dtype=bool)[ok]
-    strata = strata[ok]
-    weights = class_weights(truth, strata)
-    value = float(auroc(values, truth, weights))
-    if np.isnan(value):
-        missing = "activating" if not truth.any() else "silent"
-        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", f"no {missing} context has a value")
-    interval = _interval(values, truth, strata, weights, value, seed, resamples)
-    notes = [interval.reason]
-    if interval.lo is not None and interval.lo == interval.hi:
-        notes.append("every resample separates alike, so the interval has no width")
-    return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", "; ".join(filter(None, notes)) or None)
-
-
-def _interval(
-    values: NDArray[np.float64],
-    truth: NDArray[np.bool_],
-    strata: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    value: float,
-    seed: int,
-    resamples: int,
-) -> Interval:
-    resampling = Resampling(strata, resamples, seed)
-    sides = [set(strata[truth == side].tolist()) for side in (True, False)]
-    if any(side <= set(resampling.singletons) for side in sides):
-        return Interval(None, None, 0, "no interval: too few contexts to tell how the score varies")
-    return resampling.interval(partial(auroc, values, truth), np.diag(weights), value)
+    values = np.array([one.value for one in ok], dtype=np.float64)
+    truth = np.array([one.truth for one in ok], dtype=bool)
+    strata = np.array([bands[one.window_id, one.kind] for one in ok], dtype=np.int64)
+    items = Items(class_weights(truth, strata), strata, len(failures), failures[0].reason if failures else None)
+    sides = [np.unique(strata[truth == side]).tolist() for side in (True, False)]
+    undefined = f"no {'silent' if truth.any() else 'activating'} context has a value"
+    return weighted_row(
+        name, partial(auroc, values, truth), items, undefined, seed=seed, resamples=resamples, sides=sides
+    )  # fmt: skip

@@ -30,6 +30,7 @@ _FREE_RANGE = 11  # integers 0 .. 10 where the schema gives no bounds: the scale
 _CHARACTERS_PER_TOKEN = 4
 _DIMENSIONS = 32
 _WORD = re.compile(r"\w+")
+TEXTS_ASKED_FOR = ("texts_for_generation", "texts_for_sensitivity")  # names of schemas
 _FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
 
 
@@ -86,6 +87,8 @@ class MockProvider:
         simulated = mock_simulation(request.messages[-1].content) if request.schema_name == "texts" else None
         if simulated is not None:
             return simulated
+        if request.schema_name in TEXTS_ASKED_FOR:
+            return mock_texts(request, stable_hash(canonical_json(payload), request.sample))
         return default_answer(request.json_schema, stable_hash(canonical_json(payload), request.sample))
 
 
@@ -134,7 +137,7 @@ def mock_simulation(question: str) -> str | None:
     try:
         texts, asked = (data for _, data in _FENCED.findall(question))
         wanted = json.loads(asked)
-        explanation, whether = str(wanted["explanation"]), wanted["question"] == "active"
+        explanation, question = str(wanted["explanation"]), wanted["question"]
         numbered = [line.split("|", 1) for line in texts.split("\n")]
         lines = [(int(number), _tokens_in(line)) for number, line in numbered]
     except (KeyError, TypeError, ValueError):
@@ -143,8 +146,20 @@ def mock_simulation(question: str) -> str | None:
     for number, tokens in lines:
         draws = [(token, stable_hash(explanation, token)) for token in tokens]
         active = [[token, 1 + draw // 10 % 10] for token, draw in draws if draw % 10 == 0]
-        answers.append([number, int(bool(active))] if whether else [number, *active])
+        whole = {"active": [int(bool(active))], "rating": [min(2, len(active))]}
+        answers.append([number, *whole.get(question, active)])
     return json.dumps({"texts": answers})
+
+
+def mock_texts(request: Request, seed: int) -> str:
+    """As many made-up texts as the prompts of the scorers generation and sensitivity ask for."""
+    told = re.search(r"^Write (\d+) texts", request.messages[0].content, re.MULTILINE)
+    count = int(told[1]) if told else request.messages[-1].content.count('{"text":')
+    schema = request.json_schema or {}
+    names = schema.get("properties", {})
+    return json.dumps({
+        name: [f"mock {name} {stable_hash(seed, name, number) % 10**6:06d}" for number in range(count)] for name in names
+    })  # fmt: skip
 
 
 def _tokens_in(line: str) -> list[str]:
