@@ -14,7 +14,17 @@ import pytest
 
 from autointerp.config import ModelAccess
 from autointerp.errors import UserError
-from autointerp.llm import Answer, Broker, Deferred, FailureKind, Journal, Message, Request, RequestFailed, open_provider
+from autointerp.llm import (
+    Answer,
+    Broker,
+    Deferred,
+    FailureKind,
+    Journal,
+    Message,
+    Request,
+    RequestFailed,
+    open_provider,
+)
 from autointerp.llm import embeddings as module
 from autointerp.llm.bundles import MOST_BYTES, Bundles
 from autointerp.llm.embeddings import packed, read_embedding, read_embeddings, unpacked, vector_request
