@@ -50,6 +50,14 @@ for the last three lines.
 
 """
 
+SURPRISAL = """
+## surprisal
+
+The scorer `surprisal` asks for no answer: it gives one, and has its log-probabilities read. The other time the last
+description is "Various unrelated sentences.".
+
+"""
+
 _ACTIVE = (
     ("She paid the cheque into the *bank* on Monday , and the *bank* took a week", (18.0, 20.0)),
     ('The *bank* " raised its rates " again', (15.0,)),
@@ -104,8 +112,13 @@ def _about_texts() -> str:
     asyncio.run(scorers.get("detection")(label, replace(evidence, contexts=contexts), Means(vocabulary, ask)))
     simulated, judged = (request.messages for request in sent)
     last = judged[1].content.split("\n")[-3:]
+    sent.clear()
+    asyncio.run(scorers.get("surprisal")(label, replace(evidence, contexts=contexts[:1]), Means(vocabulary, ask)))
+    foreseen = sent[-1]
     return (f"{QUESTIONS}System:\n\n{_fenced(simulated[0].content)}\nUser:\n\n{_fenced(simulated[1].content)}\n"
-            f"The last three lines of `detection`:\n\n{_fenced(chr(10).join(last))}")  # fmt: skip
+            f"The last three lines of `detection`:\n\n{_fenced(chr(10).join(last))}"
+            f"{SURPRISAL}System:\n\n{_fenced(foreseen.messages[0].content)}\nUser:\n\n{_fenced(foreseen.messages[1].content)}\n"
+            f"The answer that is given:\n\n{_fenced(str(foreseen.continuation))}")  # fmt: skip
 
 
 def _fenced(text: str) -> str:
