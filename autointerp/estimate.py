@@ -120,7 +120,9 @@ def _untiring(config: Config) -> Config:
 def _notes(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["nothing is left to be asked"]
-    sampled = [f"{row.sampled:,} of {row.features:,} ({row.stage})" for row in rows if row.sampled < row.features]
+    sampled = dict.fromkeys(
+        f"{row.sampled:,} of {row.features:,} ({row.stage})" for row in rows if row.sampled < row.features
+    )
     notes = [f"from the prompts of {', '.join(sampled)}" if sampled else "from all the prompts"]
     if known := sum(row.known for row in rows):
         notes.append(f"about {known:,} further requests are answered by the journal and cost nothing")

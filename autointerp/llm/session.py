@@ -9,11 +9,12 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from autointerp.config import ModelAccess
 from autointerp.errors import Interrupted, UserError
+from autointerp.files import write_text
 from autointerp.llm.broker import Broker
 from autointerp.llm.bundles import MOST_TEXTS
 from autointerp.llm.journal import Journal
@@ -226,10 +227,14 @@ def _check_price(access: ModelAccess, model: str, run: Path, offline: bool) -> N
         _say_once(run, unknown_price_note(model))
 
 
-@cache
 def _say_once(run: Path, note: str) -> None:
-    """What holds for all stages of a run need not be said by each."""
+    """What holds for all stages of a run, and for all commands on its folder, need not be said by each."""
+    said = run / ".said"
+    before = said.read_text(encoding="utf-8").splitlines() if said.exists() else []
+    if note in before:
+        return
     print(note, file=sys.stderr)
+    write_text(said, "".join(f"{line}\n" for line in (*before, note)))
 
 
 def _tariff(access: ModelAccess, model: str) -> Tariff | None:

@@ -15,7 +15,7 @@ from tests.cli.test_run import catalog_rows
 from tests.llm.local_models import save_embedder, save_model
 from tests.llm.server import LlmServer, embeddings_reply
 
-LABELS = ["--provider", "mock", "--label-model", "m"]
+LABELS = ["--provider", "mock", "--label-model", "mock"]
 ONLY_VECTORS = ["--explainer", "lexicon", "--set", 'score.scorers=["simulation","embedding"]']
 ONLY_LOSSES = ["--explainer", "lexicon", "--set", 'score.scorers=["simulation","surprisal"]']
 
@@ -67,7 +67,7 @@ class TestMock:
             "--set",
             'score.scorers=["simulation","embedding","surprisal"]',
             "--embedder",
-            "e",
+            "mock-e",
             "--embed-provider",
             "mock",
         ]
@@ -75,10 +75,10 @@ class TestMock:
         from autointerp.catalog.store import Catalog
         from autointerp.config_reading import load_config
         from autointerp.estimate import estimate
-        from autointerp.pipeline import saved_config
+        from autointerp.run_folder import saved_config
 
         config = load_config(None, {
-            "score.scorers": ["simulation", "embedding", "surprisal"], "score.embedder": "e", "score.embed_provider": "mock",
+            "score.scorers": ["simulation", "embedding", "surprisal"], "score.embedder": "mock-e", "score.embed_provider": "mock",
         }, base=saved_config(out))  # fmt: skip
         with Catalog.open(out / "catalog.duckdb") as catalog:
             expected = estimate(config, catalog, out, sample=1000)
@@ -94,7 +94,7 @@ class TestMock:
         for purpose, part in (("embed", "embedding"), ("surprisal", "surprisal")):
             assert sum(row.requests for row in expected.rows if row.part == part) == spent(out)[purpose]
         marked = catalog_rows(out, "SELECT scorer, model FROM scorings WHERE scorer <> 'simulation' ORDER BY scorer")
-        assert marked == [("embedding", "e"), ("surprisal", "m")]
+        assert marked == [("embedding", "mock-e"), ("surprisal", "mock")]
         values = catalog_rows(
             out, "SELECT count(*), count(value), count(answer) FROM judgements WHERE scorer = 'embedding'"
         )
@@ -104,17 +104,17 @@ class TestMock:
         self, capsys: pytest.CaptureFixture[str], out: Path
     ) -> None:
         command = ["score", "--out", out, *ONLY_VECTORS, "--embed-provider", "mock"]
-        assert run(capsys, *command, "--embedder", "e")[0] == 0
+        assert run(capsys, *command, "--embedder", "mock-e")[0] == 0
         before = spent(out)["embed"]
-        assert run(capsys, *command, "--embedder", "e")[0] == 0
+        assert run(capsys, *command, "--embedder", "mock-e")[0] == 0
         assert run(capsys, "rederive", "--out", out)[0] == 0
         assert spent(out)["embed"] == before
         keys = catalog_rows(out, "SELECT scorer, score_key FROM scorings ORDER BY scorer")
-        assert run(capsys, *command, "--embedder", "other")[0] == 0
+        assert run(capsys, *command, "--embedder", "mock-other")[0] == 0
         assert spent(out)["embed"] == 2 * before
         again = catalog_rows(out, "SELECT scorer, score_key FROM scorings ORDER BY scorer")
         assert [one == two for one, two in zip(keys, again, strict=True)] == [False, True]  # not the simulation's
-        prefixed = ["--embedder", "e", "--set", "score.embed_label_prefix='query: '"]
+        prefixed = ["--embedder", "mock-e", "--set", "score.embed_label_prefix='query: '"]
         assert run(capsys, *command, *prefixed)[0] == 0
         n_labels = len(catalog_rows(out, "SELECT DISTINCT description FROM explanations WHERE explainer = 'lexicon' "
                                          "AND status = 'ok'"))  # fmt: skip
@@ -192,7 +192,7 @@ def test_vectors_through_files(capsys: pytest.CaptureFixture[str], out: Path, tm
     desk = tmp_path / "desk"
     command = ["score", "--out", out, *ONLY_VECTORS, "--embedder", "e", "--embed-provider", f"files:{desk}"]
     code, err = run(capsys, *command)
-    assert code == 2 and "requests wait" in err
+    assert code == 75 and "requests wait" in err
     lines = [json.loads(line) for line in (desk / "requests.jsonl").read_text().splitlines()]
     assert len({line["body"]["input"] for line in lines}) == len(lines)
     replies = []

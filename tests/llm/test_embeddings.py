@@ -332,7 +332,7 @@ class TestSessions:
     ) -> None:
         wanted = {
             "model": Wanted(self.access(f"files:{tmp_path / 'desk'}", "m"), "scorer detection"),
-            "embedder": Wanted(self.access("mock", "e", role="embed"), "scorer embedding"),
+            "embedder": Wanted(self.access("mock", "mock-e", role="embed"), "scorer embedding"),
         }
         async with open_sessions(wanted, tmp_path) as session:
             assert session.answers_later

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from autointerp.errors import UserError
 from autointerp.hashing import stable_hash
 from autointerp.llm.embeddings import packed
 from autointerp.llm.identity import canonical_json
@@ -25,6 +26,10 @@ from autointerp.running_text import read as tokens_of
 
 Script = Callable[[Request], str | Reply]
 
+NAME = "mock"
+"""What the provider is called, and how the name of a model begins that it takes."""
+
+_WHOLE = {"active": 2, "rating": 3}  # questions about whole texts, with the number of answers that there are
 _FREE_LENGTH = 3  # items of an array whose schema gives no length
 _FREE_RANGE = 11  # integers 0 .. 10 where the schema gives no bounds: the scale of simulated activations
 _CHARACTERS_PER_TOKEN = 4
@@ -37,7 +42,7 @@ _FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
 class MockProvider:
     """Answers from `script`, or from the request's JSON schema. `asked` holds the requests that reached it."""
 
-    name = "mock"
+    name = NAME
     capabilities = Capabilities(temperature=True, json_schema=True, tools=True, prompt_logprobs=True, embeddings=True)
 
     def __init__(self, script: Script | None = None) -> None:
@@ -132,22 +137,24 @@ def mock_calls(request: Request, seed: int) -> tuple[ToolCall, ...]:
 def mock_simulation(question: str) -> str | None:
     """An aligned answer to a question about texts (prompts/_texts.j2), fenced as in `prompts_loader`; else None.
 
-    A token fires or not by a hash of explanation and token: one token in ten, everywhere alike.
+    A token fires or not by a hash of explanation and token: one token in ten, everywhere alike. Whether a text is active is
+    a hash's choice, too, of explanation and text: half of them are, whatever the tokens.
     """
     try:
         texts, asked = (data for _, data in _FENCED.findall(question))
         wanted = json.loads(asked)
         explanation, question = str(wanted["explanation"]), wanted["question"]
         numbered = [line.split("|", 1) for line in texts.split("\n")]
-        lines = [(int(number), _tokens_in(line)) for number, line in numbered]
+        lines = [(int(number), line) for number, line in numbered]
     except (KeyError, TypeError, ValueError):
         return None
     answers: list[list[Any]] = []
-    for number, tokens in lines:
-        draws = [(token, stable_hash(explanation, token)) for token in tokens]
-        active = [[token, 1 + draw // 10 % 10] for token, draw in draws if draw % 10 == 0]
-        whole = {"active": [int(bool(active))], "rating": [min(2, len(active))]}
-        answers.append([number, *whole.get(question, active)])
+    for number, line in lines:
+        if question in _WHOLE:
+            answers.append([number, stable_hash(explanation, line) % _WHOLE[question]])
+            continue
+        draws = [(token, stable_hash(explanation, token)) for token in _tokens_in(line)]
+        answers.append([number, *([token, 1 + draw // 10 % 10] for token, draw in draws if draw % 10 == 0)])
     return json.dumps({"texts": answers})
 
 
@@ -221,7 +228,16 @@ class _Filler:
         return None if kind == "null" else f"mock {name} {draw % 10**6:06d}"
 
 
-@providers.register("mock")
+@providers.register(NAME)
 def mock(options: ProviderOptions) -> Provider:
-    """No model: made-up answers that fit the schema, for trying things out offline."""
+    """No model: made-up answers that fit the schema, for trying things out offline.
+
+    Raises UserError for a model name that does not begin with "mock": no catalog is to call such answers a real model's.
+    """
+    if options.model is not None and not options.model.startswith(NAME):
+        raise UserError(
+            f"the provider mock makes up its answers and takes only model names that begin with {NAME!r}, not {options.model!r}; "
+            f"give --label-model {NAME} (of an embedder: --embedder {NAME}), or name the provider that has this model, such as "
+            "--provider openai"
+        )
     return MockProvider()
