@@ -237,14 +237,23 @@ class ScoreConfig(_Section):
     """Test contexts drawn from each band, as far as sampled."""
     texts_per_request: int = Field(default=25, ge=1, le=100)
     """Texts that a model is shown in one request; they share its instructions."""
-    silent: int = Field(default=25, ge=1)
-    """Test contexts in which the feature does not fire."""
+    silent: int | None = Field(default=None, ge=1)
+    """Test contexts in which the feature does not fire; default: 100 where grading is free, else 50. See docs/scoring.md."""
+    controls: tuple[Literal["shuffled", "generic", "empty"], ...] = ("shuffled", "generic")
+    """Labels that are graded in place of a sample of features' own: another feature's, one for all, none at all."""
     control_features: int | None = Field(default=None, ge=0)
-    """Features in the shuffled-label control; default: all where simulating is free, else 50."""
+    """Features in each of these controls; default: 1,000 where grading is free, else 50 (shuffled) and 20 (the others)."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples for the intervals."""
-    rank_by: Literal["r_balanced", "r_corpus"] = "r_balanced"
-    """The metric whose lower bound orders the catalog."""
+    rank_by: str = "r_corpus"
+    """The metric whose lower bound orders the catalog: r_corpus, r_balanced, or scorer.metric, as detection.balanced_accuracy."""
+    random_directions: int = Field(default=0, ge=0, le=512)
+    """Random directions that `run` explains and scores in the features' stead, for p-values; 0: none. See autointerp null."""
+
+    def ranked(self) -> tuple[str, str]:
+        """Scorer and metric of the ranking."""
+        scorer, dot, metric = self.rank_by.rpartition(".")
+        return (scorer, metric) if dot else ("simulation", metric)
 
 
 class SpendingConfig(_Section):

@@ -32,7 +32,8 @@ from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
 from autointerp.score import Means, Scorer
 from autointerp.score import stage as scoring
-from autointerp.score.parts import asking, embedding, part_of, scorers_for
+from autointerp.score.controls import StandIn, can_grade, stand_ins
+from autointerp.score.parts import asking, embedding, part_of, scorers_for, silent_contexts
 from autointerp.score.writing import Task
 
 SAMPLE = 20
@@ -101,6 +102,8 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
         notes.append(
             "a text that several features share is embedded once; beyond the sample it is counted for each of them"
         )
+    if rows and config.score.random_directions:
+        notes.append(_of_random_directions(rows, config.score.random_directions))
     if rows and experiments(explainer):
         notes.append(
             f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
@@ -109,6 +112,20 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     elif rows and early:
         notes.append(f"with all {config.explain.steps} steps of {config.explain.explainer}, which may end before")
     return Estimate(tuple(rows), tuple(notes))
+
+
+def _of_random_directions(rows: Sequence[Row], count: int) -> str:
+    """What they cost besides: as much as so many features."""
+    each = [
+        (row.requests / row.features, row.input.expected / row.features)
+        for row in rows
+        if not row.stage.startswith("control")
+    ]
+    requests, tokens = (count * sum(part) for part in zip(*each, strict=True))
+    return (
+        f"{count:,} random directions besides (score.random_directions): about {requests:,.0f} requests, {tokens:,.0f} prompt "
+        "tokens"
+    )
 
 
 def _untiring(config: Config) -> Config:
@@ -207,7 +224,7 @@ class _Trial:
         self._config, self._catalog, self._out, self._journal = config, catalog, out, journal
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
-        self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+        self._graded = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
         self._explainer = rehearsed(explaining.explainer_for(_untiring(config), config.explain.explainer))
         key = explaining.explainer_key(config, config.explain.explainer)
         self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
@@ -235,19 +252,18 @@ class _Trial:
                  for which, wanted in scoring.models(config, parts).items()}  # fmt: skip
         if not lines:
             return []
-        partners = scoring.partners(config, self._catalog, list(features))
-        pairs = {"": [(feature, feature) for feature in features], scoring.SHUFFLED: sorted(partners.items())}
-        for control, candidates in pairs.items():
+        own: dict[int, StandIn] = {feature: feature for feature in features}
+        for control, members in {"": own, **stand_ins(config, self._catalog, list(features))}.items():
             begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
             for name, scorer in {**asking(parts), **embedding(parts)}.items():
-                if control and not scorer.wants.label:
+                if control and not (scorer.wants.label and can_grade(control, scorer.simulator)):
                     continue
                 done = self._done(name, control)
-                left = [pair for pair in candidates if pair[0] not in done]
+                left = [pair for pair in members.items() if pair[0] not in done]
                 chosen = _evenly(left, sample)
                 if control:  # what is asked about a feature's texts whatever the label is known from its own label, too
                     await self._grade(name, scorer, lines, "", [(feature, feature) for feature, _ in chosen], begun)
-                stage = "controls" if control else "score"
+                stage = f"control {control}" if control else "score"
                 for which, trial in (await self._grade(name, scorer, lines, control, chosen, begun)).items():
                     rows.append(project(stage, part_of(name, scorer)[1], lines[which].billing, len(left), trial))
         return rows
@@ -282,12 +298,13 @@ class _Trial:
         scorer: Scorer,
         lines: Mapping[str, _Line],
         control: str,
-        pairs: Sequence[tuple[int, int]],
+        pairs: Sequence[tuple[int, StandIn]],
         begun: set[str] | None,
     ) -> dict[str, list[list[Asked]]]:
-        """Grade each pair's (feature, the feature whose label it is); return what each model was asked for each."""
-        await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
-        labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
+        """Grade each pair's (feature, whose label it is); return what each model was asked for each."""
+        wanted = {other for _, other in pairs if not isinstance(other, Label)}
+        await self._explain(sorted(wanted - self._labels.keys()))
+        labels = [(feature, other if isinstance(other, Label) else self._labels[other]) for feature, other in pairs]
         tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
         used = [which for which, wants in (("model", scorer.wants.model), ("embedder", scorer.wants.embedder)) if wants]
         trials: dict[str, list[list[Asked]]] = {which: [[] for _, label in labels if label is None] for which in used}

@@ -130,7 +130,8 @@ score_options = _stack(
                  help="Who answers for it: openai, http, sentence-transformers, files:DIR, mock. [default: as --provider]"),
     click.option("--embed-base-url", metavar="URL", multiple=True, default=None, help="Address of its server."),
     click.option("--embed-api-key-env", metavar="NAME", help="Environment variable that holds its key."),
-    click.option("--rank-by", help="r_balanced or r_corpus. [default: r_balanced]"),
+    click.option("--rank-by", help="r_corpus, r_balanced, or any scorer.metric with intervals, such as "
+                                       "detection.balanced_accuracy. [default: r_corpus]"),
 )  # fmt: skip
 
 

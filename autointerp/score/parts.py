@@ -11,10 +11,20 @@ from autointerp.score import Scorer, Settings, Simulator, scorers, simulators
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
 
+_SILENT, _SILENT_OF_A_MODEL = 100, 50
+
 
 def simulator_name(config: Config) -> str:
     """The configured simulator, or the one that suits the labels."""
     return config.score.simulator or (BASELINE if config.explain.explainer == BASELINE else "logprob_free")
+
+
+def silent_contexts(config: Config) -> int:
+    """How many silent contexts labels are graded on: as configured, else by what they cost. 100 is what the ranking's metric
+    needs to see extra claims of nearly all features (docs/evaluation.md); where a model reads them, half of them."""
+    if config.score.silent is not None:
+        return config.score.silent
+    return _SILENT_OF_A_MODEL if asking(scorers_for(config)) else _SILENT
 
 
 def settings_of(config: Config, *, asked_again: bool = True) -> Settings:
@@ -40,10 +50,11 @@ def scorers_for(config: Config) -> dict[str, Scorer]:
     names = config.score.scorers
     if names is None:
         names = (SCORER, "detection") if simulator_for(config).needs_model else (SCORER,)
-    if SCORER not in names:
+    by, metric = config.score.ranked()
+    if by not in names:
         raise UserError(
-            f"score.scorers is {', '.join(names) or 'empty'}; expected {SCORER} among them: the catalog ranks by its "
-            f"{config.score.rank_by}"
+            f"score.scorers is {', '.join(names) or 'empty'}; expected {by} among them: the catalog ranks by its {metric} "
+            "(score.rank_by)"
         )
     settings = settings_of(config)
     found = {name: scorers.get(name).configured(settings) for name in dict.fromkeys(names)}
@@ -69,7 +80,8 @@ def names_of(parts: Mapping[str, Scorer]) -> str:
 
 
 def require_negatives(config: Config, catalog: Catalog) -> None:
-    """Raise UserError where scorers are to look at hard negatives and the stage that finds them was not run with these settings.
+    """Raise UserError where scorers are to look at hard negatives and the stage that finds them was not run with these
+    settings.
 
     What was graded without them would never be graded again.
     """

@@ -118,7 +118,7 @@ class TestMock:
         assert run(capsys, *command, *prefixed)[0] == 0
         n_labels = len(catalog_rows(out, "SELECT DISTINCT description FROM explanations WHERE explainer = 'lexicon' "
                                          "AND status = 'ok'"))  # fmt: skip
-        assert spent(out)["embed"] == 2 * before + n_labels
+        assert spent(out)["embed"] == 2 * before + n_labels + 1  # and the generic one of the controls
 
     @pytest.mark.parametrize(
         ("given", "reason"),
