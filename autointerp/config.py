@@ -245,6 +245,10 @@ class ScoreConfig(_Section):
     """Features in each of these controls; default: 1,000 where grading is free, else 50 (shuffled) and 20 (the others)."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples for the intervals."""
+    reading: Literal["auto", "exact", "bills23"] = "auto"
+    """How log-probabilities are read; exact: of all numbers; bills23: of the 15 likeliest tokens; auto: exact if possible."""
+    calibration: int | None = Field(default=None, ge=0, le=1000)
+    """Contexts of the rerank split that are simulated to learn the scale; default: 10 where simulating is free, else 0, none."""
     rank_by: str = "r_corpus"
     """The metric whose lower bound orders the catalog: r_corpus, r_balanced, or scorer.metric, as detection.balanced_accuracy."""
     random_directions: int = Field(default=0, ge=0, le=512)

@@ -39,6 +39,7 @@ from autointerp.run_folder import catalog_path, saved_config
 from autointerp.score import Means, scorers
 from autointerp.score import stage as scoring
 from autointerp.score.parts import scorers_for, silent_contexts
+from autointerp.score.pool import scored_contexts
 from autointerp.score.writing import Task
 
 DELPHI = 37_000  # prompt tokens a latent, explain + detection + fuzzing at its defaults (measured for design/peers.md)
@@ -102,10 +103,12 @@ class Dry:
 
 def _shortest(request: Request, answered: str) -> str | None:
     """The shortest answer that is complete: nothing is active."""
-    if request.embed or request.continuation is not None:
+    if request.embed or request.purpose == "surprisal":
         return ""
     if request.purpose not in ("simulate", "rerank", "detect"):
         return None
+    if request.continuation is not None or request.logprobs is not None:
+        return "" if request.continuation is not None else "0"
     texts = json.loads(answered)["texts"]
     return json.dumps({"texts": [[text[0], 0] if request.purpose == "detect" else [text[0]] for text in texts]})
 
@@ -132,12 +135,13 @@ class Trial:
                 continue
         return cost
 
-    def scored(self, names: Sequence[str], dry: Dry) -> dict[str, Cost]:
-        return asyncio.run(self._scored(names, dry))
+    def scored(self, names: Sequence[str], dry: Dry, simulator: str | None = None) -> dict[str, Cost]:
+        return asyncio.run(self._scored(names, dry, simulator))
 
-    async def _scored(self, names: Sequence[str], dry: Dry) -> dict[str, Cost]:
+    async def _scored(self, names: Sequence[str], dry: Dry, simulator: str | None) -> dict[str, Cost]:
         """The scorers in turn, for each feature; the costs of each."""
-        chosen = self.config.score.model_copy(update={"scorers": tuple(dict.fromkeys(["simulation", *names]))})
+        wanted = {"scorers": tuple(dict.fromkeys(["simulation", *names]))}
+        chosen = self.config.score.model_copy(update=wanted | ({"simulator": simulator} if simulator else {}))
         config = self.config.model_copy(update={"score": chosen})
         parts = {name: scorer for name, scorer in scorers_for(config).items() if name in names}
         costs = {name: Cost(len(self.ids)) for name in names}
@@ -145,7 +149,7 @@ class Trial:
         tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None, tuple(parts)) for feature in self.ids]
         contexts = 0
         for task, evidence in scoring.with_evidence(config, reader, tasks):
-            contexts += len(scoring.scored_contexts(evidence))
+            contexts += len(scored_contexts(evidence))
             for name, scorer in parts.items():
                 ask = dry.into(costs[name])
                 await scorer(task.label, evidence, Means(self.vocabulary, ask, ask))
@@ -178,6 +182,12 @@ def table(trial: Trial) -> Iterable[str]:
     grading = [name for name in scorers.names() if name in ("simulation", "detection", "embedding", "surprisal")]
     for name in grading[::-1]:
         yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
+    for name in ("bills23_top_random", "bills23_random", "transluce24"):
+        yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
+    for simulator in ("all_at_once", "one_at_a_time"):
+        for name in ("simulation", "bills23_top_random"):
+            costs = trial.scored([name], Dry(trial.encode), simulator)
+            yield line("score", f"{name} by {simulator}", costs.values())
     for name in ("token_activation", "highlighted"):
         dry = Dry(trial.encode)
         label, scores = trial.explained(name, dry), trial.scored(["simulation", "detection"], dry)

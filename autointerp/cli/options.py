@@ -123,8 +123,8 @@ model_options = _stack(
 )  # fmt: skip
 
 score_options = _stack(
-    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. "
-                                      "[default: to suit the labels]"),
+    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free, all_at_once, "
+                                      "one_at_a_time; see docs/scoring.md. [default: to suit the labels]"),
     click.option("--embedder", metavar="NAME", help="The model that makes vectors of texts, for the scorer embedding."),
     click.option("--embed-provider", metavar="NAME[:ARGUMENT]",
                  help="Who answers for it: openai, http, sentence-transformers, files:DIR, mock. [default: as --provider]"),

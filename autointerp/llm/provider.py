@@ -22,6 +22,7 @@ Finish = Literal["stop", "length", "refusal", "empty", "other"]
 class Capabilities:
     """What a provider can be asked for through this package. Everything is off unless the provider says otherwise.
 
+    `exact_logprobs`: log-probabilities of any given texts, not only of the likeliest.
     `batch`: it is a `DeferredProvider`. `local`: it computes on this machine, so what waits for its turn has not failed:
     the broker sends as many as it may from the start and sets no time limit.
     """
@@ -30,6 +31,7 @@ class Capabilities:
     seed: bool = False
     logprobs: bool = False
     prompt_logprobs: bool = False
+    exact_logprobs: bool = False
     json_schema: bool = False
     tools: bool = False
     prompt_caching: bool = False
@@ -39,6 +41,11 @@ class Capabilities:
 
 
 _MANNERS = ("batch", "local")  # capabilities that nobody asks for
+_OFFERED_BY = {  # for messages: not every provider has these, and it cannot be seen without opening them
+    "logprobs": "transformers, or openai and http where the server gives them",
+    "prompt_logprobs": "transformers, or http and openai with a server such as vLLM (--base-url)",
+    "exact_logprobs": "transformers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +251,9 @@ def require(provider: AnyProvider, *needs: str, by: str) -> None:
                 for f in fields(Capabilities)
                 if f.name not in _MANNERS and getattr(provider.capabilities, f.name)
             ]
-            remedy = getattr(provider, "remedies", {}).get(need, f"choose another provider or leave {need} out")
+            others = f": {_OFFERED_BY[need]}" if need in _OFFERED_BY else ""
+            otherwise = f"choose another provider{others}, or leave {need} out"
+            remedy = getattr(provider, "remedies", {}).get(need, otherwise)
             raise UserError(
                 f"{by} needs {need}, which the provider {provider.name!r} does not offer (it offers: "
                 f"{', '.join(has) or 'none'}); {remedy}"
@@ -266,3 +275,5 @@ def check_request(provider: AnyProvider, request: Request) -> None:
         require(provider, "prompt_logprobs", by=by)
     elif request.logprobs is not None:
         require(provider, "logprobs", by=by)
+    if request.among:
+        require(provider, "exact_logprobs", by=by)

@@ -16,12 +16,14 @@ from typing import Any
 
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
-from autointerp.catalog.records import FeatureEvidence, Label
+from autointerp.catalog.records import FeatureEvidence, Label, Split
 from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
+from autointerp.explain.bench import Bench
+from autointerp.explain.experiments import NoBench
 from autointerp.explain.stage import Which, explainer_key, features_to_label
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
@@ -32,7 +34,6 @@ from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
 from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
-from autointerp.score.pool import scored_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
 from autointerp.score.turns import Turns
@@ -201,7 +202,7 @@ async def _score_all(
     draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
     means = Means(read_vocabulary(catalog))
     if any(scorer.wants.bench for scorer in needed.values()):
-        means = replace(means, bench=open_bench(config, catalog))
+        means = replace(means, bench=_bench(config, catalog, offline))
     turns = Turns()
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
@@ -213,13 +214,16 @@ async def _score_all(
             ways = {which: drawn(broker, draw) for which, broker in session.brokers.items()} if session else {}
             ask = turns.of(ways["model"]) if parts[name].wants.model else None
             embed = ways["embedder"] if parts[name].wants.embedder else None
-            given = replace(means, ask=ask, embed=embed, baseline=task.baseline)
+            peaks = _known_peaks(catalog, task.feature_id) if parts[name].wants.bench else {}
+            given = replace(means, ask=ask, embed=embed, baseline=task.baseline, peaks=peaks)
             return await parts[name](task.label, evidence, given)
 
         async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
             task, evidence = item
             grades = await all_asked(grade(name, task, evidence) for name in task.scorers)
-            bands = {context.window_id: context.band for context in scored_contexts(evidence)}
+            bands = {
+                context.window_id: context.band for context in evidence.contexts if context.kind in ("band", "silent")
+            }
             by_scorer = dict(zip(task.scorers, grades, strict=True))
             controls = {} if task.control else {
                 name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
@@ -243,13 +247,29 @@ def models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
     return wanted
 
 
+def _bench(config: Config, catalog: Catalog, offline: bool) -> Bench:
+    """The subject model. Offline one that cannot be had is no error yet: its readings may all be known."""
+    try:
+        return open_bench(config, catalog)
+    except UserError as error:
+        if not offline:
+            raise
+        return NoBench(str(error))
+
+
+def _known_peaks(catalog: Catalog, feature: int) -> dict[str, float]:
+    """Texts that the subject model has read, whoever wanted it, with the feature's maximum over each."""
+    query = "SELECT text, max(peak) FROM written_texts WHERE feature_id = ? AND peak IS NOT NULL GROUP BY text"
+    return dict(catalog.rows(query, [feature]))
+
+
 def with_evidence(
     config: Config, reader: EvidenceReader, chunk: Sequence[Task]
 ) -> Iterator[tuple[Task, FeatureEvidence]]:
-    """Each task with the test split's evidence of its feature: what any of the scorers wants."""
+    """Each task with the test split's evidence of its feature: what any of the scorers wants, of the rerank split, too."""
     wants = [scorer.wants for scorer in scorers_for(config).values()]
     found = reader.read(
-        sorted({task.feature_id for task in chunk}), ("test",),
+        sorted({task.feature_id for task in chunk}), ("test", "rerank") if any(one.rerank for one in wants) else ("test",),
         negatives=any(one.negatives for one in wants), random=max(one.random for one in wants),
     )  # fmt: skip
     evidence = {one.feature_id: one for one in found}
@@ -258,13 +278,14 @@ def with_evidence(
 
 
 def _limited(evidence: FeatureEvidence, per_band: int) -> FeatureEvidence:
-    """Only the first `per_band` contexts of each band, in the order of the sampling hash: still a uniform draw."""
-    taken: dict[int, int] = {}
+    """Only the first `per_band` contexts of each split and band, in the order of the sampling hash: still a uniform draw."""
+    taken: dict[tuple[Split, int], int] = {}
     kept = []
     for context in evidence.contexts:
         if context.kind == "band":
-            taken[context.band] = taken.get(context.band, 0) + 1
-            if taken[context.band] > per_band:
+            place = (context.split, context.band)
+            taken[place] = taken.get(place, 0) + 1
+            if taken[place] > per_band:
                 continue
         kept.append(context)
     return replace(evidence, contexts=kept)

@@ -286,7 +286,7 @@ def test_capabilities_are_what_this_package_can_use() -> None:
         "openai": replace(chat_can, prompt_caching=True, embeddings=True),
         "http": replace(chat_can, prompt_logprobs=True, embeddings=True),
         "anthropic": Capabilities(json_schema=True, tools=True, prompt_caching=True),
-        "mock": Capabilities(temperature=True, json_schema=True, tools=True, prompt_logprobs=True, embeddings=True),
+        "mock": replace(chat_can, prompt_logprobs=True, embeddings=True),
         "sentence-transformers": Capabilities(
             embeddings=importlib.util.find_spec("sentence_transformers") is not None, local=True
         ),
@@ -294,8 +294,8 @@ def test_capabilities_are_what_this_package_can_use() -> None:
         "anthropic-batch": Capabilities(json_schema=True, tools=True, batch=True),
         "files": Capabilities(temperature=True, json_schema=True, tools=True, embeddings=True, batch=True),
         "transformers": Capabilities(
-            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True, local=True,
-            json_schema=importlib.util.find_spec("llguidance") is not None,
+            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, exact_logprobs=True, prompt_caching=True,
+            local=True, json_schema=importlib.util.find_spec("llguidance") is not None,
         ),
     }  # fmt: skip
 

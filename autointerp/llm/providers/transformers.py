@@ -70,8 +70,8 @@ class TransformersProvider:
             )
         self.remedies = {"json_schema": _REMEDY}
         self.capabilities = Capabilities(
-            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True, local=True,
-            json_schema=importlib.util.find_spec("llguidance") is not None,
+            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, exact_logprobs=True, prompt_caching=True,
+            local=True, json_schema=importlib.util.find_spec("llguidance") is not None,
         )  # fmt: skip
         self._place = read_place(options.argument)
         self._most = self._place.batch or options.concurrency
@@ -89,8 +89,11 @@ class TransformersProvider:
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
             "logprobs": request.logprobs,
         }
+        if request.among:
+            asked["among"] = list(request.among)
         if request.continuation is not None:
-            return asked | {"continuation": request.continuation}
+            slots = {} if request.slots is None else {"slots": list(request.slots)}
+            return asked | {"continuation": request.continuation} | slots
         return asked | {
             "max_tokens": request.max_tokens,
             "temperature": request.temperature or 0.0,
