@@ -30,7 +30,7 @@ FEW = {"score.per_band": 1, "score.silent": 2, "score.control_features": 0, "sco
 def labelled(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, object]) -> Path:
     out = tmp_path_factory.mktemp("simulators") / "run"
     settings = options(tiny_settings | FEW, sample__features="0-3")
-    model = ["--explainer", "highlighted", "--provider", "mock", "--label-model", "m"]
+    model = ["--explainer", "highlighted", "--provider", "mock", "--label-model", "mock"]
     for command in (["sample", *settings, "--out", str(out)], ["explain", *model, "--out", str(out)]):
         result = CliRunner().invoke(cli, command)
         assert result.exit_code == 0, result.output
@@ -86,10 +86,10 @@ def score(
     return run(capsys, "score", "--explainer", "highlighted", *chosen, *arguments, "--out", out)
 
 
-def at(provider: str, *, model: str = "m", base_url: str | None = None) -> list[str]:
+def at(provider: str, *, model: str = "mock", base_url: str | None = None) -> list[str]:
     """Who simulates; the labels are the mock's."""
     where = [] if base_url is None else ["--set", f"score.base_url={base_url}"]
-    labels = ["--provider", "mock", "--label-model", "m"]
+    labels = ["--provider", "mock", "--label-model", "mock"]
     return [*labels, "--set", f"score.provider={provider}", "--set", f"score.model={model}", *where]
 
 
@@ -101,19 +101,8 @@ def simulated(out: Path) -> list[tuple]:
 
 @pytest.mark.parametrize("name", READING)
 def test_from_the_mock_with_every_protocol(capsys: pytest.CaptureFixture[str], out: Path, name: str) -> None:
-    code, err = score(
-        capsys,
-        out,
-        "--simulator",
-        name,
-        "--provider",
-        "mock",
-        "--label-model",
-        "m",
-        "--set",
-        "score.calibration=4",
-        scorers=PROTOCOLS,
-    )
+    arguments = ["--simulator", name, *at("mock"), "--set", "score.calibration=4"]
+    code, err = score(capsys, out, *arguments, scorers=PROTOCOLS)
     assert code == 0, err
     rows = simulated(out)
     assert not catalog_rows(out, "SELECT * FROM simulations WHERE status = 'failed'")
@@ -123,20 +112,8 @@ def test_from_the_mock_with_every_protocol(capsys: pytest.CaptureFixture[str], o
     assert any(max(row[5]) > 3 for row in rows) and all(row[6][0] == pytest.approx(0.9) for row in rows)
     assert {row[4] is None for row in rows if row[0] == "simulation"} == {True}
     assert {row[4] is None for row in rows if row[0] != "simulation"} == {False}
-    code, err = score(
-        capsys,
-        out,
-        "--simulator",
-        name,
-        "--provider",
-        "mock",
-        "--label-model",
-        "m",
-        "--set",
-        "score.calibration=4",
-        scorers=PROTOCOLS,
-    )
-    assert code == 0 and "score:" not in err and simulated(out) == rows
+    code, err = score(capsys, out, *arguments, scorers=PROTOCOLS)
+    assert code == 0 and simulated(out) == rows
 
 
 @pytest.mark.parametrize("name", READING)
@@ -203,18 +180,7 @@ def test_a_provider_that_cannot_is_named_with_those_that_can(
 
 
 def test_an_exact_reading_needs_an_engine_that_gives_it(capsys: pytest.CaptureFixture[str], out: Path) -> None:
-    code, err = score(
-        capsys,
-        out,
-        "--simulator",
-        "all_at_once",
-        "--provider",
-        "mock",
-        "--label-model",
-        "m",
-        "--set",
-        "score.reading=exact",
-    )
+    code, err = score(capsys, out, "--simulator", "all_at_once", *at("mock"), "--set", "score.reading=exact")
     assert code == 2 and "needs exact_logprobs, which the provider 'mock' does not offer" in err
     assert "choose another provider: transformers, or leave exact_logprobs out" in err
 
