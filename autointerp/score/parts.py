@@ -42,6 +42,8 @@ def settings_of(config: Config, *, asked_again: bool = True) -> Settings:
     return Settings(
         Path(folder) if folder else None, config.score.texts_per_request, asked_again, name, config.score.resamples, config.seed,
         _reading(config, offers), offers, calibration,
+        embed_label_prefix=config.score.embed_label_prefix, embed_text_prefix=config.score.embed_text_prefix,
+        embed_dimensions=config.score.embed_dimensions,
     )  # fmt: skip
 
 
@@ -87,6 +89,16 @@ def scorers_for(config: Config) -> dict[str, Scorer]:
 def asking(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
     """Those that ask a language model."""
     return {name: scorer for name, scorer in parts.items() if scorer.wants.model}
+
+
+def embedding(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
+    """Those that ask for vectors."""
+    return {name: scorer for name, scorer in parts.items() if scorer.wants.embedder}
+
+
+def names_of(parts: Mapping[str, Scorer]) -> str:
+    """Scorers, or their simulators, in a row, for messages."""
+    return ", ".join(" ".join(part_of(*item)) for item in parts.items())
 
 
 def require_negatives(config: Config, catalog: Catalog) -> None:
