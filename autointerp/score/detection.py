@@ -8,7 +8,7 @@ names the text it is about, so that no verdict can slip to a neighbour and a tex
 Bands weigh alike, and so do the two classes: a label that says "always" scores a balanced accuracy of 0.5, whatever the counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -129,6 +129,7 @@ def _ratio(part: Array, whole: Array) -> Array:
 _Metric = Callable[[Array], Array]
 _OF_BOTH: tuple[tuple[str, _Metric], ...] = (
     ("balanced_accuracy", _balanced_accuracy), ("precision", _precision), ("f1", _f1))  # fmt: skip
+OF_CELLS: Mapping[str, _Metric] = {**dict(_OF_BOTH), "recall": _recall, "false_alarms": _false_alarms}
 
 
 def score_detection(
