@@ -19,6 +19,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
 from autointerp.explain.at_hand import experiments, rehearsed
+from autointerp.explain.experiments import MadeUpBench
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
@@ -114,7 +115,9 @@ def _untiring(config: Config) -> Config:
 def _notes(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["nothing is left to be asked"]
-    sampled = [f"{row.sampled:,} of {row.features:,} ({row.stage})" for row in rows if row.sampled < row.features]
+    sampled = dict.fromkeys(
+        f"{row.sampled:,} of {row.features:,} ({row.stage})" for row in rows if row.sampled < row.features
+    )
     notes = [f"from the prompts of {', '.join(sampled)}" if sampled else "from all the prompts"]
     if known := sum(row.known for row in rows):
         notes.append(f"about {known:,} further requests are answered by the journal and cost nothing")
@@ -270,7 +273,7 @@ class _Trial:
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
             asked: list[Asked] = []
             ask = line.ask_into(asked, draws.get((task.feature_id, control), 0), begun)
-            await scorer(task.label, evidence, Means(self._vocabulary, ask))
+            await scorer(task.label, evidence, Means(self._vocabulary, ask, bench=MadeUpBench()))
             trial.append(asked)
         return trial
 

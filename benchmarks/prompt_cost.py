@@ -35,7 +35,7 @@ from autointerp.explain import explainers
 from autointerp.explain import stage as explaining
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
-from autointerp.pipeline import catalog_path, saved_config
+from autointerp.run_folder import catalog_path, saved_config
 from autointerp.score import Means, scorers
 from autointerp.score import stage as scoring
 from autointerp.score.parts import scorers_for

@@ -14,11 +14,12 @@ from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
 from autointerp.cli.stages import explain, negatives, rederive, report, retry, run, sample, score, steer
 from autointerp.cli.terminal import one_line
-from autointerp.errors import Interrupted, UserError
+from autointerp.errors import Interrupted, UserError, WaitingError
 
 __all__ = ["main"]
 
 USER_ERROR = 2
+WAITING = 75  # EX_TEMPFAIL of sysexits.h: not wrong, to be tried again
 INTERRUPTED = 130
 
 
@@ -54,7 +55,7 @@ for command in (
 
 
 def main() -> None:
-    """Entry point. A user's mistake is one line on stderr and exit code 2; Ctrl-C is 130."""
+    """Entry point. A user's mistake is one line on stderr and exit code 2; 75: others have to answer first; Ctrl-C is 130."""
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -67,7 +68,7 @@ def main() -> None:
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except UserError as error:
-        _stop(f"autointerp: {error}", USER_ERROR)
+        _stop(f"autointerp: {error}", WAITING if isinstance(error, WaitingError) else USER_ERROR)
     except OSError as error:
         _stop(f"autointerp: {_system_message(error)}", USER_ERROR)
     except Exception as error:

@@ -38,7 +38,7 @@ def study(windows: int, per_family: int, trials: int, seed: int) -> list[Table]:
 def sanity_table(found: Sequence[Falls]) -> Table:
     """A row a design and metric: the share of units in which it fell, with Wilson's 95 % interval; extra by density as well."""
     header = ["contexts", "metric", "missing part", "extra claim", "fit",
-              *(f"extra, {low:g} to {high:g}" for low, high in _DENSITIES)]  # fmt: skip
+              *(f"extra claim, density {low:g} to {high:g}" for low, high in _DENSITIES)]  # fmt: skip
     rows = []
     for design, metric in dict.fromkeys((one.design, one.metric) for one in found):
         units = [one for one in found if (one.design, one.metric) == (design, metric)]

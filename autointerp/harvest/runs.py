@@ -69,6 +69,15 @@ class Run:
         raise UserError(f"{self.out} holds a run with other settings ({changed}); give another --out, or delete the folder "
                         "to start again")  # fmt: skip
 
+    def require_facts(self) -> dict[str, Any]:
+        """The facts. Raises UserError, which says what to run, where the sampling was not done or is not finished."""
+        found = self.facts()
+        if found is None:
+            begun = (self.out / "config.json").exists()
+            what = "the sampling is not finished; run again" if begun else "nothing sampled here yet; run first"
+            raise UserError(f"{self.out}: {what}: autointerp sample --out {self.out}")
+        return found
+
 
 def runs_of(config: Config, out: Path) -> list[Run]:
     """The runs of a configuration: itself, or one for each SAE in a folder of its own."""

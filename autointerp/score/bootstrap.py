@@ -12,6 +12,7 @@ higher. Where so many are undefined that an end itself falls among them (usually
 and the reason says so.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 _NORMAL = NormalDist()
+_ROUNDING = (
+    1e-9  # relative: scores that are so near each other are equal, and the order of additions made the difference
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,12 @@ class Resampling:
         count = self._member.T @ (self._member @ defined)
         mean = self._member.T @ (self._member @ known) / np.maximum(count, 1)
         influence = np.where(defined, (count - 1) * (mean - known) / np.maximum(count, 1), 0.0)
-        squares = float(influence @ influence)
-        return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
+        largest = float(np.abs(influence).max(initial=0.0))
+        if largest <= _ROUNDING * float(np.abs(known).max(initial=0.0)):
+            return 0.0
+        influence /= largest
+        squares, cubes = float(influence @ influence), float((influence**3).sum())
+        return cubes / (6 * math.sqrt(squares) ** 3)
 
 
 def between(ordered: Array, resamples: int, below: float, above: float) -> Interval:
@@ -114,8 +122,9 @@ def between(ordered: Array, resamples: int, below: float, above: float) -> Inter
 
 
 def _median_bias(ordered: Array, value: float) -> float:
-    """z0: where the score lies among its resamples, ties by half."""
+    """z0: where the score lies among its resamples, ties by half. Scores of verdicts are few numbers: a tie is common there."""
     if not len(ordered):
         return 0.0
-    place = (np.searchsorted(ordered, value, side="left") + np.searchsorted(ordered, value, side="right")) / 2
+    slack = _ROUNDING * max(abs(value), abs(float(ordered[0])), abs(float(ordered[-1])))
+    place = (np.searchsorted(ordered, value - slack) + np.searchsorted(ordered, value + slack, side="right")) / 2
     return _NORMAL.inv_cdf(float(np.clip(place, 0.5, len(ordered) - 0.5)) / len(ordered)) if len(ordered) > 1 else 0.0

@@ -111,13 +111,13 @@ def _balanced_accuracy(sums: Array) -> Array:
 
 
 def _precision(sums: Array) -> Array:
-    tp, _, fp, _ = np.moveaxis(sums, -1, 0)
-    return _ratio(tp, tp + fp)
+    tp, fn, fp, tn = np.moveaxis(sums, -1, 0)
+    return np.where((tp + fn > 0) & (fp + tn > 0), _ratio(tp, tp + fp), np.nan)
 
 
 def _f1(sums: Array) -> Array:
-    tp, fn, fp, _ = np.moveaxis(sums, -1, 0)
-    return np.where(tp + fn > 0, _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
+    tp, fn, fp, tn = np.moveaxis(sums, -1, 0)
+    return np.where((tp + fn > 0) & (fp + tn > 0), _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
 
 
 def _ratio(part: Array, whole: Array) -> Array:
@@ -178,7 +178,7 @@ def _row(name: str, metric: _Metric, verdicts: _Verdicts, seed: int, resamples: 
     sums = np.stack(cells, axis=-1) * verdicts.weights[:, None]
     value = float(metric(sums.sum(axis=0)))
     if np.isnan(value):
-        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(verdicts))
+        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(metric, verdicts))
     resampling = bootstrap.Resampling(verdicts.strata, resamples, seed)
     alone = set(resampling.singletons)
     sides = [set(verdicts.strata[verdicts.truth == side].tolist()) for side in (True, False)]
@@ -192,10 +192,12 @@ def _row(name: str, metric: _Metric, verdicts: _Verdicts, seed: int, resamples: 
     return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", "; ".join(filter(None, notes)) or None)
 
 
-def _why(verdicts: _Verdicts) -> str:
-    if not verdicts.truth.any():
+def _why(metric: _Metric, verdicts: _Verdicts) -> str:
+    if metric is not _false_alarms and not verdicts.truth.any():
         return "no activating context was judged"
-    return "no silent context was judged" if verdicts.truth.all() else "no context was judged active"
+    if metric is not _recall and verdicts.truth.all():
+        return "no silent context was judged"
+    return "no context was judged active"
 
 
 QUESTION = Question("detection", "active", "detect", verdict)

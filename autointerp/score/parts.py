@@ -1,8 +1,10 @@
 """Which scorers and which simulator a configuration means, with its settings: the one place where they are looked up."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.score import Scorer, Settings, Simulator, scorers, simulators
@@ -53,6 +55,21 @@ def scorers_for(config: Config) -> dict[str, Scorer]:
 def asking(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
     """Those that ask a language model."""
     return {name: scorer for name, scorer in parts.items() if scorer.wants.model}
+
+
+def require_negatives(config: Config, catalog: Catalog) -> None:
+    """Raise UserError where scorers are to look at hard negatives and the stage that finds them was not run with these settings.
+
+    What was graded without them would never be graded again.
+    """
+    if not config.negatives.per_kind or not any(scorer.wants.negatives for scorer in scorers_for(config).values()):
+        return
+    found = catalog.value("SELECT config FROM stages WHERE stage = 'negatives'")
+    if found is None or json.loads(found) != {"negatives": config.negatives.model_dump(), "seed": config.seed}:
+        raise UserError(
+            f"negatives.per_kind is {config.negatives.per_kind}, but hard negatives were not looked for with these settings; run "
+            f"first: autointerp negatives --out {catalog.path.parent}, or score without: --set negatives.per_kind=0"
+        )
 
 
 def part_of(name: str, scorer: Scorer) -> tuple[str, str]:

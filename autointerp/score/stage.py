@@ -108,9 +108,11 @@ def require_labels(config: Config, catalog: Catalog) -> None:
     """Raise UserError where there is nothing to score."""
     if not _labels_state(config, catalog):
         if not features_to_label(catalog, "", config.explain.include_rare):
+            n = catalog.value("SELECT count(*) FROM documents")
+            few = f": the part of the corpus that was sampled has {n:,}" if n < 20 else ""
             raise UserError(
-                "every feature is dead or rare (fires in fewer than 20 documents), so none is labelled; take more of the corpus "
-                "(--max-tokens), or --set explain.include_rare=true"
+                f"every feature is dead or rare (fires in fewer than 20 documents{few}), so none is labelled; take more of the "
+                "corpus (--max-tokens), or --set explain.include_rare=true"
             )
         raise UserError(
             f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"

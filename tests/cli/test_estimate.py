@@ -27,7 +27,7 @@ ALL = 10**6
 
 def configured(settings: dict[str, object], **changed: object) -> Config:
     named = {name.replace("__", "."): value for name, value in changed.items()}
-    model = {"explain.explainer": "token_activation", "explain.provider": "mock", "explain.model": "m"}
+    model = {"explain.explainer": "token_activation", "explain.provider": "mock", "explain.model": "mock"}
     return load_config(None, settings | {"sample.features": "0-15", "score.control_features": 6} | model | named)
 
 
@@ -172,7 +172,7 @@ def test_tokens_as_in_earlier_answers(
     out: Path, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = SimpleNamespace(replies=50, tokens_per_char=0.5, mean_output=40.0, p95_output=70.0)
-    calibration = {"m": {"explain": known, "simulate": known, "detect": known}}
+    calibration = {"mock": {"explain": known, "simulate": known, "detect": known}}
     monkeypatch.setattr(Journal, "calibration", lambda self, model: calibration[model], raising=False)
     Journal(journal_folder(out)).close()
     found = estimated(configured(tiny_settings), out)
@@ -267,6 +267,6 @@ def test_before_its_time_and_with_other_settings(
     code, err = run(capsys, "estimate", *settings, "--out", out)
     assert code == 2 and "sample.top was 5, now 7" in err
     wrong = tmp_path / "prices.toml"
-    wrong.write_text('[[price]]\nmodel = "m"\ninput = "cheap"\noutput = 1\n')
+    wrong.write_text('[[price]]\nmodel = "mock"\ninput = "cheap"\noutput = 1\n')
     code, err = run(capsys, "estimate", "--prices", wrong, "--out", out)  # the folder's own settings are taken up
-    assert code == 2 and "prices.toml: price[0].input ('m') is 'cheap'" in err
+    assert code == 2 and "prices.toml: price[0].input ('mock') is 'cheap'" in err

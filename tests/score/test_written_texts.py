@@ -1,0 +1,191 @@
+"""The scorers whose texts a model writes: `generation` and `sensitivity`."""
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autointerp.catalog.records import Context, Label
+from autointerp.errors import UserError
+from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
+from autointerp.score import Grade, Means, Settings, Written, scorers
+from autointerp.score.generation import Generation, score_generation
+from autointerp.score.sensitivity import Sensitivity, score_sensitivity, shown_contexts
+from autointerp.vocabulary import Vocabulary
+from tests.explain.benches import WordBench
+from tests.score.builders import context, evidence
+
+WORDS = [f" w{number}" for number in range(40)]
+VOCABULARY = Vocabulary(WORDS, [word.encode() for word in WORDS])
+LABEL = Label("w7", 'The word w7; not "w8".')
+
+
+class Model:
+    """Writes the texts it was given, first those for the first question."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers, self.requests = list(answers), list[Request]()
+
+    async def __call__(self, request: Request) -> Answer:
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        return Answer("key", text, "stop", "m")
+
+
+def values(found: Grade) -> dict[str, float | None]:
+    return {row.metric: row.value for row in found.rows}
+
+
+def graded(scorer: Any, model: Any, contexts: Sequence[Context] = (), bench: Any = None, **more: Any) -> Grade:
+    found = evidence(contexts, {0: 90, 1: 6, 2: 4}, maximum=20.0, feature=3)
+    bench = bench or WordBench({7: 10.0, 8: 30.0})
+    return asyncio.run(scorer(LABEL, found, Means(VOCABULARY, model, bench=bench)))
+
+
+def wrote(*peaks: tuple[bool, float | None]) -> list[Written]:
+    return [
+        Written(
+            number, wanted, "text", peak, "ok" if peak is not None else "failed", None if peak is not None else "why"
+        )
+        for number, (wanted, peak) in enumerate(peaks, start=1)
+    ]
+
+
+class TestGeneration:
+    def test_the_scores_by_hand(self) -> None:
+        # Wanted 0, 4, 30; unwanted 0, 2. Pairs won: 0 > 0 ties (½), 0 < 2; 4 beats both; 30 beats both: 4.5 of 6.
+        rows = score_generation(
+            evidence([], {}, maximum=20.0), wrote((True, 0.0), (False, 0.0), (True, 4.0), (True, 30.0), (False, 2.0))
+        )
+        assert {row.metric: row.value for row in rows} == {
+            "auroc": pytest.approx(4.5 / 6), "fires": pytest.approx(2 / 3), "false_alarms": 0.5,
+            "strength": pytest.approx((0 + 0.2 + 1) / 3),
+        }  # fmt: skip
+        for row in rows:
+            assert row.lo is not None and row.hi is not None and row.value is not None
+            assert row.lo <= row.value <= row.hi and (row.n_ok, row.n_failed) == (5, 0)
+
+    def test_what_cannot_be_had_has_a_reason(self) -> None:
+        only = {
+            row.metric: row
+            for row in score_generation(evidence([], {}), wrote((True, 1.0), (True, 2.0), (False, None)))
+        }
+        assert (only["auroc"].value, only["auroc"].reason) == (None, "no text that should be silent could be read")
+        assert only["fires"].value == 1.0 and "no width" in str(only["fires"].reason) and only["fires"].n_failed == 1
+        one = {row.metric: row for row in score_generation(evidence([], {}), wrote((True, 1.0), (False, 0.0)))}
+        assert one["auroc"].value == 1.0 and one["auroc"].lo is None and "too few" in str(one["auroc"].reason)
+        none = score_generation(evidence([], {}), wrote((True, None), (False, None)))
+        assert {(row.status, row.value) for row in none} == {("failed", None)}
+        assert none[0].reason == "all 2 failed, for instance: why"
+
+    def test_a_model_sees_the_label_alone_and_the_subject_reads_what_it_wrote(self) -> None:
+        model = Model({"active": ["w7", "w1 w8"], "silent": ["w1", "w7"]})
+        found = graded(Generation(2), model)
+        assert values(found) == {"auroc": pytest.approx(3.5 / 4), "fires": 1.0, "false_alarms": 0.5, "strength": 0.75}
+        assert [(one.number, one.wanted, one.text, one.peak) for one in found.written] == [
+            (1, True, "w7", 10.0), (2, True, "w1 w8", 30.0), (3, False, "w1", 0.0), (4, False, "w7", 10.0)]  # fmt: skip
+        [request] = model.requests
+        shown = re.search(r"<data (\w+)>\n(.*)\n</data \1>", request.messages[1].content)
+        assert shown and json.loads(shown[2]) == {"explanation": LABEL.description}
+        assert request.purpose == "generate" and "Write 2 texts" in request.messages[0].content
+
+    def test_missing_and_empty_texts_are_failures_and_further_ones_are_not_read(self) -> None:
+        bench = WordBench({7: 10.0})
+        found = graded(Generation(2), Model({"active": ["w7"], "silent": ["no token", "w1", "w2", "w3"]}), bench=bench)
+        assert [(one.wanted, one.peak, one.status) for one in found.written] == [
+            (True, 10.0, "ok"), (True, None, "failed"), (False, None, "failed"), (False, 0.0, "ok")]  # fmt: skip
+        assert "fewer texts" in str(found.written[1].reason) and "without tokens" in str(found.written[2].reason)
+        assert {(row.n_ok, row.n_failed) for row in found.rows} == {(2, 2)}
+        assert [call[2] for call in bench.calls] == ["w7", "no token", "w1"]
+
+    def test_an_answer_that_cannot_be_used_is_asked_for_once_more(self) -> None:
+        good = {"active": ["w7"], "silent": ["w1"]}
+        model = Model("I'd rather not.", good)
+        assert values(graded(Generation(1), model))["fires"] == 1.0 and [r.sample for r in model.requests] == [0, 1]
+        assert (
+            model.requests[0].check is not None
+            and not model.requests[0].check("no")
+            and model.requests[0].check(json.dumps(good))
+        )
+        found = graded(Generation(1), Model("no", {"active": "w7"}))
+        assert {(one.status, one.text) for one in found.written} == {("failed", None)} and found.rows[
+            0
+        ].status == "failed"
+        model = Model(RequestFailed(FailureKind.RATE_LIMITED, "later"))
+        assert graded(Generation(1), model).written[0].reason == "rate_limited: later"
+
+    def test_without_a_model_or_a_subject_the_run_ends(self) -> None:
+        with pytest.raises(UserError, match="generation asks a model"):
+            graded(Generation(1), None)
+        with pytest.raises(UserError, match="subject model, which is not at hand"):
+            asyncio.run(Generation(1)(LABEL, evidence([], {}), Means(VOCABULARY, Model({"active": [], "silent": []}))))
+
+    def test_settings_and_version(self, tmp_path: Any) -> None:
+        part = scorers.get("generation")
+        assert part.wants.bench and part.wants.label and part.version == Generation().version
+        assert part.configured(Settings(seed=3)).version == part.version != Generation(3).version
+        (tmp_path / "generation.j2").write_text("{% block system %}{% endblock %}{% block user %}{% endblock %}")
+        assert part.configured(Settings(directory=tmp_path)).version != part.version
+
+
+class TestSensitivity:
+    def contexts(self) -> list[Context]:
+        return [
+            context(1, 2, [0, 20.0, 0], tokens=[1, 7, 2]), context(2, 2, [15.0], tokens=[7]),
+            context(3, 1, [0, 1.0], tokens=[3, 7]), context(4, 0, [0.0, 0.0]), context(5, 2, [9.0], split="explain", tokens=[9]),
+        ]  # fmt: skip
+
+    def test_bands_weigh_alike(self) -> None:
+        # Band 2: one of two fires, with 30 of 20, so ½ · (1 + 0); band 1: its only one, with 5 of 20.
+        found = evidence([], {0: 90, 1: 6, 2: 4}, maximum=20.0)
+        rows = score_sensitivity(found, [2, 1, 2], wrote((True, 30.0), (True, 5.0), (True, 0.0)))
+        assert {row.metric: row.value for row in rows} == {
+            "fires": pytest.approx((1 / 2 + 1) / 2), "strength": pytest.approx((1 / 2 + 1 / 4) / 2),
+            "base_rate": pytest.approx(0.1),
+        }  # fmt: skip
+        assert rows[2].lo is None and rows[2].n_ok == 100
+
+    def test_the_model_sees_marked_texts_of_the_test_split_and_no_label(self) -> None:
+        model = Model({"texts": ["w7", "w5 w8", "w1"]})
+        found = graded(Sensitivity(3), model, self.contexts())
+        user = model.requests[0].messages[1].content
+        data = json.loads(user.split("\n", 1)[1].rsplit("\n", 1)[0])
+        assert data == {
+            "marks": ["«", "»"],
+            "texts": [{"text": " w1« w7» w2"}, {"text": " w3« w7»"}, {"text": "« w7»"}],
+        }
+        assert LABEL.description not in model.requests[0].messages[0].content + user
+        assert values(found)["fires"] == pytest.approx((1 / 2 + 1) / 2)
+        assert [context.window_id for context in shown_contexts(evidence(self.contexts(), {}), 2)] == [1, 3]
+
+    def test_a_feature_without_contexts_is_not_asked_about(self) -> None:
+        model = Model()
+        found = graded(Sensitivity(3), model, [context(4, 0, [0.0])])
+        assert not model.requests and found.rows[0].status == "undefined" and found.rows[0].value is None
+        assert "no activating test contexts" in str(found.rows[0].reason)
+
+    def test_it_is_of_the_feature_and_no_label(self) -> None:
+        part = scorers.get("sensitivity")
+        assert not part.wants.label and part.wants.bench
+        assert (
+            graded(Sensitivity(3), Model(RequestFailed(FailureKind.REFUSED, "no")), self.contexts()).rows[0].status
+            == "failed"
+        )
+
+
+def test_intervals_shrink_with_the_number_of_texts() -> None:
+    def width(count: int) -> float:
+        peaks = [(bool(i % 2), float((i * 7919) % 97)) for i in range(count)]
+        row = score_generation(evidence([], {}), wrote(*peaks))[0]
+        assert row.lo is not None and row.hi is not None
+        return row.hi - row.lo
+
+    assert width(20) > 1.5 * width(120) > 0
+    assert np.isfinite(width(4))
