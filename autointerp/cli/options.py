@@ -24,7 +24,8 @@ _FIELDS = {
     "label_model": "explain.model",
     "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",
     "budget": "spending.budget", "prices": "spending.prices",
-    "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",
+    "simulator": "score.simulator", "rank_by": "score.rank_by", "adaptive": "score.adaptive", "top_k": "score.top_k",
+    "seed": "seed",
 }  # fmt: skip
 
 
@@ -124,6 +125,9 @@ score_options = _stack(
     click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. "
                                       "[default: to suit the labels]"),
     click.option("--rank-by", help="r_balanced or r_corpus. [default: r_balanced]"),
+    click.option("--adaptive", is_flag=True, default=None, help="Simulate each feature only until enough is known of it; see "
+                                                                "docs/scoring.md."),
+    click.option("--top-k", type=click.IntRange(1), help="With --adaptive: how many of the best features are to be found."),
 )  # fmt: skip
 
 

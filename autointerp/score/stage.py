@@ -28,13 +28,14 @@ from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.score import Grade, Means, Scorer
+from autointerp.score.adaptive import Adaptive, due, facts_of, first_looks, identity, plan_of
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
 from autointerp.score.parts import asking, part_of, scorers_for
 from autointerp.score.pool import scored_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
-from autointerp.score.simulation import shuffled_partner
+from autointerp.score.simulation import SCORER, shuffled_partner
 from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
@@ -54,7 +55,8 @@ def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
     model = (provider_for(access).name, access.model) if wants.model else ("", "")
     chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
     negatives = config.negatives.per_kind if wants.negatives else 0
-    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives)
+    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives,
+                    *identity(config))  # fmt: skip
 
 
 def score(
@@ -88,7 +90,7 @@ def score(
         "WHERE score_key IN (SELECT unnest(?)) AND status = 'failed'", [list(keys.values())],
     )  # fmt: skip
     with catalog.transaction():
-        facts = write_ranks(config, catalog, found, SHUFFLED)
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, keys[SCORER])
         # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
         is_whole = not failed and not tasks(config, catalog)
         catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
@@ -141,6 +143,9 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
     )
     failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
 
+    for feature in due(config, catalog, found[SCORER].key):
+        failures.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+
     def wanted(feature: int, control: str) -> tuple[str, ...]:
         return tuple(
             name
@@ -188,28 +193,40 @@ async def _score_all(
     means = Means(read_vocabulary(catalog))
     if any(parts[name].wants.bench for name in needed):
         means = replace(means, bench=open_bench(config, catalog))
-    turns = Turns()
+    turns, plan = Turns(), plan_of(config)
+    adaptive = Adaptive(config, catalog, plan, found[SCORER].key) if plan else None
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
         if by := asking({name: scorer for name, scorer in parts.items() if name in needed}):
             names = ", ".join(" ".join(part_of(*item)) for item in by.items())
             session = await stack.enter_async_context(open_session(access, run, names, offline=offline))
 
-        async def grade(name: str, task: Task, evidence: FeatureEvidence) -> Grade:
+        async def grade(name: str, task: Task, evidence: FeatureEvidence, looks: int) -> Grade:
             draw = draws[name].get((task.feature_id, task.control), 0)
             ask = turns.of(drawn(session.broker, draw)) if session and parts[name].wants.model else None
-            return await parts[name](task.label, evidence, replace(means, ask=ask, baseline=task.baseline))
+            given = replace(means, ask=ask, baseline=task.baseline)
+            if adaptive is not None and name == SCORER and not task.control:
+                return await adaptive.scorer(parts).looked(task.label, evidence, given, looks)
+            return await parts[name](task.label, evidence, given)
 
-        async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
-            task, evidence = item
-            grades = await all_asked(grade(name, task, evidence) for name in task.scorers)
-            bands = {context.window_id: context.band for context in scored_contexts(evidence)}
-            return Graded(task, dict(zip(task.scorers, grades, strict=True)), bands)
+        async def turn(todo: Sequence[Task], looks: Mapping[int, int]) -> None:
+            async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
+                task, evidence = item
+                grades = await all_asked(
+                    grade(name, task, evidence, looks.get(task.feature_id, 0)) for name in task.scorers
+                )
+                bands = {context.window_id: context.band for context in scored_contexts(evidence)}
+                return Graded(task, dict(zip(task.scorers, grades, strict=True)), bands)
 
-        await in_rounds(
-            "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
-            lambda finished: write_grades(catalog, finished, found), session,
-        )  # fmt: skip
+            def read(chunk: Sequence[Task]) -> Iterator[tuple[Task, FeatureEvidence]]:
+                whole = with_evidence(config, reader, chunk)
+                return first_looks(plan, looks, whole) if plan else whole
+
+            await in_rounds(
+                "score", "labels", todo, read, work, lambda finished: write_grades(catalog, finished, found), session
+            )
+
+        await (turn(todo, {}) if adaptive is None else adaptive.grade(todo, turn))
 
 
 def with_evidence(
