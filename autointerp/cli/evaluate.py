@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autointerp.cli.options import model_options, overrides, score_options
+from autointerp.cli.reliability import reliability
 from autointerp.cli.tables import print_table
 from autointerp.cli.terminal import one_line
 
@@ -21,7 +22,11 @@ def evaluate() -> None:
     autointerp eval explainers
     autointerp eval explainers --provider openai --label-model NAME --to results
     autointerp eval metrics
+    autointerp eval reliability RUN_DIR
     """
+
+
+evaluate.add_command(reliability)
 
 
 @evaluate.command()

@@ -133,7 +133,7 @@ class TestIntervals:
 
     def test_what_was_not_seen_is_allowed_for(self) -> None:
         # Right in all that was drawn: resamples would say r = 1 for sure. Six silent contexts prove no such thing.
-        whole, answers = sampled(0, 6, 0.0, 0.0)
+        whole, _ = sampled(0, 6, 0.0, 0.0)
         exact = [Simulated(one.window_id, (one.activations).astype(np.float32), "ok") for one in whole.contexts]
         found = look_at(whole, exact, "r_balanced", 0.05)
         assert found.value == pytest.approx(1) and found.lo is not None and found.lo < 0.9
