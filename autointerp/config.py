@@ -257,6 +257,16 @@ class ScoreConfig(_Section):
     """The metric whose lower bound orders the catalog: r_corpus, r_balanced, or scorer.metric, as detection.balanced_accuracy."""
     random_directions: int = Field(default=0, ge=0, le=512)
     """Random directions that `run` explains and scores in the features' stead, for p-values; 0: none. See autointerp null."""
+    adaptive: bool = False
+    """Simulate contexts in rounds, each feature only until enough is known of it; see docs/scoring.md."""
+    rounds: int = Field(default=4, ge=2, le=8)
+    """Rounds of adaptive scoring; after each a feature that goes on has twice as many contexts, after the last all of them."""
+    target_width: float = Field(default=0.3, ge=0, le=2)
+    """A feature is done when the interval of its score, as adaptive scoring has it, is so narrow; 0: never for that."""
+    top_k: int | None = Field(default=None, ge=1)
+    """So many features are to be found that are best; others are done when they surely are not among them."""
+    threshold: float | None = Field(default=None, ge=-1, le=1)
+    """A feature is done when its score is surely above or below this."""
 
     def ranked(self) -> tuple[str, str]:
         """Scorer and metric of the ranking."""

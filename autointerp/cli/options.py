@@ -26,7 +26,8 @@ _FIELDS = {
     "budget": "spending.budget", "prices": "spending.prices",
     "embedder": "score.embedder", "embed_provider": "score.embed_provider", "embed_base_url": "score.embed_base_url",
     "embed_api_key_env": "score.embed_api_key_env",
-    "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",
+    "simulator": "score.simulator", "rank_by": "score.rank_by", "adaptive": "score.adaptive", "top_k": "score.top_k",
+    "seed": "seed",
 }  # fmt: skip
 
 
@@ -132,6 +133,9 @@ score_options = _stack(
     click.option("--embed-api-key-env", metavar="NAME", help="Environment variable that holds its key."),
     click.option("--rank-by", help="r_corpus, r_balanced, or any scorer.metric with intervals, such as "
                                        "detection.balanced_accuracy. [default: r_corpus]"),
+    click.option("--adaptive", is_flag=True, default=None, help="Simulate each feature only until enough is known of it; see "
+                                                                "docs/scoring.md."),
+    click.option("--top-k", type=click.IntRange(1), help="With --adaptive: how many of the best features are to be found."),
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions, provider_for
 from autointerp.score import Grade, Means, Scorer
+from autointerp.score.adaptive import Adaptive, due, facts_of, first_looks, identity, plan_of
 from autointerp.score.controls import SHUFFLED, can_grade, stand_ins
 from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
@@ -36,6 +37,7 @@ from autointerp.score.order import write_ranks
 from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
+from autointerp.score.simulation import SCORER
 from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
@@ -54,7 +56,8 @@ def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
     embedder = _identity(config.embedding()) if wants.embedder else ()
     chosen = (settings.per_band, silent_contexts(config), settings.resamples, config.seed)
     negatives = config.negatives.identity() if wants.negatives else "0"
-    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives, *embedder)
+    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives, *embedder,
+                    *identity(config))  # fmt: skip
 
 
 def _identity(access: ModelAccess) -> tuple[str, str | None]:
@@ -93,7 +96,7 @@ def score(
         "WHERE score_key IN (SELECT unnest(?)) AND status = 'failed'", [list(keys.values())],
     )  # fmt: skip
     with catalog.transaction():
-        facts = write_ranks(config, catalog, found, SHUFFLED)
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, keys[SCORER])
         # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
         is_whole = not failed and not tasks(config, catalog)
         catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
@@ -105,7 +108,8 @@ def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
     was."""
     fingerprint = catalog.stage_fingerprint(STAGE) or ""
     with catalog.transaction():
-        facts = write_ranks(config, catalog, scorings(config), SHUFFLED)
+        found = scorings(config)
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found[SCORER].key)
         catalog.finish_stage(STAGE, fingerprint, config.score.model_dump(), facts)
     return facts
 
@@ -163,6 +167,9 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
     )
     failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
 
+    for feature in due(config, catalog, found[SCORER].key):
+        failures.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+
     def wanted(feature: int, control: str) -> tuple[str, ...]:
         return tuple(
             name
@@ -203,38 +210,53 @@ async def _score_all(
     means = Means(read_vocabulary(catalog))
     if any(scorer.wants.bench for scorer in needed.values()):
         means = replace(means, bench=_bench(config, catalog, offline))
-    turns = Turns()
+    turns, plan = Turns(), plan_of(config)
+    adaptive = Adaptive(config, catalog, plan, found[SCORER].key) if plan else None
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
         if wanted := models(config, needed):
             session = await stack.enter_async_context(open_sessions(wanted, run, offline=offline))
 
-        async def grade(name: str, task: Task, evidence: FeatureEvidence) -> Grade:
+        async def grade(name: str, task: Task, evidence: FeatureEvidence, looks: int) -> Grade:
             draw = draws[name].get((task.feature_id, task.control), 0)
             ways = {which: drawn(broker, draw) for which, broker in session.brokers.items()} if session else {}
             ask = turns.of(ways["model"]) if parts[name].wants.model else None
             embed = ways["embedder"] if parts[name].wants.embedder else None
             peaks = _known_peaks(catalog, task.feature_id) if parts[name].wants.bench else {}
             given = replace(means, ask=ask, embed=embed, baseline=task.baseline, peaks=peaks)
+            if adaptive is not None and name == SCORER and not task.control:
+                return await adaptive.scorer(parts).looked(task.label, evidence, given, looks)
             return await parts[name](task.label, evidence, given)
 
-        async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
-            task, evidence = item
-            grades = await all_asked(grade(name, task, evidence) for name in task.scorers)
-            bands = {
-                context.window_id: context.band for context in evidence.contexts if context.kind in ("band", "silent")
-            }
-            by_scorer = dict(zip(task.scorers, grades, strict=True))
-            controls = {} if task.control else {
-                name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
-                for name, one in by_scorer.items()
-            }  # fmt: skip
-            return Graded(task, by_scorer, bands, controls)
+        async def turn(todo: Sequence[Task], looks: Mapping[int, int]) -> None:
+            async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
+                task, evidence = item
+                grades = await all_asked(
+                    grade(name, task, evidence, looks.get(task.feature_id, 0)) for name in task.scorers
+                )
+                return _graded(config, parts, task, evidence, dict(zip(task.scorers, grades, strict=True)))
 
-        await in_rounds(
-            "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
-            lambda finished: write_grades(catalog, finished, found), session,
-        )  # fmt: skip
+            def read(chunk: Sequence[Task]) -> Iterator[tuple[Task, FeatureEvidence]]:
+                whole = with_evidence(config, reader, chunk)
+                return first_looks(plan, looks, whole) if plan else whole
+
+            await in_rounds(
+                "score", "labels", todo, read, work, lambda finished: write_grades(catalog, finished, found), session
+            )
+
+        await (turn(todo, {}) if adaptive is None else adaptive.grade(todo, turn))
+
+
+def _graded(
+    config: Config, parts: Mapping[str, Scorer], task: Task, evidence: FeatureEvidence, grades: Mapping[str, Grade]
+) -> Graded:
+    """The grades with what their controls come to that need no other answers."""
+    bands = {context.window_id: context.band for context in evidence.contexts if context.kind in ("band", "silent")}
+    controls = {} if task.control else {
+        name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
+        for name, one in grades.items()
+    }  # fmt: skip
+    return Graded(task, grades, bands, controls)
 
 
 def models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
