@@ -68,20 +68,25 @@ class Dry:
     def __init__(self, encode: Encode) -> None:
         self._encode, self._mock = encode, MockProvider()
         self._begun: set[tuple[int, int]] = set()
+        self._asked: set[tuple[str | int, ...]] = set()
 
     def into(self, cost: Cost) -> Ask:
         async def ask(request: Request) -> Answer:
-            given = [message.content for message in request.messages]
-            tokens = self._encode("\n".join([*given, request.continuation or ""]))
+            parts = [message.content for message in request.messages] + [request.continuation or ""]
+            reply = await self._mock.send(request, self._mock.payload("m", request))
+            answer = Answer("key", reply.text, reply.finish, "m", reply.usage, logprobs=reply.logprobs)
+            if (*parts, request.sample) in self._asked:  # the journal has it
+                return answer
+            self._asked.add((*parts, request.sample))
+            tokens = self._encode("\n".join(parts).strip("\n"))
             known = self._known(tokens)
             cost.requests += 1
             for name, (least, step) in CACHES.items():
                 cached = known // step * step if step and known >= least else 0
                 cost.uncached[name] += len(tokens) - cached
-            reply = await self._mock.send(request, self._mock.payload("m", request))
             shortest = _shortest(request, reply.text)
             cost.least = None if shortest is None or cost.least is None else cost.least + len(self._encode(shortest))
-            return Answer("key", reply.text, reply.finish, "m", reply.usage, logprobs=reply.logprobs)
+            return answer
 
         return ask
 
@@ -98,6 +103,8 @@ class Dry:
 
 def _shortest(request: Request, answered: str) -> str | None:
     """The shortest answer that is complete: nothing is active."""
+    if request.embed or request.purpose == "surprisal":
+        return ""
     if request.purpose not in ("simulate", "rerank", "detect"):
         return None
     if request.continuation is not None or request.logprobs is not None:
@@ -144,7 +151,8 @@ class Trial:
         for task, evidence in scoring.with_evidence(config, reader, tasks):
             contexts += len(scored_contexts(evidence))
             for name, scorer in parts.items():
-                await scorer(task.label, evidence, Means(self.vocabulary, dry.into(costs[name])))
+                ask = dry.into(costs[name])
+                await scorer(task.label, evidence, Means(self.vocabulary, ask, ask))
         self.contexts = contexts / len(self.ids)
         return costs
 
@@ -171,7 +179,7 @@ def table(trial: Trial) -> Iterable[str]:
     asking = [name for name, part in explainers.items() if part.needs_model and "tools" not in part.needs]
     for name in asking:
         yield line("explain", name, [trial.explained(name, Dry(trial.encode))])
-    grading = [name for name in scorers.names() if name in ("simulation", "detection")]
+    grading = [name for name in scorers.names() if name in ("simulation", "detection", "embedding", "surprisal")]
     for name in grading[::-1]:
         yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
     for name in ("bills23_top_random", "bills23_random", "transluce24"):

@@ -51,6 +51,14 @@ for the last three lines.
 
 """
 
+SURPRISAL = """
+## surprisal
+
+The scorer `surprisal` asks for no answer: it gives one, and has its log-probabilities read. The other time the last
+description is "Various unrelated sentences.".
+
+"""
+
 PROBABILITIES = """
 ## Simulators that read log-probabilities
 
@@ -114,6 +122,11 @@ def _about_texts() -> str:
     last = judged[1].content.split("\n")[-3:]
     shown = (f"{QUESTIONS}System:\n\n{_fenced(simulated[0].content)}\nUser:\n\n{_fenced(simulated[1].content)}\n"
             f"The last three lines of `detection`:\n\n{_fenced(chr(10).join(last))}")  # fmt: skip
+    sent.clear()
+    asyncio.run(scorers.get("surprisal")(label, replace(evidence, contexts=contexts[:1]), Means(vocabulary, ask)))
+    system, user = sent[-1].messages
+    shown += (f"{SURPRISAL}System:\n\n{_fenced(system.content)}\nUser:\n\n{_fenced(user.content)}\n"
+              f"The answer that is given:\n\n{_fenced(str(sent[-1].continuation))}")  # fmt: skip
     return shown + _from_probabilities(label, contexts[:1], vocabulary)
 
 

@@ -35,6 +35,7 @@ class Capabilities:
     json_schema: bool = False
     tools: bool = False
     prompt_caching: bool = False
+    embeddings: bool = False
     batch: bool = False
     local: bool = False
 
@@ -68,7 +69,8 @@ class Reply:
 class CallFailed(Exception):
     """One attempt brought no reply. If `retryable` the broker tries again, after `retry_after` seconds if known.
 
-    `overloaded`: the server had too much to do (429, 503, 529); the broker sends less.
+    `overloaded`: the server had too much to do (429, 503, 529); the broker sends less. `is_echo`: another request was in the
+    same message and tells the broker of the same failure.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class CallFailed(Exception):
         retryable: bool = False,
         retry_after: float | None = None,
         overloaded: bool = False,
+        is_echo: bool = False,
     ) -> None:
         super().__init__(f"{kind}: {reason}")
         self.kind = kind
@@ -86,6 +89,14 @@ class CallFailed(Exception):
         self.retryable = retryable
         self.retry_after = retry_after
         self.overloaded = overloaded
+        self.is_echo = is_echo
+
+    def echo(self) -> "CallFailed":
+        """The same failure for a further request that was in the same message."""
+        return CallFailed(
+            self.kind, self.reason, retryable=self.retryable, retry_after=self.retry_after, overloaded=self.overloaded,
+            is_echo=True,
+        )  # fmt: skip
 
 
 class Provider(Protocol):
@@ -252,6 +263,8 @@ def require(provider: AnyProvider, *needs: str, by: str) -> None:
 def check_request(provider: AnyProvider, request: Request) -> None:
     """Raise UserError if the request asks for something that the provider can't do."""
     by = f"the {request.purpose or 'unnamed'} request"
+    if request.embed:
+        require(provider, "embeddings", by=by)
     if request.temperature is not None:
         require(provider, "temperature", by=by)
     if request.json_schema is not None:

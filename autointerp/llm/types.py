@@ -66,6 +66,9 @@ class Request:
     `shared`: so many first characters of the last message begin further requests, too, after the same messages. Providers that
     cache prompts are told; it is no part of the identity.
 
+    With `embed` the vector of the only message's content is asked for (the capability embeddings), its first `dimensions` where
+    they are given; see `llm.embeddings`.
+
     `tools` are what the model may call (the capability tools). With `may_call` False it is to answer now: providers want the
     tools to be described all the same where the messages hold calls of them.
     """
@@ -77,6 +80,8 @@ class Request:
     schema_name: str = "answer"
     logprobs: int | None = None
     continuation: str | None = None
+    embed: bool = False
+    dimensions: int | None = None
     slots: Sequence[int] | None = None
     among: Sequence[str] = ()
     may_be_cut: bool = False
@@ -153,6 +158,7 @@ class FailureKind(StrEnum):
     REJECTED = "rejected"  # the server says that the request itself is wrong (HTTP 400, 413, 422)
     OVER_BUDGET = "over_budget"
     NO_EVIDENCE = "no_evidence"  # nothing was asked: there is nothing to show
+    TOO_LARGE = "too_large"  # the answer was had, but memory is too small to compute what it needs
 
 
 class RequestFailed(Exception):

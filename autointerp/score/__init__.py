@@ -41,7 +41,8 @@ class Settings:
 
     `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them.
     `resamples` and `seed` are the bootstrap's. `reading`: of log-probabilities, see `readings`; `offers`: the provider's
-    capabilities. `calibration`: contexts of the rerank split from which a simulation's scale is learnt.
+    capabilities. `calibration`: contexts of the rerank split from which a simulation's scale is learnt. The `embed_…` are for
+    scorers that want an embedder.
     """
 
     directory: Path | None = None
@@ -53,6 +54,9 @@ class Settings:
     reading: Literal["exact", "bills23"] = "bills23"
     offers: tuple[str, ...] = ()
     calibration: int = 0
+    embed_label_prefix: str = ""
+    embed_text_prefix: str = ""
+    embed_dimensions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

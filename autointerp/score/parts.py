@@ -1,6 +1,5 @@
 """Which scorers and which simulator a configuration means, with its settings: the one place where they are looked up."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
+from autointerp.explain.supply import negatives_found
 from autointerp.llm.session import provider_for
 from autointerp.score import Scorer, Settings, Simulator, scorers, simulators
 from autointerp.score.readings import ReadingName
@@ -42,6 +42,8 @@ def settings_of(config: Config, *, asked_again: bool = True) -> Settings:
     return Settings(
         Path(folder) if folder else None, config.score.texts_per_request, asked_again, name, config.score.resamples, config.seed,
         _reading(config, offers), offers, calibration,
+        embed_label_prefix=config.score.embed_label_prefix, embed_text_prefix=config.score.embed_text_prefix,
+        embed_dimensions=config.score.embed_dimensions,
     )  # fmt: skip
 
 
@@ -89,6 +91,16 @@ def asking(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
     return {name: scorer for name, scorer in parts.items() if scorer.wants.model}
 
 
+def embedding(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
+    """Those that ask for vectors."""
+    return {name: scorer for name, scorer in parts.items() if scorer.wants.embedder}
+
+
+def names_of(parts: Mapping[str, Scorer]) -> str:
+    """Scorers, or their simulators, in a row, for messages."""
+    return ", ".join(" ".join(part_of(*item)) for item in parts.items())
+
+
 def require_negatives(config: Config, catalog: Catalog) -> None:
     """Raise UserError where scorers are to look at hard negatives and the stage that finds them was not run with these
     settings.
@@ -97,8 +109,7 @@ def require_negatives(config: Config, catalog: Catalog) -> None:
     """
     if not config.negatives.per_kind or not any(scorer.wants.negatives for scorer in scorers_for(config).values()):
         return
-    found = catalog.value("SELECT config FROM stages WHERE stage = 'negatives'")
-    if found is None or json.loads(found) != {"negatives": config.negatives.model_dump(), "seed": config.seed}:
+    if not negatives_found(config, catalog):
         raise UserError(
             f"negatives.per_kind is {config.negatives.per_kind}, but hard negatives were not looked for with these settings; run "
             f"first: autointerp negatives --out {catalog.path.parent}, or score without: --set negatives.per_kind=0"

@@ -19,7 +19,7 @@ from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabul
 from autointerp.catalog.records import FeatureEvidence, Label, Split
 from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
-from autointerp.config import Config
+from autointerp.config import Config, ModelAccess
 from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
 from autointerp.explain.bench import Bench
@@ -27,13 +27,13 @@ from autointerp.explain.experiments import NoBench
 from autointerp.explain.stage import Which, explainer_key, features_to_label
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
-from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
+from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions, provider_for
 from autointerp.score import Grade, Means, Scorer
 from autointerp.score.controls import SHUFFLED, can_grade, stand_ins
 from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
-from autointerp.score.parts import asking, part_of, scorers_for, silent_contexts
+from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
 from autointerp.score.turns import Turns
@@ -49,11 +49,17 @@ def score_keys(config: Config) -> dict[str, str]:
 
 
 def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
-    settings, access, wants = config.score, config.simulating(), scorer.wants
-    model = (provider_for(access).name, access.model) if wants.model else ("", "")
+    settings, wants = config.score, scorer.wants
+    model = _identity(config.simulating()) if wants.model else ("", "")
+    embedder = _identity(config.embedding()) if wants.embedder else ()
     chosen = (settings.per_band, silent_contexts(config), settings.resamples, config.seed)
-    negatives = config.negatives.per_kind if wants.negatives else 0
-    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives)
+    negatives = config.negatives.identity() if wants.negatives else "0"
+    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives, *embedder)
+
+
+def _identity(access: ModelAccess) -> tuple[str, str | None]:
+    """Whose answers they are."""
+    return provider_for(access).name, access.model
 
 
 def score(
@@ -106,11 +112,18 @@ def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
 
 def scorings(config: Config) -> dict[str, Scoring]:
     """Of each scorer how its rows are marked."""
-    keys, model = score_keys(config), config.simulating().model
+    keys = score_keys(config)
     return {
-        name: Scoring(name, keys[name], scorer.simulator, model if scorer.wants.model else None, scorer.wants.label)
+        name: Scoring(name, keys[name], scorer.simulator, _model(config, scorer), scorer.wants.label)
         for name, scorer in scorers_for(config).items()
     }
+
+
+def _model(config: Config, scorer: Scorer) -> str | None:
+    """The model that a scorer's rows are marked with."""
+    if scorer.wants.model:
+        return config.simulating().model
+    return config.embedding().model if scorer.wants.embedder else None
 
 
 def require_labels(config: Config, catalog: Catalog) -> None:
@@ -183,25 +196,27 @@ def _is_wanted(which: Which, n_failed: int | None) -> bool:
 async def _score_all(
     config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool
 ) -> None:
-    parts, access = scorers_for(config), config.simulating()
-    needed = {name for task in todo for name in task.scorers}
+    parts = scorers_for(config)
+    needed = {name: parts[name] for task in todo for name in task.scorers}
     reader = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
     draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
     means = Means(read_vocabulary(catalog))
-    if any(parts[name].wants.bench for name in needed):
+    if any(scorer.wants.bench for scorer in needed.values()):
         means = replace(means, bench=_bench(config, catalog, offline))
     turns = Turns()
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
-        if by := asking({name: scorer for name, scorer in parts.items() if name in needed}):
-            names = ", ".join(" ".join(part_of(*item)) for item in by.items())
-            session = await stack.enter_async_context(open_session(access, run, names, offline=offline))
+        if wanted := models(config, needed):
+            session = await stack.enter_async_context(open_sessions(wanted, run, offline=offline))
 
         async def grade(name: str, task: Task, evidence: FeatureEvidence) -> Grade:
             draw = draws[name].get((task.feature_id, task.control), 0)
-            ask = turns.of(drawn(session.broker, draw)) if session and parts[name].wants.model else None
+            ways = {which: drawn(broker, draw) for which, broker in session.brokers.items()} if session else {}
+            ask = turns.of(ways["model"]) if parts[name].wants.model else None
+            embed = ways["embedder"] if parts[name].wants.embedder else None
             peaks = _known_peaks(catalog, task.feature_id) if parts[name].wants.bench else {}
-            return await parts[name](task.label, evidence, replace(means, ask=ask, baseline=task.baseline, peaks=peaks))
+            given = replace(means, ask=ask, embed=embed, baseline=task.baseline, peaks=peaks)
+            return await parts[name](task.label, evidence, given)
 
         async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
             task, evidence = item
@@ -220,6 +235,16 @@ async def _score_all(
             "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
             lambda finished: write_grades(catalog, finished, found), session,
         )  # fmt: skip
+
+
+def models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
+    """The models that scorers ask, by what for."""
+    wanted = {}
+    if by := asking(needed):
+        wanted["model"] = Wanted(config.simulating(), names_of(by))
+    if by := embedding(needed):
+        wanted["embedder"] = Wanted(config.embedding(), names_of(by))
+    return wanted
 
 
 def _bench(config: Config, catalog: Catalog, offline: bool) -> Bench:
@@ -245,7 +270,8 @@ def with_evidence(
     wants = [scorer.wants for scorer in scorers_for(config).values()]
     found = reader.read(
         sorted({task.feature_id for task in chunk}), ("test", "rerank") if any(one.rerank for one in wants) else ("test",),
-        negatives=any(one.negatives for one in wants), random=max(one.random for one in wants),
+        negatives=config.negatives.per_kind > 0 and any(one.negatives for one in wants),
+        random=max(one.random for one in wants),
     )  # fmt: skip
     evidence = {one.feature_id: one for one in found}
     for task in chunk:

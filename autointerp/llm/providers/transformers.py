@@ -39,7 +39,7 @@ class Place:
     batch: int | None = None
 
 
-def read_place(argument: str | None) -> Place:
+def read_place(argument: str | None, option: str = "--provider transformers") -> Place:
     """`cuda,bfloat16,batch=8`, each part optional. Raises UserError."""
     device, dtype, batch = "auto", "auto", None
     for part in (argument or "").split(","):
@@ -52,7 +52,7 @@ def read_place(argument: str | None) -> Place:
             device = part
         elif part or argument == ",":
             raise UserError(
-                f"--provider transformers:{argument}: {part!r} is not known; expected a device (cpu, cuda, cuda:1, mps), a "
+                f"{option}:{argument}: {part!r} is not known; expected a device (cpu, cuda, cuda:1, mps), a "
                 f"type ({', '.join(_DTYPES)}) or batch=N, with commas between them"
             )
     return Place(device, dtype, batch)
