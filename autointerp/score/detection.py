@@ -169,6 +169,7 @@ def _ratio(part: Array, whole: Array) -> Array:
 _Metric = Callable[[Array], Array]
 _OF_BOTH: tuple[tuple[str, _Metric], ...] = (
     ("balanced_accuracy", _balanced_accuracy), ("precision", _precision), ("f1", _f1))  # fmt: skip
+OF_CELLS: Mapping[str, _Metric] = {**dict(_OF_BOTH), "recall": _recall, "false_alarms": _false_alarms}
 
 
 def score_detection(

@@ -22,7 +22,7 @@ def test_the_default_is_simulation_and_detection_where_a_model_simulates() -> No
     assert [part_of(*item) for item in asking.items()] == [("simulator", "logprob_free"), ("scorer", "detection")]
     only = scorers_for(config(explain__explainer="token_activation", score__scorers=("simulation",)))
     assert list(only) == ["simulation"] and only["simulation"].wants.model
-    with pytest.raises(UserError, match=r"no scorer is named 'dectection'; there are: detection, .*simulation"):
+    with pytest.raises(UserError, match=r"no scorer is named 'dectection'; there are: .*detection, .*simulation"):
         scorers_for(config(score__scorers=("simulation", "dectection")))
 
 

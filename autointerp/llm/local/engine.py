@@ -55,7 +55,8 @@ class Engine:
         row = 0
         for count, job in enumerate(jobs[: self.most], start=1):
             written = 0 if job.forced else job.request.max_tokens
-            row = max(row, self._loaded.row_bytes(job.length, written, max(1, len(job.forced))))
+            kept = len(job.forced) + len(job.request.slots or job.forced) * bool(job.request.among)
+            row = max(row, self._loaded.row_bytes(job.length, written, max(1, kept)))
             if row * count > self._memory:
                 return max(1, count - 1)
         return min(len(jobs), self.most)
