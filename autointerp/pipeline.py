@@ -6,6 +6,7 @@ RUN_DIR/shards/           parts of the harvest, until they are in the catalog
 RUN_DIR/workers/          what the workers of an engine report, while they are at work or after one has failed
 RUN_DIR/journal/          every answer of a language model
 RUN_DIR/catalog.duckdb    the catalog
+RUN_DIR/null/             random directions, a run like this one
 RUN_DIR/report.html       the report
 """
 
@@ -47,6 +48,8 @@ def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
         _say_estimate(run.config, run.out)
         explain_stage(run.config, run.out)
         score_stage(run.config, run.out)
+    if config.score.random_directions:
+        null_stage(config, out, config.score.random_directions)
     save_configs(config, out)
     return [report_stage(run.config, run.out) for run in runs]
 
@@ -76,6 +79,8 @@ def check_models(config: Config, out: Path) -> None:
     for name, scorer in scorers.items():
         if scorer.wants.model:
             check_access(config.simulating(), out, " ".join(part_of(name, scorer)), scorer.wants.capabilities)
+        if scorer.wants.embedder:
+            check_access(config.embedding(), out, " ".join(part_of(name, scorer)), ("embeddings",))
 
 
 def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
@@ -145,7 +150,7 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
         with settings_of_stage(config, out, lambda: _count(catalog, "explanations", "explainer_key", [key])):
             say_explainer(config)
             facts = {each: explain(config, catalog, out, each) for each in dict.fromkeys([BASELINE, name])}
-        _show_unscored(catalog, key, config.score.rank_by)
+        _show_unscored(catalog, key, config.score.ranked()[1])
     return facts
 
 
@@ -174,6 +179,39 @@ def score_stage(config: Config, out: Path) -> dict[str, Any]:
         with settings_of_stage(config, out, lambda: _count(catalog, "scores", "score_key", keys)):
             say_scorers(config)
             return score(config, catalog, out)
+
+
+def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any]]:
+    """Explain and score so many random directions as the features are, each run's in its folder `null`; the facts of every
+    score.
+
+    What is there is left alone. The features must be scored. From then on the catalog has their p-values.
+    """
+    from autointerp.harvest.null import make_directions, null_run
+    from autointerp.harvest.stage import sample
+    from autointerp.score.random_null import take_over
+    from autointerp.score.stage import refresh_controls
+
+    facts = []
+    for run in runs_of(config, out):
+        with _sampled(run.config, run.out) as catalog:
+            if not catalog.stage_facts("score"):
+                raise UserError(
+                    f"{run.out}: there are no scores to compare with; run first: autointerp score --out {run.out}"
+                )
+        matched, null = make_directions(run, directions, out / "plan"), null_run(run)
+        sample(null.config, null.out)
+        if null.config.negatives.per_kind:
+            negatives_stage(null.config, null.out)
+        if null.config.steering.enabled:
+            steer_stage(null.config, null.out)
+        explain_stage(null.config, null.out)
+        score_stage(null.config, null.out)
+        with _sampled(run.config, run.out) as catalog:
+            with Catalog.open(catalog_path(null.out)) as of_null:
+                take_over(catalog, of_null, matched)
+            facts.append(refresh_controls(run.config, catalog))
+    return facts
 
 
 def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[str, int]:
@@ -213,11 +251,11 @@ def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
     """
     from autointerp.explain import explainers
     from autointerp.explain.stage import explain
-    from autointerp.score.parts import asking, scorers_for
+    from autointerp.score.parts import asking, embedding, scorers_for
     from autointerp.score.stage import score
 
-    name = config.explain.explainer
-    asks = explainers.get(name).needs_model, bool(asking(scorers_for(config)))
+    name, scorers = config.explain.explainer, scorers_for(config)
+    asks = explainers.get(name).needs_model, bool(asking(scorers) or embedding(scorers))
     with _sampled(config, out) as catalog:
         if not any(asks):
             raise UserError(

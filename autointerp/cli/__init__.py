@@ -12,7 +12,7 @@ from autointerp.cli.evaluate import evaluate
 from autointerp.cli.journal import journal
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
-from autointerp.cli.stages import explain, negatives, rederive, report, retry, run, sample, score, steer
+from autointerp.cli.stages import explain, negatives, null, rederive, report, retry, run, sample, score, steer
 from autointerp.cli.terminal import one_line
 from autointerp.errors import Interrupted, UserError, WaitingError
 
@@ -42,14 +42,14 @@ def cli() -> None:
         autointerp sql --out reports/mine "SELECT rank, title, score, lo FROM catalog LIMIT 20"
         autointerp probe --out reports/mine --text "…"
 
-    Each stage can be run by itself: sample, negatives, steer, explain, score, report. Whatever is finished is kept: after
+    Each stage can be run by itself: sample, negatives, steer, explain, score, null, report. Whatever is finished is kept: after
     an interruption, type the same command again.
     """
 
 
 for command in (
-    run, sample, negatives, steer, estimate, explain, score, report, retry, rederive, sql, compare, journal, probe, evaluate,
-    doctor,
+    run, sample, negatives, steer, estimate, explain, score, null, report, retry, rederive, sql, compare, journal, probe,
+    evaluate, doctor,
 ):  # fmt: skip
     cli.add_command(command)
 

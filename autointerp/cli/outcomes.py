@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autointerp.cli.controls import print_controls
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 from autointerp.reasons import PARTICULAR, Alike, in_short
@@ -75,6 +76,7 @@ def print_ranking(out: Path) -> None:
         click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")
     for line in _unranked(facts):
         click.echo(line)
+    print_controls(out)
     _warn_of_all_failures(out)
 
 

@@ -1,4 +1,4 @@
-"""The commands that do work: run, sample, negatives, steer, explain, score, report, retry, rederive."""
+"""The commands that do work: run, sample, negatives, steer, explain, score, null, report, retry, rederive."""
 
 from shlex import quote
 from typing import Any
@@ -20,6 +20,7 @@ from autointerp.errors import UserError
 # Those of `autointerp.llm.types.FailureKind`, which is not imported for a help text; a test compares them.
 _KINDS = (
     "refused", "truncated", "malformed", "timeout", "rate_limited", "server_error", "rejected", "over_budget", "no_evidence",
+    "too_large",
 )  # fmt: skip
 _GLANCE = '"SELECT rank, feature_id, title, score, lo, hi FROM catalog LIMIT 20"'
 
@@ -155,6 +156,8 @@ def steer(**options: Any) -> None:
         reached = (
             f"{facts['kl']:g} nats reached by {facts['reached']:,}, less by {weak:,}, none by {len(facts['unmoved']):,}"
         )
+        if facts["unlisted"]:
+            reached += f"; {len(facts['unlisted']):,} moved only tokens below steering.floor, and have none listed"
         texts = f"{facts['prompts']} texts of {facts['length']} tokens"
         click.echo(f"{one.out}: {facts['features']:,} features steered over {texts}: {reached}")
 
@@ -188,6 +191,32 @@ def score(**options: Any) -> None:
     with run_folder(out):
         for one in runs_of(config, out):
             score_stage(one.config, one.out)
+            print_ranking(one.out)
+
+
+@click.command(epilog=REMEMBERED)
+@folder_options
+@model_options
+@score_options
+@click.option("--directions", type=click.IntRange(1, 512), help="How many. [default: score.random_directions, else 64]")
+def null(directions: int | None, **options: Any) -> None:
+    """Explain and score random directions, as dense as features: what do labels of nothing score?
+
+    They are sampled, labelled and graded with the run's own settings in RUN_DIR/null, at the cost of so many features more.
+    Then every score has a p-value (how many random directions score as high) and a false discovery rate over all features.
+
+    \b
+    autointerp null --out RUN_DIR --directions 64
+    autointerp sql --out RUN_DIR "SELECT feature_id, title, score, p_random, q_random FROM catalog WHERE q_random > 0.05"
+    """
+    from autointerp.harvest.runs import runs_of
+    from autointerp.pipeline import null_stage
+    from autointerp.run_folder import run_folder
+
+    config, out = configure(**options)
+    with run_folder(out):
+        null_stage(config, out, directions or config.score.random_directions or 64)
+        for one in runs_of(config, out):
             print_ranking(one.out)
 
 

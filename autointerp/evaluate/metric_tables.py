@@ -13,7 +13,7 @@ from autointerp.subject.stdlib import stdlib_documents
 _DENSITIES = ((0.0, 3e-4), (3e-4, 1e-3), (1e-3, 1e-2), (1e-2, 1.0))
 
 
-_SAMPLES = ((5, 25), (10, 50))  # contexts a band, silent contexts
+_SAMPLES = ((5, 25), (5, 50), (5, 100), (10, 50))  # contexts a band, silent contexts
 _RECOVERED = 8  # units of each family whose intervals are looked at
 
 

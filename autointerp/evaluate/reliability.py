@@ -21,21 +21,15 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.errors import UserError
 from autointerp.explain.at_hand import experiments
-from autointerp.explain.stage import (
-    SILENT,
-    explainer_for,
-    features_to_label,
-    require_steered,
-    with_negatives,
-    with_steered,
-)
+from autointerp.explain.stage import SILENT, explainer_for, features_to_label
+from autointerp.explain.supply import require_supplies, with_negatives, with_steered
 from autointerp.hashing import sample_key, stable_hash
 from autointerp.llm.provider import require
 from autointerp.llm.rounds import in_rounds
 from autointerp.llm.session import open_session, provider_for
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.score import Simulator, simulators
-from autointerp.score.parts import settings_of
+from autointerp.score.parts import settings_of, silent_contexts
 from autointerp.score.pool import blinded, scored_contexts
 from autointerp.score.simulation import score_simulation
 
@@ -120,7 +114,7 @@ class _Study:
             raise UserError(
                 f"the explainer {self._name} experiments on the subject model; the study takes none of these"
             )
-        require_steered(config, catalog, self._explainer)
+        require_supplies(config, catalog, self._explainer)
         known = np.array(features_to_label(catalog, "", config.explain.include_rare), np.uint64)
         order = np.argsort(sample_key(config.seed, stable_hash("reliability"), known), kind="stable")
         self._features = sorted(int(feature) for feature in known[order[:features]])
@@ -141,8 +135,9 @@ class _Study:
         model = self._config.explain.model if self._explainer.needs_model else None
         score = self._config.score
         return Study(
-            self._name, model, self._by, self._metric, tuple(self._features), self._scores, self._reasons, score.per_band,
-            score.silent,
+            self._name, model, self._by, self._metric, tuple(self._features), self._scores, dict(sorted(self._reasons.items())),
+            score.per_band,
+            silent_contexts(self._config),
         )  # fmt: skip
 
     async def _explain(self) -> None:
@@ -168,11 +163,11 @@ class _Study:
     async def _simulate(self, number: int, by: By) -> None:
         config = self._config
         simulator = simulators.get(by.simulator).configured(settings_of(config))
-        reader = EvidenceReader(self._catalog, seed=config.seed, silent=DRAWS * config.score.silent)
+        reader = EvidenceReader(self._catalog, seed=config.seed, silent=DRAWS * silent_contexts(config))
         place = {feature: index for index, feature in enumerate(self._features)}
 
         async def score(cell: _Cell, evidence: FeatureEvidence, ask: Ask | None) -> float | Reason:
-            half = half_of(evidence, cell.contexts, config.score.per_band, config.score.silent)
+            half = half_of(evidence, cell.contexts, config.score.per_band, silent_contexts(config))
             label = self._labels[cell.feature, cell.explanation]
             assert not isinstance(label, str)
             return await self._score(simulator, label, half, ask)

@@ -20,6 +20,7 @@ from autointerp.resources import packaged
 
 # Raised when the sampling itself changes, so that an old run folder is not taken for a new one.
 _ALGORITHM = 2
+NULL = "null"  # the folder of a run's random directions, below its own
 _VOLATILE = (
     "batch_windows",
     "allow_mismatch",
@@ -103,8 +104,8 @@ def check_folder(runs: Sequence[Run], out: Path) -> None:
 
 
 def runs_below(out: Path) -> list[str]:
-    """Names of the folders below `out` that hold a catalog."""
-    return sorted(path.parent.name for path in out.glob("*/catalog.duckdb"))
+    """Names of the folders below `out` that hold a catalog, that of random directions apart."""
+    return sorted(path.parent.name for path in out.glob("*/catalog.duckdb") if path.parent.name != NULL)
 
 
 def _distinct(paths: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from autointerp.catalog.page_rows import ContextRow, FeaturePage, LabelRow, Scor
 from autointerp.catalog.pages import FeatureRow
 from autointerp.catalog.steered import SteeredToken
 from autointerp.report.blocks import DETAIL_BLOCK, Dictionary
+from autointerp.report.controls import control_name
 from autointerp.report.text import visible
 
 _SALIENT = 5
@@ -177,7 +178,7 @@ def _score(score: ScoreRow, label: LabelRow | None) -> dict[str, Any]:
     value = figure(score.value)
     explainer = shown(label.explainer) if label else None
     return {
-        "label": f"{score.control} label" if score.control else explainer or "unknown label",
+        "label": control_name(score.control) if score.control else explainer or "unknown label",
         "scorer": score.scorer,
         "simulator": score.simulator,
         "metric": score.metric,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from autointerp.catalog import pages
 from autointerp.catalog.authors import Author, graders, labellers
+from autointerp.catalog.controls import read_controls
 from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts, run_facts, score_facts
+from autointerp.report.controls import ControlLine, control_lines, control_warnings
 from autointerp.report.distribution import Distribution, draw
 from autointerp.report.text import visible
 
@@ -61,6 +63,7 @@ class Summary:
     shuffled_detection: Estimate | None
     distribution: Distribution | None
     warnings: Sequence[str]
+    controls: Sequence[ControlLine]
     failures: Sequence[pages.FailureRow]
     spend: Sequence[pages.SpendRow]
 
@@ -72,7 +75,7 @@ def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
     median = scored.median if scored.median is not None else counts.median
     shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
     bins = pages.score_distribution(connection)
-    failed = pages.failures(connection)
+    failed, controls = pages.failures(connection), read_controls(connection)
     return Summary(
         lead=_lead(run, counts, shown),
         facts=[
@@ -90,7 +93,8 @@ def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
             scored.shuffled_detection, scored.shuffled_detection_lo, scored.shuffled_detection_hi
         ),
         distribution=draw(bins, median, shuffled) if bins else None,
-        warnings=list(_warnings(run, scored, counts, failed)),
+        warnings=[*control_warnings(controls), *_warnings(run, scored, counts, failed)],
+        controls=control_lines(controls),
         failures=[replace(row, reason=visible(row.reason)) for row in failed],
         spend=[replace(row, **_visible_names(row)) for row in pages.spend_rows(connection)],
     )

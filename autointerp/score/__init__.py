@@ -5,8 +5,8 @@ evidence to rows of the catalog. A simulator predicts activations from a label a
 its own, found in the same way. `metrics`, `bootstrap` and `discretise` are pure and know nothing of models, files or databases.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
@@ -40,7 +40,9 @@ class Settings:
     """A run's settings, for scorers and simulators. `directory`: the user's own prompts. `simulator`: its name.
 
     `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them.
-    `resamples` and `seed` are the bootstrap's.
+    `resamples` and `seed` are the bootstrap's. `reading`: of log-probabilities, see `readings`; `offers`: the provider's
+    capabilities. `calibration`: contexts of the rerank split from which a simulation's scale is learnt. The `embed_…` are for
+    scorers that want an embedder.
     """
 
     directory: Path | None = None
@@ -49,6 +51,12 @@ class Settings:
     simulator: str = "lexicon"
     resamples: int = 1000
     seed: int = 0
+    reading: Literal["exact", "bills23"] = "bills23"
+    offers: tuple[str, ...] = ()
+    calibration: int = 0
+    embed_label_prefix: str = ""
+    embed_text_prefix: str = ""
+    embed_dimensions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +144,8 @@ class Wants:
 
     `model`: a language model, with the provider's `capabilities`; `embedder`: a model that makes vectors of texts; `bench`: the
     subject model itself. `negatives`: the hard negatives that there are; `random`: so many uniformly drawn windows of the test
-    split, active or not (kind "random"). `label` False: it says something of the feature, whatever the label: there is one
-    grade a feature, and no control with another label.
+    split, active or not (kind "random"). `rerank`: the rerank split's contexts, too. `label` False: it says something of the
+    feature, whatever the label: there is one grade a feature, and no control with another label.
     """
 
     model: bool = False
@@ -146,6 +154,7 @@ class Wants:
     bench: bool = False
     negatives: bool = False
     random: int = 0
+    rerank: bool = False
     label: bool = True
 
 
@@ -154,7 +163,8 @@ class Means:
     """What a scorer works with, as far as it wants it; see `Wants`.
 
     `ask` asks the language model, `embed` the embedder. `baseline`: the token lexicon's label of the same feature, to compare
-    with; None for the lexicon's own and for controls.
+    with; None for the lexicon's own and for controls. `peaks`: the feature's maximum over texts that the subject model read
+    earlier.
     """
 
     vocabulary: Vocabulary
@@ -162,6 +172,7 @@ class Means:
     embed: Ask | None = None
     bench: Bench | None = None
     baseline: Label | None = None
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 class Simulator(Protocol):

@@ -19,11 +19,12 @@ from autointerp.errors import UserError
 from autointerp.explain.stage import explainer_key
 from autointerp.llm.types import Ask
 from autointerp.score import Grade, Means, Scorer, ScoreRow, Settings, Simulated, Simulator
+from autointerp.score.parts import silent_contexts
 from autointerp.score.pool import scored_contexts
 from autointerp.score.sequential import ERROR, METRICS, Look, Plan, State, by_look, decide, look_at
 from autointerp.score.simulating import Simulation
 from autointerp.score.simulation import SCORER
-from autointerp.score.writing import Task
+from autointerp.score.writing import Scoring, Task
 from autointerp.vocabulary import Vocabulary
 
 
@@ -32,9 +33,10 @@ def plan_of(config: Config) -> Plan | None:
     given = config.score
     if not given.adaptive:
         return None
-    if given.rank_by not in METRICS:
+    scorer, metric = given.ranked()
+    if scorer != SCORER or metric not in METRICS:
         raise UserError(f"score.rank_by is {given.rank_by}; adaptive scoring looks at {' or '.join(METRICS)}")
-    return Plan(given.rounds, given.per_band, given.silent, given.target_width, given.top_k, given.threshold)
+    return Plan(given.rounds, given.per_band, silent_contexts(config), given.target_width, given.top_k, given.threshold)
 
 
 def identity(config: Config) -> list[str]:
@@ -144,7 +146,7 @@ class Adaptive:
     def __init__(self, config: Config, catalog: Catalog, plan: Plan, score_key: str) -> None:
         self._catalog, self._plan, self._key = catalog, plan, score_key
         self._explainer = explainer_key(config, config.explain.explainer)
-        self._metric = config.score.rank_by
+        self._metric = config.score.ranked()[1]
 
     def scorer(self, parts: Mapping[str, Scorer]) -> AdaptiveSimulation:
         """What stands in for the scorer `simulation`."""
@@ -195,17 +197,21 @@ def first_looks(
         yield task, replace(evidence, contexts=kept)
 
 
-def due(config: Config, catalog: Catalog, score_key: str) -> frozenset[int]:
+def due(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> frozenset[int]:
     """Features that are due a look; none where scoring is not adaptive."""
     plan = plan_of(config)
-    return frozenset(Adaptive(config, catalog, plan, score_key).state().due if plan else ())
+    return frozenset(Adaptive(config, catalog, plan, scorings[SCORER].key).state().due if plan else ())
 
 
-def facts_of(config: Config, catalog: Catalog, score_key: str) -> dict[str, Any]:
+def facts_of(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> dict[str, Any]:
     """For people: why features stopped, and how many contexts were simulated of how many; nothing where not adaptive."""
     plan = plan_of(config)
     if plan is None:
         return {}
+    score_key = scorings[SCORER].key
     why = Counter(stop.why for stop in Adaptive(config, catalog, plan, score_key).state().stopped.values())
-    n = catalog.value("SELECT count(*) FROM simulations WHERE score_key = ? AND control = ''", [score_key])
+    n = catalog.value(
+        "SELECT count(*) FROM simulations JOIN windows USING (window_id) WHERE score_key = ? AND control = '' AND split = 'test'",
+        [score_key],
+    )
     return {"adaptive": {"stopped": dict(sorted(why.items())), "contexts": int(n)}}

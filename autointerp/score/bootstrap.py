@@ -15,6 +15,7 @@ and the reason says so.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -46,6 +47,13 @@ def context_sums(per_token: Array, lengths: Sequence[int]) -> Array:
     return sums
 
 
+@lru_cache(maxsize=32)  # features with all their contexts have the same strata, and then the same draws
+def _shared_counts(strata: bytes, resamples: int, seed: int) -> Array:
+    counts = resample_counts(np.frombuffer(strata, np.int64), resamples, seed)
+    counts.setflags(write=False)
+    return counts
+
+
 def resample_counts(strata: NDArray[np.integer], resamples: int, seed: int) -> Array:
     """How much each context counts in each resample: [contexts] stratum numbers to [resamples, contexts].
 
@@ -71,7 +79,7 @@ class Resampling:
     def __init__(self, strata: NDArray[np.integer], resamples: int, seed: int) -> None:
         numbers, index, size = np.unique(strata, return_inverse=True, return_counts=True)
         self.singletons: list[int] = [int(number) for number in numbers[size == 1]]
-        self._counts = resample_counts(strata, resamples, seed)
+        self._counts = _shared_counts(np.ascontiguousarray(strata, np.int64).tobytes(), resamples, seed)
         self._member = (np.arange(len(numbers))[:, None] == index).astype(np.float64)  # [strata, contexts]
         self._size = size[index].astype(np.float64)  # of its stratum, by context
 

@@ -2,8 +2,13 @@
 
 After Paulo et al. 2024, "Automatically Interpreting Millions of Features in Large Language Models". Ours differs: the contexts
 are those that the simulation sees, of the test split and from all bands of the feature's activations, whole and not cut around
-the peak; hard negatives, where `autointerp negatives` has found some, are judged among them and reported apart; and each verdict
+the peak; hard negatives, where `autointerp negatives` has found some, are judged as well and reported apart; and each verdict
 names the text it is about, so that no verdict can slip to a neighbour and a text left out counts as failed, not as silent.
+
+The contexts of the simulation are asked about in its very groups, which a provider's prompt cache then holds; hard negatives in
+groups of their own. A group without an active text might be judged otherwise than the rest, by whoever expects some to be active:
+so contexts that are judged already are mixed in, as many as there are active ones among the others, and their second verdicts
+dropped.
 
 Bands weigh alike, and so do the two classes: a label that says "always" scores a balanced accuracy of 0.5, whatever the counts.
 """
@@ -16,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
-from autointerp.hashing import stable_hash
+from autointerp.explain.exemplars import bands_in_turn, distinct
+from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, bootstrap, scorers
 from autointerp.score.pool import blinded, scored_contexts
-from autointerp.score.questions import Form, MisalignedError, Question, ask_about, quoted
+from autointerp.score.questions import Form, MisalignedError, Question, all_asked, ask_about, quoted
 
 NEGATIVES = ("silent", "near", "token")  # kinds of contexts in which the feature is silent; the first is the random one
 Array = NDArray[np.float64]
@@ -43,21 +49,46 @@ class Detection:
     @property
     def version(self) -> str:
         """Changes with everything that the verdicts and scores depend on, the model apart."""
-        return self.form.version(QUESTION.template)
+        return hex_hash("2", self.form.version(QUESTION.template))
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
-        contexts = judged_contexts(evidence)
-        windows = list({context.window_id: blinded(context) for context in contexts}.values())
-        outcomes = await ask_about(QUESTION, self.form, label, windows, means.ask, means.vocabulary)
-        verdicts = dict(zip((window.window_id for window in windows), outcomes, strict=True))
-        judged = [_judged(context, verdicts[context.window_id]) for context in contexts]
+        common, further = asked_windows(evidence)
+        alone = replace(self.form, asked_again=False)  # nobody else asks about these groups: no cache is to be paid for
+        first, then = await all_asked(
+            ask_about(QUESTION, form, label, [blinded(one) for one in windows], means.ask, means.vocabulary)
+            for form, windows in ((self.form, common), (alone, further))
+        )
+        outcomes = zip(
+            (*further, *common), (*then, *first), strict=True
+        )  # of the windows in both the verdict among the first
+        verdicts = {context.window_id: outcome for context, outcome in outcomes}
+        judged = [_judged(context, verdicts[context.window_id]) for context in judged_contexts(evidence)]
         return Grade(score_detection(evidence, judged, seed=self.seed, resamples=self.resamples), judged=judged)
+
+    def regrade(self, evidence: FeatureEvidence, judged: Sequence[Judged]) -> list[ScoreRow]:
+        """The metrics of other verdicts, for the controls."""
+        return score_detection(evidence, judged, seed=self.seed, resamples=self.resamples)
 
 
 def judged_contexts(evidence: FeatureEvidence) -> list[Context]:
     """The contexts that are judged: those that are simulated, and hard negatives. A window may be there for two reasons."""
-    return [*scored_contexts(evidence), *evidence.of("test", ("near", "token"))]
+    return [*scored_contexts(evidence), *evidence.of("test", NEGATIVES[1:])]
+
+
+def asked_windows(evidence: FeatureEvidence) -> tuple[list[Context], list[Context]]:
+    """Those that the simulation asks about, and hard negatives that are not among them, with active ones mixed in.
+
+    Of the active ones so many that their share is that among the first, but not more than hard negatives, from all bands in turn.
+    """
+    common = scored_contexts(evidence)
+    known = {context.window_id for context in common}
+    hard = distinct(one for one in evidence.of("test", NEGATIVES[1:]) if one.window_id not in known)
+    active = sorted(
+        (one for one in common if one.peak > 0), key=lambda context: stable_hash("mixed in", context.window_id)
+    )
+    share = len(active) / max(1, len(common) - len(active))
+    return common, [*hard, *bands_in_turn(active)[: round(len(hard) * min(1, share))]]
 
 
 def verdict(tokens: Sequence[str], entries: Sequence[Any]) -> bool:
@@ -76,12 +107,22 @@ def _judged(context: Context, outcome: bool | RequestFailed) -> Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Verdicts:
-    """Verdicts of some kinds: `said` bool [n], `truth` bool [n], `strata` int [n], and how many failed."""
+    """Verdicts of some kinds: `said` bool [n], `truth` bool [n], `strata` int [n], and which failed.
+
+    `missing`: windows of each band that should count and has no verdict.
+    """
 
     said: NDArray[np.bool_]
     truth: NDArray[np.bool_]
     strata: NDArray[np.int64]
     failures: Sequence[Judged]
+    missing: Mapping[int, int]
+
+    @property
+    def note(self) -> str | None:
+        """What the other bands stand for."""
+        missing = [f"{band} ({size} windows)" for band, size in sorted(self.missing.items())]
+        return f"without a verdict and left out: band {', '.join(missing)}" if missing else None
 
     @property
     def weights(self) -> Array:
@@ -147,13 +188,20 @@ def score_detection(
             f"window {unknown[0].window_id} ({unknown[0].kind}) is no context of feature {evidence.feature_id}"
         )
 
+    sizes = {
+        band: size for (split, band), size in evidence.stratum_windows.items() if split == "test" and size and band
+    }
+
     def of(*kinds: str, band: int | None = None) -> _Verdicts:
         chosen = [one for one in judged if one.kind in kinds and band in (None, bands[one.window_id, one.kind])]
         ok = [one for one in chosen if one.answer is not None]
+        wanted = sizes if "band" in kinds and band is None else {}
+        judged_bands = {bands[one.window_id, one.kind] for one in ok}
         return _Verdicts(
             np.array([one.answer for one in ok], dtype=bool), np.array([one.truth for one in ok], dtype=bool),
             np.array([bands[one.window_id, one.kind] for one in ok], dtype=np.int64),
             [one for one in chosen if one.answer is None],
+            {missing: size for missing, size in wanted.items() if missing not in judged_bands},
         )  # fmt: skip
 
     draw = stable_hash("detection", seed, evidence.feature_id)
@@ -186,7 +234,7 @@ def _row(name: str, metric: _Metric, verdicts: _Verdicts, seed: int, resamples: 
         interval = bootstrap.Interval(None, None, 0, "no interval: too few contexts to tell how the score varies")
     else:
         interval = resampling.interval(metric, sums, value)
-    notes = [interval.reason]
+    notes = [verdicts.note, interval.reason]
     if interval.lo is not None and interval.lo == interval.hi:
         notes.append("the verdicts do not vary within strata, so the interval has no width")
     return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", "; ".join(filter(None, notes)) or None)

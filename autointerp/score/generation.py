@@ -7,6 +7,7 @@ read them. A label that is too narrow is not punished here, since its author cho
 The silent texts are written to be near misses. That is harder than random texts, and says whether the label's boundary is right.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,17 @@ from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Means, ScoreRow, Settings, Wants, Written, metrics, scorers
-from autointerp.score.weighted_rows import Items, mean, share, weighted_row
-from autointerp.score.written import failed, first, peaks_of, read_by_subject, record_of
+from autointerp.score.weighted_rows import Array, Items, OfWeights, mean, share, weighted_row
+from autointerp.score.written import (
+    Wanted,
+    count_faults,
+    failed,
+    first,
+    looked_over,
+    peaks_of,
+    read_by_subject,
+    record_of,
+)  # fmt: skip
 
 NAME = "generation"
 SCHEMA: dict[str, Any] = {
@@ -60,7 +70,7 @@ class Generation:
     @property
     def version(self) -> str:
         """Changes with everything that the texts and scores depend on, the models apart."""
-        return hex_hash("1", self.count, self.max_tokens, template_hash(NAME, directory=self.directory))
+        return hex_hash("2", self.count, self.max_tokens, template_hash(NAME, directory=self.directory))
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The texts and what they come to. Raises UserError where there is no model or no subject model."""
@@ -71,14 +81,17 @@ class Generation:
             purpose="generate", template_hash=prompt.template_hash,
         )  # fmt: skip
         try:
-            answer = await record_of(request, Texts, means, NAME)
+            answer = await record_of(request, Texts, means, NAME, lambda texts: count_faults(self._wanted(texts)))
         except RequestFailed as failure:
             written = failed([True] * self.count + [False] * self.count, failure)
         else:
-            wanted = [*first(answer.active, self.count, active=True), *first(answer.silent, self.count, active=False)]
-            written = await read_by_subject(evidence.feature_id, wanted, means.bench, NAME)
+            written = await read_by_subject(evidence.feature_id, self._wanted(answer), means, NAME)
         rows = score_generation(evidence, written, seed=self.seed, resamples=self.resamples)
         return Grade(rows, written=written)
+
+    def _wanted(self, answer: Texts) -> list[Wanted]:
+        active, silent = first(answer.active, self.count, active=True), first(answer.silent, self.count, active=False)
+        return looked_over([*active, *silent])
 
 
 def score_generation(
@@ -88,22 +101,32 @@ def score_generation(
     the wanted and the unwanted texts on which it fires at all, and `strength`: the mean peak of the wanted ones over the
     feature's maximum in the harvest, 1 at most.
     """
-    ok = [one for one in written if one.status == "ok"]
-    left_out = [one for one in written if one.status == "failed"]
-    wanted, peaks = np.array([one.wanted for one in ok], dtype=bool), peaks_of(ok)
-    items = Items(np.ones(len(ok)), wanted.astype(np.int64), len(left_out), left_out[0].reason if left_out else None)
-    scale = evidence.max_activation if evidence.max_activation > 0 else np.inf
-    row = partial(
-        weighted_row, items=items, seed=stable_hash(NAME, seed, evidence.feature_id), resamples=resamples,
-    )  # fmt: skip
+    both, active, silent = (
+        [one for one in written if one.wanted in sides] for sides in ((True, False), (True,), (False,))
+    )
     none, others = "no text that should be active could be read", "no text that should be silent could be read"
-    area = partial(metrics.auroc, peaks, wanted)
+    scale = evidence.max_activation if evidence.max_activation > 0 else np.inf
+
+    def row(name: str, metric: Callable[[Array], OfWeights], of: Sequence[Written], undefined: str) -> ScoreRow:
+        ok, left_out = [one for one in of if one.status == "ok"], [one for one in of if one.status == "failed"]
+        strata = np.array([one.wanted for one in ok], dtype=np.int64)
+        items = Items(np.ones(len(ok)), strata, len(left_out), left_out[0].reason if left_out else None)
+        seed_of = stable_hash(NAME, seed, evidence.feature_id)
+        return weighted_row(
+            name, metric(peaks_of(ok)), items, undefined, seed=seed_of, resamples=resamples, sides=[[0], [1]]
+        )
+
+    wanted = np.array([one.wanted for one in both if one.status == "ok"], dtype=bool)
     return [
-        row("auroc", area, undefined=others if wanted.any() else none, sides=[[0], [1]]),
-        row("fires", share(peaks > 0, wanted), undefined=none, sides=[[1]]),
-        row("false_alarms", share(peaks > 0, ~wanted), undefined=others, sides=[[0]]),
-        row("strength", mean(np.minimum(peaks / scale, 1.0), wanted), undefined=none, sides=[[1]]),
+        row("auroc", lambda peaks: partial(metrics.auroc, peaks, wanted), both, others if wanted.any() else none),
+        row("fires", _fires, active, none),
+        row("false_alarms", _fires, silent, others),
+        row("strength", lambda peaks: mean(np.minimum(peaks / scale, 1.0), np.ones(len(peaks), bool)), active, none),
     ]
+
+
+def _fires(peaks: Array) -> OfWeights:
+    return share(peaks > 0, np.ones(len(peaks), bool))
 
 
 scorers.register(NAME)(Generation())

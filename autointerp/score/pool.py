@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from autointerp.catalog.records import Context, FeatureEvidence
 from autointerp.score import Simulated
 from autointerp.score.discretise import LEVELS
+from autointerp.score.readings import mass_remark
 
 Array = NDArray[np.float64]
 Mode = Literal["balanced", "corpus"]
@@ -39,7 +40,7 @@ class Weights:
 class Pool:
     """The contexts that every given simulation covers: `true` and each of `simulated` [tokens], the rest by context.
 
-    `failure` is the reason of one of the `n_failed` contexts that are left out.
+    `failure` is the reason of one of the `n_failed` contexts that are left out. `remark`: what is to be said of the others.
     """
 
     true: Array
@@ -48,6 +49,7 @@ class Pool:
     strata: NDArray[np.int64]
     n_failed: int
     failure: str | None
+    remark: str | None = None
 
 
 def scored_contexts(evidence: FeatureEvidence) -> list[Context]:
@@ -71,12 +73,21 @@ def pooled(evidence: FeatureEvidence, *simulations: Sequence[Simulated]) -> Pool
     failures = (side[window] for window in sides[0] for side in sides if side[window].status == "failed")
     return Pool(
         true=_joined([context.activations for context in kept]),
-        simulated=tuple(_joined([_expected(side[context.window_id], context) for context in kept]) for side in sides),
+        simulated=tuple(
+            _on_scale(_joined([_expected(side[context.window_id], context) for context in kept])) for side in sides
+        ),
         lengths=[len(context.activations) for context in kept],
         strata=np.array([context.band for context in kept], dtype=np.int64),
         n_failed=len(contexts) - len(kept),
         failure=next((failed.reason for failed in failures), None),
+        remark=mass_note([sides[0][context.window_id] for context in kept]),
     )
+
+
+def mass_note(simulated: Sequence[Simulated]) -> str | None:
+    """How many of the simulations were read from probabilities that are hardly on numbers."""
+    low = sum(one.mass is not None and mass_remark(one.mass) is not None for one in simulated)
+    return f"little probability on numbers in {low} of {len(simulated)} contexts" if low else None
 
 
 def _by_window(contexts: Sequence[Context], simulated: Sequence[Simulated]) -> dict[int, Simulated]:
@@ -93,9 +104,13 @@ def _expected(simulation: Simulated, context: Context) -> NDArray[np.float32]:
     if expected is None or expected.shape != context.activations.shape:
         length = len(context.activations)
         raise ValueError(f"the simulation of window {context.window_id} is not of its {length} tokens")
-    if not ((expected >= 0) & (expected <= LEVELS)).all():
-        raise ValueError(f"the simulation of window {context.window_id} leaves the scale 0..{LEVELS}")
     return expected
+
+
+def _on_scale(simulated: Array) -> Array:
+    if not ((simulated >= 0) & (simulated <= LEVELS)).all():
+        raise ValueError(f"a simulation leaves the scale 0..{LEVELS}")
+    return simulated
 
 
 def _joined(parts: Sequence[NDArray[np.float32]]) -> Array:

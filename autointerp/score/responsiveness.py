@@ -14,15 +14,14 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
-from autointerp.hashing import stable_hash
+from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, metrics, scorers
 from autointerp.score.pool import MODES, blinded, context_weights, scored_contexts
 from autointerp.score.questions import Form, MisalignedError, Question, ask_about, quoted
-from autointerp.score.weighted_rows import Array, Items, weighted_row
+from autointerp.score.weighted_rows import Array, Items, share, weighted_row
 
 NAME = "responsiveness"
 CLEAR = 2  # the rating of a text in which the concept is clearly there
@@ -46,7 +45,7 @@ class Responsiveness:
     @property
     def version(self) -> str:
         """Changes with everything that the ratings and scores depend on, the model apart."""
-        return self.form.version(QUESTION.template)
+        return hex_hash("2", self.form.version(QUESTION.template))
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The ratings and what they come to. Raises UserError where there is no model, or it ends the run."""
@@ -75,7 +74,9 @@ def _judged(context: Context, outcome: int | RequestFailed) -> Judged:
 def score_responsiveness(
     evidence: FeatureEvidence, judged: Sequence[Judged], *, seed: int = 0, resamples: int = 1000
 ) -> list[ScoreRow]:
-    """`responsiveness` and `purity`, balanced and corpus weights; `named`: the share of all windows that are rated 2."""
+    """`responsiveness` and `purity`, balanced and corpus weights; `named`, `doubtful`: the shares of all windows that are rated 2
+    and 1. Those rated 1 count in neither of the first two: where they are many, these rest on few texts.
+    """
     contexts = {context.window_id: context for context in scored_contexts(evidence)}
     ok = [one for one in judged if one.status == "ok"]
     failures = [one for one in judged if one.status == "failed"]
@@ -96,7 +97,8 @@ def score_responsiveness(
             row(f"purity_{mode}", partial(_purity, peaks, rated)),
         ]
         if mode == "corpus":
-            rows.append(row("named", partial(_share, rated == CLEAR)))
+            every = np.ones(len(ok), bool)
+            rows += [row("named", share(rated == CLEAR, every)), row("doubtful", share(rated == 1, every))]
     return rows
 
 
@@ -108,13 +110,6 @@ def _purity(peaks: Array, rated: Array, weights: Array) -> Array:
     used = weights * (rated != 1)
     some_are_not = (used * (rated == 0)).sum(axis=-1) > 0
     return np.where(some_are_not, metrics.auprc(peaks, rated == CLEAR, used), np.nan)
-
-
-def _share(chosen: NDArray[np.bool_], weights: Array) -> Array:
-    whole = weights.sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: Array = np.where(whole > 0, weights @ chosen / whole, np.nan)
-    return found
 
 
 def _why(rated: Array) -> str:

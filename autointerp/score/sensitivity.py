@@ -18,15 +18,23 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
-from autointerp.explain.exemplars import bands_in_turn, cut
+from autointerp.explain.exemplars import Exemplar, bands_in_turn, cut
 from autointerp.explain.marking import listed, marked_text, marks_for_exemplars
 from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Means, ScoreRow, Settings, Wants, Written, scorers
 from autointerp.score.weighted_rows import Items, mean, share, weighted_row
-from autointerp.score.written import failed, first, peaks_of, read_by_subject, record_of
-from autointerp.vocabulary import Vocabulary
+from autointerp.score.written import (
+    Wanted,
+    count_faults,
+    failed,
+    first,
+    looked_over,
+    peaks_of,
+    read_by_subject,
+    record_of,
+)  # fmt: skip
 
 NAME = "sensitivity"
 SCHEMA: dict[str, Any] = {
@@ -64,7 +72,7 @@ class Sensitivity:
     @property
     def version(self) -> str:
         """Changes with everything that the texts and scores depend on, the models apart."""
-        return hex_hash("1", self.count, self.window, self.max_tokens, template_hash(NAME, directory=self.directory))
+        return hex_hash("2", self.count, self.window, self.max_tokens, template_hash(NAME, directory=self.directory))
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The texts and what they come to; the label is not looked at. Raises UserError as `Generation` does."""
@@ -76,26 +84,32 @@ class Sensitivity:
         return Grade(rows, written=written)
 
     async def _written(self, shown: Sequence[Context], evidence: FeatureEvidence, means: Means) -> list[Written]:
-        data = self._data(shown, evidence.max_activation, means.vocabulary)
-        prompt = render(NAME, directory=self.directory, data=fenced(data))
+        cuts = self._cuts(shown, evidence.max_activation)
+        marks = marks_for_exemplars(cuts, means.vocabulary)
+        texts = [marked_text(exemplar, "marks", marks, means.vocabulary) for exemplar in cuts]
+        data = f'{{"marks":{marks.json},{listed("texts", texts)}}}'
+        plain = [means.vocabulary.join(exemplar.tokens) for exemplar in cuts]
+
+        def wanted(answer: Texts) -> list[Wanted]:
+            # No text that was shown holds the marks, so a model that writes them has taken over ours.
+            bare = [text.replace(marks.opening, "").replace(marks.closing, "") for text in answer.texts]
+            return looked_over(first(bare, len(shown), active=True), plain)
+
+        prompt = render(NAME, directory=self.directory, data=fenced(data), count=len(shown))
         request = Request(
             messages=prompt.messages, max_tokens=self.max_tokens, json_schema=SCHEMA, schema_name="texts_for_" + NAME,
             purpose="sensitivity", template_hash=prompt.template_hash,
         )  # fmt: skip
         try:
-            answer = await record_of(request, Texts, means, NAME)
+            answer = await record_of(request, Texts, means, NAME, lambda texts: count_faults(wanted(texts)))
         except RequestFailed as failure:
             return failed([True] * len(shown), failure)
-        wanted = first(answer.texts, len(shown), active=True)
-        return await read_by_subject(evidence.feature_id, wanted, means.bench, NAME)
+        return await read_by_subject(evidence.feature_id, wanted(answer), means, NAME)
 
-    def _data(self, shown: Sequence[Context], maximum: float, vocabulary: Vocabulary) -> str:
+    def _cuts(self, shown: Sequence[Context], maximum: float) -> list[Exemplar]:
         cuts = [cut(context, maximum, self.window) for context in shown]
         # Of a weak context no level is above 0: its peak is marked, or nothing would be.
-        cuts = [one if one.levels.any() else replace(one, levels=_only(one.peak, len(one.tokens))) for one in cuts]
-        marks = marks_for_exemplars(cuts, vocabulary)
-        texts = [marked_text(exemplar, "marks", marks, vocabulary) for exemplar in cuts]
-        return f'{{"marks":{marks.json},{listed("texts", texts)}}}'
+        return [one if one.levels.any() else replace(one, levels=_only(one.peak, len(one.tokens))) for one in cuts]
 
 
 def _only(place: int, length: int) -> NDArray[np.int64]:

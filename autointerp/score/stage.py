@@ -1,7 +1,8 @@
 """The stage `score`: labels are graded on the test split by all scorers, controlled and ranked. Graded labels are left alone.
 
-On every run another feature's label is graded on a feature's contexts (the shuffled control): a score means something only if
-that control's is what chance gives. Labels that a model wrote are compared with the lexicon's on the same contexts.
+On every run other labels are graded on a sample of features' contexts (`controls`): a score means something only as far as it
+is above theirs. Labels that a model wrote are compared with the lexicon's on the same contexts. What the controls come to is
+in `gates`.
 
 Every scorer has a key of its own, and so rows of its own: a further one does not touch what the others found.
 """
@@ -13,35 +14,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
-from autointerp.catalog.records import FeatureEvidence
+from autointerp.catalog.records import FeatureEvidence, Label, Split
 from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
-from autointerp.config import Config
+from autointerp.config import Config, ModelAccess
 from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
+from autointerp.explain.bench import Bench
+from autointerp.explain.experiments import NoBench
 from autointerp.explain.stage import Which, explainer_key, features_to_label
-from autointerp.hashing import hex_hash, sample_key, stable_hash
+from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
-from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
+from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions, provider_for
 from autointerp.score import Grade, Means, Scorer
 from autointerp.score.adaptive import Adaptive, due, facts_of, first_looks, identity, plan_of
+from autointerp.score.controls import SHUFFLED, can_grade, stand_ins
+from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
-from autointerp.score.parts import asking, part_of, scorers_for
-from autointerp.score.pool import scored_contexts
+from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
-from autointerp.score.simulation import SCORER, shuffled_partner
+from autointerp.score.simulation import SCORER
 from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
-SHUFFLED = "shuffled"
 STAGE = "score"
-_CONTROLS_OF_A_MODEL = 50  # features in the control where every simulation costs money
 
 
 def score_keys(config: Config) -> dict[str, str]:
@@ -51,12 +51,18 @@ def score_keys(config: Config) -> dict[str, str]:
 
 
 def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
-    settings, access, wants = config.score, config.simulating(), scorer.wants
-    model = (provider_for(access).name, access.model) if wants.model else ("", "")
-    chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
-    negatives = config.negatives.per_kind if wants.negatives else 0
-    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives,
+    settings, wants = config.score, scorer.wants
+    model = _identity(config.simulating()) if wants.model else ("", "")
+    embedder = _identity(config.embedding()) if wants.embedder else ()
+    chosen = (settings.per_band, silent_contexts(config), settings.resamples, config.seed)
+    negatives = config.negatives.identity() if wants.negatives else "0"
+    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives, *embedder,
                     *identity(config))  # fmt: skip
+
+
+def _identity(access: ModelAccess) -> tuple[str, str | None]:
+    """Whose answers they are."""
+    return provider_for(access).name, access.model
 
 
 def score(
@@ -69,7 +75,7 @@ def score(
     require_labels(config, catalog)
     fingerprint = hex_hash(
         *(text for item in sorted(keys.items()) for text in item), config.score.rank_by,
-        str(config.score.control_features), *_labels_state(config, catalog),
+        str(config.score.control_features), *config.score.controls, *_labels_state(config, catalog),
     )  # fmt: skip
     is_done = (
         catalog.stage_fingerprint(STAGE) == fingerprint
@@ -90,20 +96,38 @@ def score(
         "WHERE score_key IN (SELECT unnest(?)) AND status = 'failed'", [list(keys.values())],
     )  # fmt: skip
     with catalog.transaction():
-        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, keys[SCORER])
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
         # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
         is_whole = not failed and not tasks(config, catalog)
         catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
     return facts
 
 
+def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
+    """Order, p-values and gates once more from the scores that are there; the facts of the stage, which stays as complete as it
+    was."""
+    fingerprint = catalog.stage_fingerprint(STAGE) or ""
+    with catalog.transaction():
+        found = scorings(config)
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
+        catalog.finish_stage(STAGE, fingerprint, config.score.model_dump(), facts)
+    return facts
+
+
 def scorings(config: Config) -> dict[str, Scoring]:
     """Of each scorer how its rows are marked."""
-    keys, model = score_keys(config), config.simulating().model
+    keys = score_keys(config)
     return {
-        name: Scoring(name, keys[name], scorer.simulator, model if scorer.wants.model else None, scorer.wants.label)
+        name: Scoring(name, keys[name], scorer.simulator, _model(config, scorer), scorer.wants.label)
         for name, scorer in scorers_for(config).items()
     }
+
+
+def _model(config: Config, scorer: Scorer) -> str | None:
+    """The model that a scorer's rows are marked with."""
+    if scorer.wants.model:
+        return config.simulating().model
+    return config.embedding().model if scorer.wants.embedder else None
 
 
 def require_labels(config: Config, catalog: Catalog) -> None:
@@ -132,10 +156,10 @@ def _labels_state(config: Config, catalog: Catalog) -> list[str]:
 
 
 def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Task]:
-    """Labels to grade, by feature, each with its control beside it, and who is to grade it; `which` as in `score`."""
+    """Labels to grade, by feature, each with its controls beside it, and who is to grade it; `which` as in `score`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
-    stand_ins = partners(config, catalog, sorted(labels))
+    controls = stand_ins(config, catalog, sorted(labels))
     found = scorings(config)
     graded = catalog.rows(
         "SELECT score_key, feature_id, control, max(n_failed) FROM scores WHERE score_key IN (SELECT unnest(?)) GROUP BY ALL",
@@ -143,22 +167,29 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
     )
     failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
 
-    for feature in due(config, catalog, found[SCORER].key):
+    for feature in due(config, catalog, found):
         failures.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
 
     def wanted(feature: int, control: str) -> tuple[str, ...]:
         return tuple(
             name
             for name, scoring in found.items()
-            if (scoring.of_label or not control) and _is_wanted(which, failures.get((scoring.key, feature, control)))
+            if (not control or (scoring.of_label and can_grade(control, scoring.simulator)))
+            and _is_wanted(which, failures.get((scoring.key, feature, control)))
         )
 
     todo = []
     for feature, (explanation, label) in labels.items():
         baseline = baselines.get(feature)
-        todo.append(Task(feature, explanation, label, "", baseline[1] if baseline else None, wanted(feature, "")))
-        if feature in stand_ins:
-            todo.append(Task(feature, *labels[stand_ins[feature]], SHUFFLED, None, wanted(feature, SHUFFLED)))
+        sampled = any(feature in members for members in controls.values())
+        todo.append(
+            Task(feature, explanation, label, "", baseline[1] if baseline else None, wanted(feature, ""), sampled)
+        )
+        for control, members in controls.items():
+            if feature in members:
+                other = members[feature]
+                named = (control, other) if isinstance(other, Label) else labels[other]
+                todo.append(Task(feature, *named, control, None, wanted(feature, control)))
     return [task for task in todo if task.scorers]
 
 
@@ -169,42 +200,30 @@ def _is_wanted(which: Which, n_failed: int | None) -> bool:
     return n_failed != 0 if which == "pending" else bool(n_failed)
 
 
-def partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int, int]:
-    """feature → the feature whose label stands in for its own, for the features in the control."""
-    if len(labelled) < 2:
-        return {}
-    density = dict(catalog.rows("SELECT feature_id, density FROM features"))
-    found = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
-    limit = config.score.control_features
-    if limit is None:
-        limit = _CONTROLS_OF_A_MODEL if asking(scorers_for(config)) else len(labelled)
-    keys = sample_key(config.seed, stable_hash("control"), np.array(labelled, np.uint64))
-    chosen = np.array(labelled)[np.argsort(keys, kind="stable")[:limit]]
-    return {int(feature): found[int(feature)] for feature in chosen}
-
-
 async def _score_all(
     config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool
 ) -> None:
-    parts, access = scorers_for(config), config.simulating()
-    needed = {name for task in todo for name in task.scorers}
-    reader = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+    parts = scorers_for(config)
+    needed = {name: parts[name] for task in todo for name in task.scorers}
+    reader = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
     draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
     means = Means(read_vocabulary(catalog))
-    if any(parts[name].wants.bench for name in needed):
-        means = replace(means, bench=open_bench(config, catalog))
+    if any(scorer.wants.bench for scorer in needed.values()):
+        means = replace(means, bench=_bench(config, catalog, offline))
     turns, plan = Turns(), plan_of(config)
     adaptive = Adaptive(config, catalog, plan, found[SCORER].key) if plan else None
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
-        if by := asking({name: scorer for name, scorer in parts.items() if name in needed}):
-            names = ", ".join(" ".join(part_of(*item)) for item in by.items())
-            session = await stack.enter_async_context(open_session(access, run, names, offline=offline))
+        if wanted := models(config, needed):
+            session = await stack.enter_async_context(open_sessions(wanted, run, offline=offline))
 
         async def grade(name: str, task: Task, evidence: FeatureEvidence, looks: int) -> Grade:
             draw = draws[name].get((task.feature_id, task.control), 0)
-            ask = turns.of(drawn(session.broker, draw)) if session and parts[name].wants.model else None
-            given = replace(means, ask=ask, baseline=task.baseline)
+            ways = {which: drawn(broker, draw) for which, broker in session.brokers.items()} if session else {}
+            ask = turns.of(ways["model"]) if parts[name].wants.model else None
+            embed = ways["embedder"] if parts[name].wants.embedder else None
+            peaks = _known_peaks(catalog, task.feature_id) if parts[name].wants.bench else {}
+            given = replace(means, ask=ask, embed=embed, baseline=task.baseline, peaks=peaks)
             if adaptive is not None and name == SCORER and not task.control:
                 return await adaptive.scorer(parts).looked(task.label, evidence, given, looks)
             return await parts[name](task.label, evidence, given)
@@ -215,8 +234,7 @@ async def _score_all(
                 grades = await all_asked(
                     grade(name, task, evidence, looks.get(task.feature_id, 0)) for name in task.scorers
                 )
-                bands = {context.window_id: context.band for context in scored_contexts(evidence)}
-                return Graded(task, dict(zip(task.scorers, grades, strict=True)), bands)
+                return _graded(config, parts, task, evidence, dict(zip(task.scorers, grades, strict=True)))
 
             def read(chunk: Sequence[Task]) -> Iterator[tuple[Task, FeatureEvidence]]:
                 whole = with_evidence(config, reader, chunk)
@@ -229,14 +247,53 @@ async def _score_all(
         await (turn(todo, {}) if adaptive is None else adaptive.grade(todo, turn))
 
 
+def _graded(
+    config: Config, parts: Mapping[str, Scorer], task: Task, evidence: FeatureEvidence, grades: Mapping[str, Grade]
+) -> Graded:
+    """The grades with what their controls come to that need no other answers."""
+    bands = {context.window_id: context.band for context in evidence.contexts if context.kind in ("band", "silent")}
+    controls = {} if task.control else {
+        name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
+        for name, one in grades.items()
+    }  # fmt: skip
+    return Graded(task, grades, bands, controls)
+
+
+def models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
+    """The models that scorers ask, by what for."""
+    wanted = {}
+    if by := asking(needed):
+        wanted["model"] = Wanted(config.simulating(), names_of(by))
+    if by := embedding(needed):
+        wanted["embedder"] = Wanted(config.embedding(), names_of(by))
+    return wanted
+
+
+def _bench(config: Config, catalog: Catalog, offline: bool) -> Bench:
+    """The subject model. Offline one that cannot be had is no error yet: its readings may all be known."""
+    try:
+        return open_bench(config, catalog)
+    except UserError as error:
+        if not offline:
+            raise
+        return NoBench(str(error))
+
+
+def _known_peaks(catalog: Catalog, feature: int) -> dict[str, float]:
+    """Texts that the subject model has read, whoever wanted it, with the feature's maximum over each."""
+    query = "SELECT text, max(peak) FROM written_texts WHERE feature_id = ? AND peak IS NOT NULL GROUP BY text"
+    return dict(catalog.rows(query, [feature]))
+
+
 def with_evidence(
     config: Config, reader: EvidenceReader, chunk: Sequence[Task]
 ) -> Iterator[tuple[Task, FeatureEvidence]]:
-    """Each task with the test split's evidence of its feature: what any of the scorers wants."""
+    """Each task with the test split's evidence of its feature: what any of the scorers wants, of the rerank split, too."""
     wants = [scorer.wants for scorer in scorers_for(config).values()]
     found = reader.read(
-        sorted({task.feature_id for task in chunk}), ("test",),
-        negatives=any(one.negatives for one in wants), random=max(one.random for one in wants),
+        sorted({task.feature_id for task in chunk}), ("test", "rerank") if any(one.rerank for one in wants) else ("test",),
+        negatives=config.negatives.per_kind > 0 and any(one.negatives for one in wants),
+        random=max(one.random for one in wants),
     )  # fmt: skip
     evidence = {one.feature_id: one for one in found}
     for task in chunk:
@@ -244,13 +301,14 @@ def with_evidence(
 
 
 def _limited(evidence: FeatureEvidence, per_band: int) -> FeatureEvidence:
-    """Only the first `per_band` contexts of each band, in the order of the sampling hash: still a uniform draw."""
-    taken: dict[int, int] = {}
+    """Only the first `per_band` contexts of each split and band, in the order of the sampling hash: still a uniform draw."""
+    taken: dict[tuple[Split, int], int] = {}
     kept = []
     for context in evidence.contexts:
         if context.kind == "band":
-            taken[context.band] = taken.get(context.band, 0) + 1
-            if taken[context.band] > per_band:
+            place = (context.split, context.band)
+            taken[place] = taken.get(place, 0) + 1
+            if taken[place] > per_band:
                 continue
         kept.append(context)
     return replace(evidence, contexts=kept)

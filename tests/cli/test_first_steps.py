@@ -53,7 +53,7 @@ def test_help_says_that_a_folder_remembers() -> None:
     with_folder = [
         command for command in cli.commands.values() if any(option.name == "config_file" for option in command.params)
     ]
-    assert len(with_folder) == 11
+    assert len(with_folder) == 12
     for command in with_folder:
         text = " ".join(command.get_help(click.Context(command)).split())
         assert "the defaults above are those of a new folder" in text, command.name

@@ -55,7 +55,7 @@ def test_the_scores_by_hand() -> None:
     # Purity, corpus: at 4: 10 of 10; at 2: nothing new; at 0: 30 of 10 + 10 + 60. (10 · 1 + 20 · 30/80) / 30.
     assert found["purity_corpus"].value == pytest.approx((10 + 20 * 30 / 80) / 30)
     assert found["purity_balanced"].value == pytest.approx((1 / 2 + 1 / 4 * (3 / 4) / (7 / 4)) / (3 / 4))
-    assert found["named"].value == pytest.approx(30 / 100)
+    assert found["named"].value == pytest.approx(30 / 100) and found["doubtful"].value == pytest.approx(20 / 100)
     assert {row.n_ok for row in found.values()} == {6} and found["named"].lo <= 0.3 <= found["named"].hi
     assert found["purity_corpus"].lo is None  # with two contexts a side many resamples hold none rated 2
 

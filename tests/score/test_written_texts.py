@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from autointerp.catalog.records import Context, Label
 from autointerp.errors import UserError
+from autointerp.explain.bench import TooLargeError
+from autointerp.explain.experiments import NoBench
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
 from autointerp.score import Grade, Means, Settings, Written, scorers
 from autointerp.score.generation import Generation, score_generation
@@ -70,7 +73,11 @@ class TestGeneration:
         }  # fmt: skip
         for row in rows:
             assert row.lo is not None and row.hi is not None and row.value is not None
-            assert row.lo <= row.value <= row.hi and (row.n_ok, row.n_failed) == (5, 0)
+            assert row.lo <= row.value <= row.hi
+        # A share counts the texts that it is of.
+        assert {row.metric: (row.n_ok, row.n_failed) for row in rows} == {
+            "auroc": (5, 0), "fires": (3, 0), "false_alarms": (2, 0), "strength": (3, 0),
+        }  # fmt: skip
 
     def test_what_cannot_be_had_has_a_reason(self) -> None:
         only = {
@@ -78,7 +85,11 @@ class TestGeneration:
             for row in score_generation(evidence([], {}), wrote((True, 1.0), (True, 2.0), (False, None)))
         }
         assert (only["auroc"].value, only["auroc"].reason) == (None, "no text that should be silent could be read")
-        assert only["fires"].value == 1.0 and "no width" in str(only["fires"].reason) and only["fires"].n_failed == 1
+        assert only["fires"].value == 1.0 and "no width" in str(only["fires"].reason) and only["fires"].n_failed == 0
+        assert (only["false_alarms"].status, only["false_alarms"].reason) == (
+            "failed",
+            "all 1 failed, for instance: why",
+        )
         one = {row.metric: row for row in score_generation(evidence([], {}), wrote((True, 1.0), (False, 0.0)))}
         assert one["auroc"].value == 1.0 and one["auroc"].lo is None and "too few" in str(one["auroc"].reason)
         none = score_generation(evidence([], {}), wrote((True, None), (False, None)))
@@ -86,11 +97,11 @@ class TestGeneration:
         assert none[0].reason == "all 2 failed, for instance: why"
 
     def test_a_model_sees_the_label_alone_and_the_subject_reads_what_it_wrote(self) -> None:
-        model = Model({"active": ["w7", "w1 w8"], "silent": ["w1", "w7"]})
+        model = Model({"active": ["w7", "w1 w8"], "silent": ["w1", " w7"]})
         found = graded(Generation(2), model)
         assert values(found) == {"auroc": pytest.approx(3.5 / 4), "fires": 1.0, "false_alarms": 0.5, "strength": 0.75}
         assert [(one.number, one.wanted, one.text, one.peak) for one in found.written] == [
-            (1, True, "w7", 10.0), (2, True, "w1 w8", 30.0), (3, False, "w1", 0.0), (4, False, "w7", 10.0)]  # fmt: skip
+            (1, True, "w7", 10.0), (2, True, "w1 w8", 30.0), (3, False, "w1", 0.0), (4, False, " w7", 10.0)]  # fmt: skip
         [request] = model.requests
         shown = re.search(r"<data (\w+)>\n(.*)\n</data \1>", request.messages[1].content)
         assert shown and json.loads(shown[2]) == {"explanation": LABEL.description}
@@ -98,12 +109,29 @@ class TestGeneration:
 
     def test_missing_and_empty_texts_are_failures_and_further_ones_are_not_read(self) -> None:
         bench = WordBench({7: 10.0})
-        found = graded(Generation(2), Model({"active": ["w7"], "silent": ["no token", "w1", "w2", "w3"]}), bench=bench)
+        answer = {"active": ["w7"], "silent": ["no token", "w1", "w2", "w3"]}
+        found = graded(Generation(2), Model(answer, answer), bench=bench)
         assert [(one.wanted, one.peak, one.status) for one in found.written] == [
             (True, 10.0, "ok"), (True, None, "failed"), (False, None, "failed"), (False, 0.0, "ok")]  # fmt: skip
         assert "fewer texts" in str(found.written[1].reason) and "without tokens" in str(found.written[2].reason)
-        assert {(row.n_ok, row.n_failed) for row in found.rows} == {(2, 2)}
+        assert {row.metric: (row.n_ok, row.n_failed) for row in found.rows} == {
+            "auroc": (2, 2), "fires": (1, 1), "false_alarms": (1, 1), "strength": (1, 1),
+        }  # fmt: skip
         assert [call[2] for call in bench.calls] == ["w7", "no token", "w1"]
+
+    def test_where_memory_is_too_small_texts_are_read_one_by_one_and_fail_by_themselves(self) -> None:
+        class SmallBench(WordBench):
+            def peaks(self, feature_id: int, texts: Sequence[str]) -> list[float | None]:
+                if len(texts) > 1 or "huge" in texts[0]:
+                    raise TooLargeError("out of memory")
+                return super().peaks(feature_id, texts)
+
+        model = Model({"active": ["w7", "huge w7"], "silent": ["w1", "no token"]})
+        found = graded(Generation(2), model, bench=SmallBench({7: 10.0}))
+        assert [(one.peak, one.status) for one in found.written] == [
+            (10.0, "ok"), (None, "failed"), (0.0, "ok"), (None, "failed")]  # fmt: skip
+        assert found.written[1].reason == "too_large: out of memory" and found.written[1].text == "huge w7"
+        assert {(row.n_ok, row.n_failed) for row in found.rows} == {(2, 2), (1, 1)}
 
     def test_an_answer_that_cannot_be_used_is_asked_for_once_more(self) -> None:
         good = {"active": ["w7"], "silent": ["w1"]}
@@ -125,7 +153,50 @@ class TestGeneration:
         with pytest.raises(UserError, match="generation asks a model"):
             graded(Generation(1), None)
         with pytest.raises(UserError, match="subject model, which is not at hand"):
-            asyncio.run(Generation(1)(LABEL, evidence([], {}), Means(VOCABULARY, Model({"active": [], "silent": []}))))
+            asyncio.run(
+                Generation(1)(LABEL, evidence([], {}), Means(VOCABULARY, Model({"active": ["w1"], "silent": ["w2"]})))
+            )
+
+    def test_blank_and_repeated_texts_are_failures(self) -> None:
+        answer = {"active": ["w7", " \n", "w8"], "silent": ["w1", "w7", "w1"]}
+        found = graded(Generation(3), Model(answer, answer))
+        assert [(one.text, one.peak) for one in found.written] == [
+            ("w7", 10.0), (" \n", None), ("w8", 30.0), ("w1", 0.0), ("w7", None), ("w1", None)]  # fmt: skip
+        assert [str(one.reason) for one in found.written if one.reason] == [
+            "malformed: a blank text", *["malformed: the same text as another one"] * 2]  # fmt: skip
+        assert values(found)["auroc"] == 1.0 and found.rows[0].n_failed == 3
+
+    @pytest.mark.parametrize("text", ["a\x00b w7", "w7 " * 40_000, "<|bos|></s> w7", "\\ud800 w7 «w7»", "w7\u2028\r\n"])
+    def test_whatever_is_written_is_read_as_it_stands(self, text: str) -> None:
+        found = graded(Generation(1), Model({"active": [text] * 2000, "silent": ["w1"] * 2000}))
+        assert found.written[0].text == text and values(found)["fires"] == 1.0 and len(found.written) == 2
+
+    def test_half_a_character_is_no_text(self) -> None:
+        answer = '{"active": ["\\ud800 w7"], "silent": ["w1"]}'
+        found = graded(Generation(1), Model(answer, answer))
+        assert {(one.status, one.text) for one in found.written} == {("failed", None)}
+
+    def test_of_two_answers_with_faults_the_better_one_stands(self) -> None:
+        short, shorter = {"active": ["w7", "w8"], "silent": ["w1"]}, {"active": ["w7"], "silent": ["w1"]}
+        for answers in ((short, shorter), (shorter, short), (short, "no"), ("no", short)):
+            found = graded(Generation(2), Model(*answers))
+            assert [one.text for one in found.written] == ["w7", "w8", "w1", None], answers
+        model = Model(short, RequestFailed(FailureKind.OVER_BUDGET, "no"))
+        assert graded(Generation(2), model).written[1].text == "w8"
+        check = model.requests[0].check
+        assert check is not None and not check(json.dumps(short))  # so that `retry` asks anew
+        assert check(json.dumps({"active": ["w7", "w8"], "silent": ["w1", "w2"]}))
+
+    def test_what_the_subject_has_read_is_not_read_again(self) -> None:
+        bench = WordBench({7: 10.0})
+        means = Means(VOCABULARY, Model({"active": ["w7"], "silent": ["w1"]}), bench=bench, peaks={"w7": 12.0})
+        found = asyncio.run(Generation(1)(LABEL, evidence([], {}, feature=3), means))
+        assert [one.peak for one in found.written] == [12.0, 0.0] and [call[2] for call in bench.calls] == ["w1"]
+        missing = Means(VOCABULARY, Model({"active": ["w7"], "silent": ["w1"]}), bench=NoBench("no weights"))
+        known = replace(missing, peaks={"w7": 12.0, "w1": 0.0}, ask=Model({"active": ["w7"], "silent": ["w1"]}))
+        assert values(asyncio.run(Generation(1)(LABEL, evidence([], {}), known)))["auroc"] == 1.0
+        with pytest.raises(UserError, match="generation needs the subject model: no weights"):
+            asyncio.run(Generation(1)(LABEL, evidence([], {}), missing))
 
     def test_settings_and_version(self, tmp_path: Any) -> None:
         part = scorers.get("generation")
@@ -153,7 +224,7 @@ class TestSensitivity:
         assert rows[2].lo is None and rows[2].n_ok == 100
 
     def test_the_model_sees_marked_texts_of_the_test_split_and_no_label(self) -> None:
-        model = Model({"texts": ["w7", "w5 w8", "w1"]})
+        model = Model({"texts": ["w6 w7", "w5 w8", "w1"]})
         found = graded(Sensitivity(3), model, self.contexts())
         user = model.requests[0].messages[1].content
         data = json.loads(user.split("\n", 1)[1].rsplit("\n", 1)[0])
@@ -170,6 +241,23 @@ class TestSensitivity:
         found = graded(Sensitivity(3), model, [context(4, 0, [0.0])])
         assert not model.requests and found.rows[0].status == "undefined" and found.rows[0].value is None
         assert "no activating test contexts" in str(found.rows[0].reason)
+
+    def test_copies_are_failures_and_marks_are_taken_out(self) -> None:
+        words = list(range(10, 20))
+        long = [context(1, 2, [0.0] * 9 + [20.0], tokens=words), context(2, 1, [5.0, 0], tokens=[7, 1])]
+        run = " ".join(f"w{number}" for number in range(11, 18))  # seven words in a row
+        for text, peak in (
+            (run, None),
+            (f"w1 {run} w2", None),
+            (run.removesuffix(" w17") + " w1", 0.0),
+            ("w2 «w7»", 10.0),
+        ):
+            answer = {"texts": [text, "w3 w8"]}
+            first, _ = graded(Sensitivity(2), Model(answer, answer), long).written
+            assert (first.peak, first.text) == (peak, text.replace("«", "").replace("»", ""))
+            assert ("copied from a text that was shown" in str(first.reason)) == (peak is None)
+        answer = {"texts": ["w3", "w7 w1"]}  # the whole of a short one
+        assert [one.peak for one in graded(Sensitivity(2), Model(answer, answer), long).written] == [0.0, None]
 
     def test_it_is_of_the_feature_and_no_label(self) -> None:
         part = scorers.get("sensitivity")
