@@ -59,9 +59,8 @@ class Detection:
             ask_about(QUESTION, form, label, [blinded(one) for one in windows], means.ask, means.vocabulary)
             for form, windows in ((self.form, common), (alone, further))
         )
-        outcomes = zip(
-            (*further, *common), (*then, *first), strict=True
-        )  # of the windows in both the verdict among the first
+        # Of the windows that are in both, the verdict among the first counts.
+        outcomes = zip((*further, *common), (*then, *first), strict=True)
         verdicts = {context.window_id: outcome for context, outcome in outcomes}
         judged = [_judged(context, verdicts[context.window_id]) for context in judged_contexts(evidence)]
         return Grade(score_detection(evidence, judged, seed=self.seed, resamples=self.resamples), judged=judged)

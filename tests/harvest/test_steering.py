@@ -213,7 +213,9 @@ def test_a_file_of_features_that_has_changed_is_another_choice(config: Config, s
     folder, path = Path(shutil.copytree(sampled, tmp_path / "run")), tmp_path / "chosen.txt"
     path.write_text("5\n")
     chosen = set_steering(config, features=str(path), enabled=True)
-    chosen = chosen.model_copy(update={"explain": config.explain.model_copy(update={"model": "m", "provider": "mock"})})
+    chosen = chosen.model_copy(
+        update={"explain": config.explain.model_copy(update={"model": "mock", "provider": "mock"})}
+    )
     steer(chosen, folder)
     key = explainer_key(chosen, "output")
     path.write_text("5, 6\n")
