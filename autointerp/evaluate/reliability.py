@@ -135,7 +135,8 @@ class _Study:
         model = self._config.explain.model if self._explainer.needs_model else None
         score = self._config.score
         return Study(
-            self._name, model, self._by, self._metric, tuple(self._features), self._scores, self._reasons, score.per_band,
+            self._name, model, self._by, self._metric, tuple(self._features), self._scores, dict(sorted(self._reasons.items())),
+            score.per_band,
             silent_contexts(self._config),
         )  # fmt: skip
 

@@ -24,7 +24,7 @@ from autointerp.score.pool import scored_contexts
 from autointerp.score.sequential import ERROR, METRICS, Look, Plan, State, by_look, decide, look_at
 from autointerp.score.simulating import Simulation
 from autointerp.score.simulation import SCORER
-from autointerp.score.writing import Task
+from autointerp.score.writing import Scoring, Task
 from autointerp.vocabulary import Vocabulary
 
 
@@ -197,17 +197,21 @@ def first_looks(
         yield task, replace(evidence, contexts=kept)
 
 
-def due(config: Config, catalog: Catalog, score_key: str) -> frozenset[int]:
+def due(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> frozenset[int]:
     """Features that are due a look; none where scoring is not adaptive."""
     plan = plan_of(config)
-    return frozenset(Adaptive(config, catalog, plan, score_key).state().due if plan else ())
+    return frozenset(Adaptive(config, catalog, plan, scorings[SCORER].key).state().due if plan else ())
 
 
-def facts_of(config: Config, catalog: Catalog, score_key: str) -> dict[str, Any]:
+def facts_of(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> dict[str, Any]:
     """For people: why features stopped, and how many contexts were simulated of how many; nothing where not adaptive."""
     plan = plan_of(config)
     if plan is None:
         return {}
+    score_key = scorings[SCORER].key
     why = Counter(stop.why for stop in Adaptive(config, catalog, plan, score_key).state().stopped.values())
-    n = catalog.value("SELECT count(*) FROM simulations WHERE score_key = ? AND control = ''", [score_key])
+    n = catalog.value(
+        "SELECT count(*) FROM simulations JOIN windows USING (window_id) WHERE score_key = ? AND control = '' AND split = 'test'",
+        [score_key],
+    )
     return {"adaptive": {"stopped": dict(sorted(why.items())), "contexts": int(n)}}

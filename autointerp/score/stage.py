@@ -96,7 +96,7 @@ def score(
         "WHERE score_key IN (SELECT unnest(?)) AND status = 'failed'", [list(keys.values())],
     )  # fmt: skip
     with catalog.transaction():
-        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, keys[SCORER])
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
         # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
         is_whole = not failed and not tasks(config, catalog)
         catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
@@ -109,7 +109,7 @@ def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
     fingerprint = catalog.stage_fingerprint(STAGE) or ""
     with catalog.transaction():
         found = scorings(config)
-        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found[SCORER].key)
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
         catalog.finish_stage(STAGE, fingerprint, config.score.model_dump(), facts)
     return facts
 
@@ -167,7 +167,7 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
     )
     failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
 
-    for feature in due(config, catalog, found[SCORER].key):
+    for feature in due(config, catalog, found):
         failures.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
 
     def wanted(feature: int, control: str) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from tests.cli.test_bad_input import options, run
 from tests.cli.test_run import catalog_rows
 
 MOCK = ["--provider", "mock", "--label-model", "mock"]
-ADAPTIVE = ["--adaptive", "--set", "score.rounds=3", "--set", "score.target_width=1.0", "--set", "score.silent=12"]
+ADAPTIVE = ["--adaptive", "--set", "score.rounds=3", "--set", "score.target_width=1.0", "--set", "score.silent=12", "--rank-by",
+            "r_balanced"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +60,16 @@ def test_features_stop_at_different_looks_and_keep_their_strata(capsys: pytest.C
     plan = plan_of(load_config(None, {}, base=json.loads((out / "config.json").read_text())))
     assert plan is not None
     for feature, number in found.items():
-        bands = catalog_rows(out, "SELECT band, count(*) FROM simulations JOIN scorings USING (score_key) WHERE control = '' "
+        bands = catalog_rows(out, "SELECT band, count(*) FROM simulations JOIN scorings USING (score_key) JOIN windows "
+                                  "USING (window_id) WHERE control = '' AND split = 'test' "
                                   f"AND feature_id = {feature} GROUP BY 1")  # fmt: skip
         per_band, silent = plan.contexts(number)
         assert all(count <= (per_band if band else silent) for band, count in bands)
-        n_ok = catalog_rows(out, f"SELECT DISTINCT n_ok FROM scores JOIN scorings USING (score_key) WHERE metric = 'r_balanced' "
+        n_ok = catalog_rows(out, "SELECT DISTINCT n_ok FROM scores JOIN scorings USING (score_key) WHERE metric = 'r_balanced' "
                                  f"AND control = '' AND feature_id = {feature}")  # fmt: skip
         assert n_ok == [(sum(count for _, count in bands),)]
-    # The shuffled control is graded on the contexts that its feature has used.
-    assert not catalog_rows(out, "SELECT 1 FROM simulations s JOIN scorings USING (score_key) WHERE control = 'shuffled' AND NOT "
+    # Controls are graded on the contexts that its feature has used.
+    assert not catalog_rows(out, "SELECT 1 FROM simulations s JOIN scorings USING (score_key) WHERE control <> '' AND NOT "
                                  "EXISTS (SELECT 1 FROM simulations t WHERE t.score_key = s.score_key AND t.control = '' AND "
                                  "t.feature_id = s.feature_id AND t.window_id = s.window_id)")  # fmt: skip
     facts = json.loads(catalog_rows(out, "SELECT facts FROM stages WHERE stage = 'score'")[0][0])
@@ -122,7 +124,7 @@ def test_with_a_model_no_context_is_asked_about_twice(
     assert spent and catalog_rows(out, "SELECT count(*) FROM judgements")[0][0] > 0
     # One request holds 25 texts, so a look is one request, and so is each control.
     asked = sum(looks(out).values()) + catalog_rows(
-        out, "SELECT count(DISTINCT feature_id) FROM simulations JOIN scorings USING (score_key) WHERE control = 'shuffled'"
+        out, "SELECT count(DISTINCT (feature_id, control)) FROM simulations JOIN scorings USING (score_key) WHERE control <> ''"
     )[0][0]  # fmt: skip
     assert spent[0][0] <= asked * 1.3  # what was malformed is asked again by itself
     assert run(capsys, "score", "--out", again, *chosen, "--concurrency", "3")[0] == 0

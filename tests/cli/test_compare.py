@@ -33,7 +33,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, ob
 
 
 def test_two_explainers_of_a_run(capsys: pytest.CaptureFixture[str], scored: Path, tmp_path: Path) -> None:
-    code, _ = run(capsys, "compare", f"{scored}:lexicon", f"{scored}:highlighted", "--to", tmp_path)
+    code, _ = run(
+        capsys, "compare", f"{scored}:lexicon", f"{scored}:highlighted", "--metric", "r_balanced", "--to", tmp_path
+    )
     assert code == 0
     found = json.loads((tmp_path / "compare.json").read_text())
     assert found["metric"] == "r_balanced" and len(found["features"]) >= 5
@@ -47,7 +49,7 @@ def test_two_explainers_of_a_run(capsys: pytest.CaptureFixture[str], scored: Pat
 
 
 def test_the_other_way_round_is_the_negative(scored: Path) -> None:
-    first = compare(f"{scored}:lexicon", f"{scored}:highlighted")
+    first = compare(f"{scored}:lexicon", f"{scored}:highlighted", metric="r_balanced")
     second = compare(f"{scored}:highlighted", f"{scored}:lexicon", metric="r_balanced")
     for one, other in zip(first.features, second.features, strict=True):
         assert one.difference.value == pytest.approx(-(other.difference.value or 0))
@@ -77,7 +79,7 @@ def test_simulations_that_do_not_make_up_the_score_are_not_paired(scored: Path, 
     connection = duckdb.connect(str(copy / "catalog.duckdb"))
     connection.execute("UPDATE scores SET value = value / 2 WHERE metric = 'r_balanced'")
     connection.close()
-    found = compare(f"{scored}:lexicon", f"{copy}:lexicon")
+    found = compare(f"{scored}:lexicon", f"{copy}:lexicon", metric="r_balanced")
     assert {one.contexts for one in found.features if abs(one.first) > 1e-4} == {"other"}
 
 
