@@ -122,6 +122,27 @@ def average_precision(true: Array, simulated: Array, weights: Array | None = Non
     return Metric(float(np.diff(found, prepend=0.0) @ precision / found[-1]))
 
 
+def auroc(values: Array, truth: NDArray[np.bool_], weights: Array) -> Array:
+    """Area under the ROC curve of `values` [n] for `truth` [n]: how often a true one lies above a false one, ties by half.
+
+    `weights` [..., n], not negative, one row for each resample: [...]. Only their ratios within a class matter. NaN where a class
+    has no weight. A value that knows nothing scores 0.5. An interval: `Resampling.interval(partial(auroc, values, truth),
+    np.diag(weights), value)`. Raises ValueError for values that are not finite.
+    """
+    if values.shape != truth.shape or values.ndim != 1 or weights.shape[-1:] != values.shape:
+        raise ValueError(f"values of shape {values.shape}, truth {truth.shape}, weights {weights.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+    order = np.argsort(values, kind="stable")
+    ordered, truth, weights = values[order], truth[order], weights[..., order]
+    first, after = np.searchsorted(ordered, ordered, side="left"), np.searchsorted(ordered, ordered, side="right")
+    true, false = weights * truth, weights * ~truth
+    below = np.cumsum(false, axis=-1)
+    below = np.concatenate([np.zeros((*below.shape[:-1], 1)), below], axis=-1)  # weight of the false before each place
+    won = (true * (below[..., first] + below[..., after])).sum(axis=-1) / 2
+    return _ratio(won, true.sum(axis=-1) * false.sum(axis=-1))
+
+
 def effective_sample_size(weights: Array) -> Metric:
     """(Σw)²/Σw²: the number of equally weighted contexts that would be as informative (Kish, 1965)."""
     square = float(np.sum(weights**2))

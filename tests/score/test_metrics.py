@@ -186,3 +186,52 @@ def test_effective_sample_size() -> None:
 def test_vectors_that_do_not_fit_are_refused(a: np.ndarray, s: np.ndarray, w: np.ndarray | None) -> None:
     with pytest.raises(ValueError):
         metrics.pearson(a, s, w)
+
+
+class TestAuroc:
+    def test_worked_by_hand(self) -> None:
+        # True at 3, 2 and 1; false at 2 and 0. Of six pairs: 3 wins both, 2 wins one and ties one, 1 wins one: 4.5 of 6.
+        values, truth = array(3, 2, 1, 2, 0), np.array([True, True, True, False, False])
+        assert metrics.auroc(values, truth, np.ones(5)) == pytest.approx(4.5 / 6)
+        # The false 0 counts three times: pairs weigh 1 and 3; 3 wins 4, 2 wins 3.5, 1 wins 3: 10.5 of 12.
+        assert metrics.auroc(values, truth, array(1, 1, 1, 1, 3)) == pytest.approx(10.5 / 12)
+        assert metrics.auroc(-values, truth, np.ones(5)) == pytest.approx(1.5 / 6)
+
+    def test_what_knows_nothing_scores_a_half_and_one_class_alone_is_undefined(self) -> None:
+        truth = np.array([True, False, False])
+        assert metrics.auroc(array(7, 7, 7), truth, array(1, 2, 5)) == 0.5
+        assert np.isnan(metrics.auroc(array(1, 2, 3), truth, array(0, 1, 1)))
+        assert np.isnan(metrics.auroc(array(1, 2), np.array([True, True]), np.ones(2)))
+        assert np.isnan(metrics.auroc(array(), np.array([], dtype=bool), array()))
+        with pytest.raises(ValueError, match="not finite"):
+            metrics.auroc(array(1, np.nan, 2), truth, np.ones(3))
+
+    @given(SIDE, st.data())
+    def test_agrees_with_sklearn_whatever_the_weights_of_the_classes(self, a: np.ndarray, data: st.DataObject) -> None:
+        sklearn_metrics = pytest.importorskip("sklearn.metrics")
+        truth = data.draw(arrays(np.bool_, len(a)))
+        weights = data.draw(arrays(np.float64, (4, len(a)), elements=st.integers(0, 5).map(float)))
+        found = metrics.auroc(a, truth, weights)
+        for row, value in zip(weights, found, strict=True):
+            if row[truth].sum() and row[~truth].sum():
+                assert value == pytest.approx(sklearn_metrics.roc_auc_score(truth, a, sample_weight=row))
+            else:
+                assert np.isnan(value)
+        np.testing.assert_allclose(metrics.auroc(a, truth, weights * np.where(truth, 3, 0.1)), found)
+
+    def test_an_interval_by_the_bootstrap_is_that_of_the_resamples(self) -> None:
+        from functools import partial
+
+        from autointerp.score.bootstrap import Resampling, resample_counts
+
+        rng = np.random.default_rng(0)
+        strata = np.repeat([0, 1, 2], [10, 5, 5])
+        truth, values = strata > 0, rng.normal(size=20) + (strata > 0)
+        weights = np.where(truth, 1 / 10, 1 / 10)
+        of_sums = partial(metrics.auroc, values, truth)
+        value = float(of_sums(weights))
+        found = Resampling(strata, 500, 1).interval(of_sums, np.diag(weights), value)
+        counts = resample_counts(strata, 500, 1)
+        one_by_one = [float(of_sums(row * weights)) for row in counts]
+        assert found.lo in one_by_one and found.hi in one_by_one
+        assert found.lo < value < found.hi
