@@ -219,6 +219,8 @@ class ScoreConfig(_Section):
     """Texts that a model is shown in one request; they share its instructions."""
     silent: int = Field(default=25, ge=1)
     """Test contexts in which the feature does not fire."""
+    logprobs: bool | None = None
+    """Ask for the log-probabilities of verdicts, for their AUROC; default: where the model runs on this machine."""
     control_features: int | None = Field(default=None, ge=0)
     """Features in the shuffled-label control; default: all where simulating is free, else 50."""
     resamples: int = Field(default=1000, ge=100)

@@ -39,7 +39,8 @@ __all__ = [
 class Settings:
     """A run's settings, for scorers and simulators. `directory`: the user's own prompts. `simulator`: its name.
 
-    `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them.
+    `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them. `logprobs`:
+    verdicts come with log-probabilities.
     `resamples` and `seed` are the bootstrap's.
     """
 
@@ -49,6 +50,7 @@ class Settings:
     simulator: str = "lexicon"
     resamples: int = 1000
     seed: int = 0
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from autointerp.config import Config
 from autointerp.errors import UserError
+from autointerp.llm.session import provider_for
 from autointerp.score import Scorer, Settings, Simulator, scorers, simulators
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
@@ -20,8 +21,17 @@ def settings_of(config: Config, *, asked_again: bool = True) -> Settings:
     folder = config.explain.prompt_dir
     return Settings(
         Path(folder) if folder else None, config.score.texts_per_request, asked_again, simulator_name(config),
-        config.score.resamples, config.seed,
+        config.score.resamples, config.seed, asks_logprobs(config),
     )  # fmt: skip
+
+
+def asks_logprobs(config: Config) -> bool:
+    """Whether verdicts are to come with log-probabilities: where the configuration leaves it open, where they cost nothing."""
+    access = config.simulating()
+    if config.score.logprobs is not None or not access.model:
+        return bool(config.score.logprobs)
+    can = provider_for(access).capabilities
+    return can.logprobs and can.local
 
 
 def simulator_for(config: Config) -> Simulator:

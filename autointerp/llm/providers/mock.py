@@ -68,9 +68,11 @@ class MockProvider:
         if request.tools and request.may_call and not any(message.calls for message in request.messages):
             calls = mock_calls(request, stable_hash(canonical_json(payload), request.sample))
             return Reply("", model="mock", usage=_usage(request, str(calls)), calls=calls)
-        simulated = mock_simulation(request.messages[-1].content) if request.schema_name == "texts" else None
-        if simulated is not None:
-            return simulated
+        about_texts = (
+            mock_simulation(request.messages[-1].content) if request.schema_name in ("texts", "answers") else None
+        )
+        if about_texts is not None:
+            return about_texts
         return default_answer(request.json_schema, stable_hash(canonical_json(payload), request.sample))
 
 
@@ -90,14 +92,18 @@ def mock_calls(request: Request, seed: int) -> tuple[ToolCall, ...]:
 
 
 def mock_simulation(question: str) -> str | None:
-    """An aligned answer to a question about texts (prompts/_texts.j2), fenced as in `prompts_loader`; else None.
+    """An aligned answer to a question about numbered texts, fenced as in `prompts_loader` and followed by the fenced question;
+    else None.
 
-    A token fires or not by a hash of explanation and token: one token in ten, everywhere alike.
+    A token fires or not by a hash of explanation and token: one token in ten, everywhere alike. What is asked of a text as a
+    whole is answered by a hash of it.
     """
     try:
         texts, asked = (data for _, data in _FENCED.findall(question))
         wanted = json.loads(asked)
-        explanation, whether = str(wanted["explanation"]), wanted["question"] == "active"
+        explanation, name = str(wanted["explanation"]), wanted["question"]
+        if name.startswith("delphi24"):
+            return json.dumps({"answers": [stable_hash(explanation, line) % 2 for line in texts.split("\n")]})
         numbered = [line.split("|", 1) for line in texts.split("\n")]
         lines = [(int(number), _tokens_in(line)) for number, line in numbered]
     except (KeyError, TypeError, ValueError):
@@ -106,7 +112,10 @@ def mock_simulation(question: str) -> str | None:
     for number, tokens in lines:
         draws = [(token, stable_hash(explanation, token)) for token in tokens]
         active = [[token, 1 + draw // 10 % 10] for token, draw in draws if draw % 10 == 0]
-        answers.append([number, int(bool(active))] if whether else [number, *active])
+        if name in ("marks", "rating"):
+            answers.append([number, stable_hash(explanation, *tokens) % (2 if name == "marks" else 4)])
+        else:
+            answers.append([number, int(bool(active))] if name == "active" else [number, *active])
     return json.dumps({"texts": answers})
 
 
