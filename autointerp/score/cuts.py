@@ -55,6 +55,14 @@ def cut_anywhere(context: Context, draw: random.Random, length: int = LENGTH) ->
     return cut_at(context, place - draw.randrange(length), length)
 
 
+def long_enough(contexts: Sequence[Context], length: int) -> list[Context]:
+    """Those from which so many tokens can be cut, or as many as from the longest.
+
+    Windows at the ends of documents may be short, and a text would be told from others by its length."""
+    least = min(length, max((len(context.tokens) for context in contexts), default=0))
+    return [context for context in contexts if len(context.tokens) >= least]
+
+
 def runs_of(places: Sequence[int]) -> list[int]:
     """Lengths of the runs of neighbouring places, which are in ascending order."""
     if not places:

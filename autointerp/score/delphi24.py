@@ -28,7 +28,7 @@ from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
-from autointerp.score.cuts import LENGTH, Cut, cut_at
+from autointerp.score.cuts import LENGTH, Cut, cut_at, long_enough
 from autointerp.score.probabilities import ALTERNATIVES, list_places, yes_probabilities
 from autointerp.score.questions import MisalignedError, Verdict, all_asked, needed
 from autointerp.score.single import answered
@@ -129,12 +129,13 @@ def examples(evidence: FeatureEvidence, with_marks: bool, seed: int = 0) -> list
     """Those to be asked about, in the order in which they are shown."""
     draw = random.Random(stable_hash("delphi24", seed, evidence.feature_id))
     cuts = [
-        cut_at(context, _cell(context.activations)) for context in bands_in_turn(evidence.of("test", ("band",)))[:MOST]
+        cut_at(context, _cell(context.activations))
+        for context in bands_in_turn(long_enough(evidence.of("test", ("band",)), LENGTH))[:MOST]
     ]
     found = [Example(cut, True, _above(cut) if with_marks else ()) for cut in cuts]
     firing = sum(int((cut.activations > 0).sum()) for cut in cuts)
     count = ceil(firing / len(cuts)) if cuts and with_marks else 0
-    for context in evidence.of("test", ("silent",))[:MOST]:
+    for context in long_enough(evidence.of("test", ("silent",)), LENGTH)[:MOST]:
         cut = cut_at(context, LENGTH * draw.randrange(max(1, len(context.tokens) // LENGTH)))
         found.append(Example(cut, False, sorted(draw.sample(range(len(cut.tokens)), min(count, len(cut.tokens))))))
     draw.shuffle(found)

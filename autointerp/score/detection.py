@@ -90,7 +90,9 @@ def score_detection(
             continue
         suffix, both = "" if kind == NEGATIVES[0] else f"_{kind}", of("band", kind)
         rows += [row(name + suffix, metric, both, draws) for name, metric in OF_BOTH]
-        rows += [row("false_alarms" + suffix, false_alarms, of(kind), draws), auroc_row("auroc" + suffix, both, draws)]
+        rows.append(row("false_alarms" + suffix, false_alarms, of(kind), draws))
+        if both.has_probabilities or not suffix:
+            rows.append(auroc_row("auroc" + suffix, both, draws))
     present = sorted({bands[one.window_id, one.kind] for one in judged if one.kind == "band"})
     return rows + [row(f"recall_band_{band}", recall, of("band", band=band), draws) for band in present]
 

@@ -21,7 +21,7 @@ from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
-from autointerp.score.cuts import Cut, cut_anywhere, placed, runs_of
+from autointerp.score.cuts import Cut, cut_anywhere, long_enough, placed, runs_of
 from autointerp.score.questions import Form, Question, Text, Verdict, ask_in_groups, verdict
 from autointerp.score.verdicts import OF_BOTH, Resamples, Verdicts, auroc_row, false_alarms, recall, row
 
@@ -82,7 +82,11 @@ def marked_cuts(evidence: FeatureEvidence, seed: int = 0) -> list[Marked]:
     if not right:
         return []
     moved = (_wrong(one.cut, one, one.cut.activations <= 0, draw) for one in right)
-    others = [*evidence.of("test", ("silent",))[: len(right)], *evidence.of("test", KINDS[1:])]
+    least = min(len(one.cut.tokens) for one in right)
+    others = [
+        *long_enough(evidence.of("test", KINDS[:1]), least)[: len(right)],
+        *long_enough(evidence.of("test", KINDS[1:]), least),
+    ]
     cuts = [cut_anywhere(context, draw) for context in others]
     patterns = (right[number % len(right)] for number in range(len(cuts)))
     free = (np.ones(len(cut.tokens), dtype=bool) for cut in cuts)
@@ -157,7 +161,8 @@ def _against(
     both = Verdicts.of([*right, *wrong])
     yield from (row(name + suffix, metric, both, draws) for name, metric in OF_BOTH)
     yield row("false_alarms" + suffix, false_alarms, Verdicts.of(wrong), draws)
-    yield auroc_row("auroc" + suffix, both, draws)
+    if both.has_probabilities or not suffix:
+        yield auroc_row("auroc" + suffix, both, draws)
 
 
 def _of_band(right: Sequence[tuple[Judged, int]], band: int) -> Verdicts:

@@ -22,7 +22,7 @@ from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
-from autointerp.score.cuts import Cut, cut_anywhere
+from autointerp.score.cuts import LENGTH, Cut, cut_anywhere, long_enough
 from autointerp.score.questions import all_asked, needed
 from autointerp.score.single import answered
 from autointerp.score.verdicts import Resamples, failed_row, interval_of
@@ -106,9 +106,14 @@ def questions(evidence: FeatureEvidence, seed: int = 0) -> list[Question]:
     found = []
     # In turn, so that all bands have as many questions where intruders are few.
     places = [contexts for _ in range(QUESTIONS) for contexts in bands]
-    for contexts, intruder in zip(places, evidence.of("test", ("silent",)), strict=False):
-        odd = draw.randrange(TEXTS)
-        shown = draw.sample(contexts, TEXTS - 1)
+    silent = evidence.of("test", ("silent",))
+    for contexts in places:
+        odd, shown = draw.randrange(TEXTS), draw.sample(contexts, TEXTS - 1)
+        usable = long_enough(silent, min(LENGTH, *(len(context.tokens) for context in shown)))
+        if not usable:
+            break
+        intruder = usable[0]
+        silent = [context for context in silent if context is not intruder]
         cuts = [cut_anywhere(context, draw) for context in (*shown[:odd], intruder, *shown[odd:])]
         found.append(Question(cuts, odd))
     return found

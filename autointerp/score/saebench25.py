@@ -23,7 +23,7 @@ from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Answer, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
-from autointerp.score.cuts import Cut, cut_at
+from autointerp.score.cuts import Cut, cut_at, long_enough
 from autointerp.score.questions import needed
 from autointerp.score.single import answered
 from autointerp.score.verdicts import Metric, Resamples, Verdicts, accuracy, false_alarms, recall, row
@@ -32,6 +32,7 @@ from autointerp.vocabulary import Vocabulary
 NAME = "saebench25"
 TOP, WEIGHTED, RANDOM = 2, 2, 10
 AMONG, BESIDE = 12, 10  # strongest windows that two are drawn of; tokens on either side
+LENGTH = 2 * BESIDE + 1
 SHOWN = TOP + WEIGHTED + RANDOM
 SCHEMA = {
     "type": "object",
@@ -54,8 +55,8 @@ class Saebench25:
     max_tokens: int = 8192
     resamples: int = 1000
     seed: int = 0
-    # Some of the random windows may be there for another reason.
-    wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), random=RANDOM + TOP + WEIGHTED)
+    # Some of the random windows may be short, or there for another reason.
+    wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), random=2 * RANDOM)
     simulator: ClassVar[str] = ""
 
     def configured(self, settings: Settings) -> Self:
@@ -98,26 +99,27 @@ def _read(answer: Answer) -> Sequence[int]:
 def windows(evidence: FeatureEvidence, seed: int = 0) -> list[Cut]:
     """The 14 in the order in which they are shown; fewer, where there are not so many."""
     draw = random.Random(stable_hash(NAME, seed, evidence.feature_id))
-    strongest = sorted(evidence.of("test", ("top",)), key=lambda context: -context.peak)[:AMONG]
+    strongest = sorted(long_enough(evidence.of("test", ("top",)), LENGTH), key=lambda context: -context.peak)[:AMONG]
     cuts = [
         _around(context, int(context.activations.argmax()))
         for context in draw.sample(strongest, min(TOP, len(strongest)))
     ]
     cuts += _weighted(evidence, min((context.peak for context in strongest), default=0.0), draw)
     used = {cut.context.window_id for cut in cuts}
-    free = [context for context in evidence.of("test", ("random",)) if context.window_id not in used][:RANDOM]
+    drawn = long_enough(evidence.of("test", ("random",)), LENGTH)
+    free = [context for context in drawn if context.window_id not in used][:RANDOM]
     cuts += [_around(context, draw.randrange(len(context.tokens))) for context in free]
     draw.shuffle(cuts)
     return cuts
 
 
 def _around(context: Context, place: int) -> Cut:
-    return cut_at(context, place - BESIDE, 2 * BESIDE + 1)
+    return cut_at(context, place - BESIDE, LENGTH)
 
 
 def _weighted(evidence: FeatureEvidence, below: float, draw: random.Random) -> list[Cut]:
     """Tokens of band contexts, weaker than `below`, with a chance in proportion to their activation in the corpus."""
-    contexts = evidence.of("test", ("band",))
+    contexts = long_enough(evidence.of("test", ("band",)), LENGTH)
     counts = {context.band: sum(other.band == context.band for other in contexts) for context in contexts}
     masses = {}
     for context in contexts:

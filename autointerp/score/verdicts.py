@@ -55,6 +55,11 @@ class Verdicts:
         )  # fmt: skip
 
     @property
+    def has_probabilities(self) -> bool:
+        """Whether any verdict has one."""
+        return bool((~np.isnan(self.probability)).any())
+
+    @property
     def weights(self) -> Array:
         """Of each verdict: 1 for each class, shared alike by its strata, and by the verdicts within one."""
         weights = np.ones(len(self.said)) if self.flat else np.zeros(len(self.said))
