@@ -18,9 +18,14 @@ def _variable_name(name: str | None) -> str | None:
     return name
 
 
-def _listed(urls: object) -> object:
+def _listed(words: object) -> object:
+    """Words with commas between them as a tuple; what is a list already as it is."""
+    return tuple(word.strip() for word in words.split(",") if word.strip()) if isinstance(words, str) else words
+
+
+def _urls(given: object) -> object:
     """One URL, several, or none as a tuple."""
-    return () if urls is None else (urls,) if isinstance(urls, str) else urls
+    return () if given is None else _listed(given)
 
 
 def _without_secrets(urls: tuple[str, ...]) -> tuple[str, ...]:
@@ -30,7 +35,8 @@ def _without_secrets(urls: tuple[str, ...]) -> tuple[str, ...]:
     return urls
 
 
-BaseUrls = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_without_secrets)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+BaseUrls = Annotated[tuple[str, ...], BeforeValidator(_urls), AfterValidator(_without_secrets)]
 KeyVariable = Annotated[str | None, AfterValidator(_variable_name)]
 
 
@@ -184,9 +190,9 @@ class ExplainConfig(_Section):
 class ExemplarsConfig(_Section):
     """Which contexts explainers are shown, all of the explain split."""
 
-    top: int = Field(default=10, ge=0, le=200)
+    top: int = Field(default=5, ge=0, le=200)
     """Of the strongest windows."""
-    banded: int = Field(default=10, ge=0, le=200)
+    banded: int = Field(default=15, ge=0, le=200)
     """In turn from all bands of the feature's activations, weak ones included."""
     silent: int = Field(default=0, ge=0, le=200)
     """Random windows in which the feature does not fire."""
@@ -201,8 +207,8 @@ class ExemplarsConfig(_Section):
 class ScoreConfig(_Section):
     """How labels are graded."""
 
-    scorers: tuple[str, ...] | None = None
-    """Protocols by which labels are graded; default: simulation, and detection where a model simulates."""
+    scorers: Words | None = None
+    """Protocols by which labels are graded, with commas; default: simulation, and detection where a model simulates."""
     simulator: str | None = None
     """Name of the simulator; default: lexicon for lexicon labels, else logprob_free."""
     provider: str | None = None
@@ -217,16 +223,25 @@ class ScoreConfig(_Section):
     """Test contexts drawn from each band, as far as sampled."""
     texts_per_request: int = Field(default=25, ge=1, le=100)
     """Texts that a model is shown in one request; they share its instructions."""
-    silent: int = Field(default=25, ge=1)
-    """Test contexts in which the feature does not fire."""
+    silent: int | None = Field(default=None, ge=1)
+    """Test contexts in which the feature does not fire; default: 100 where grading is free, else 50. See docs/scoring.md."""
     logprobs: bool | None = None
     """Ask for the log-probabilities of verdicts, for their AUROC; default: where the model runs on this machine."""
+    controls: tuple[Literal["shuffled", "generic", "empty"], ...] = ("shuffled", "generic")
+    """Labels that are graded in place of a sample of features' own: another feature's, one for all, none at all."""
     control_features: int | None = Field(default=None, ge=0)
-    """Features in the shuffled-label control; default: all where simulating is free, else 50."""
+    """Features in each of these controls; default: 1,000 where grading is free, else 50 (shuffled) and 20 (the others)."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples for the intervals."""
-    rank_by: Literal["r_balanced", "r_corpus"] = "r_balanced"
-    """The metric whose lower bound orders the catalog."""
+    rank_by: str = "r_corpus"
+    """The metric whose lower bound orders the catalog: r_corpus, r_balanced, or scorer.metric, as detection.balanced_accuracy."""
+    random_directions: int = Field(default=0, ge=0, le=512)
+    """Random directions that `run` explains and scores in the features' stead, for p-values; 0: none. See autointerp null."""
+
+    def ranked(self) -> tuple[str, str]:
+        """Scorer and metric of the ranking."""
+        scorer, dot, metric = self.rank_by.rpartition(".")
+        return (scorer, metric) if dot else ("simulation", metric)
 
 
 class SpendingConfig(_Section):

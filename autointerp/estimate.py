@@ -19,6 +19,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
 from autointerp.explain.at_hand import experiments, rehearsed
+from autointerp.explain.experiments import MadeUpBench
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
@@ -31,7 +32,8 @@ from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
 from autointerp.score import Means, Scorer
 from autointerp.score import stage as scoring
-from autointerp.score.parts import asking, part_of, scorers_for
+from autointerp.score.controls import StandIn, can_grade, stand_ins
+from autointerp.score.parts import asking, part_of, scorers_for, silent_contexts
 from autointerp.score.writing import Task
 
 SAMPLE = 20
@@ -95,6 +97,8 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     rows = [row for row in rows if row.features]
     early = explaining.explainer_for(_untiring(config), config.explain.explainer).version != explainer.version
     notes = [*free, *_notes(rows)]
+    if rows and config.score.random_directions:
+        notes.append(_of_random_directions(rows, config.score.random_directions))
     if rows and experiments(explainer):
         notes.append(
             f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
@@ -103,6 +107,20 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     elif rows and early:
         notes.append(f"with all {config.explain.steps} steps of {config.explain.explainer}, which may end before")
     return Estimate(tuple(rows), tuple(notes))
+
+
+def _of_random_directions(rows: Sequence[Row], count: int) -> str:
+    """What they cost besides: as much as so many features."""
+    each = [
+        (row.requests / row.features, row.input.expected / row.features)
+        for row in rows
+        if not row.stage.startswith("control")
+    ]
+    requests, tokens = (count * sum(part) for part in zip(*each, strict=True))
+    return (
+        f"{count:,} random directions besides (score.random_directions): about {requests:,.0f} requests, {tokens:,.0f} prompt "
+        "tokens"
+    )
 
 
 def _untiring(config: Config) -> Config:
@@ -114,7 +132,9 @@ def _untiring(config: Config) -> Config:
 def _notes(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["nothing is left to be asked"]
-    sampled = [f"{row.sampled:,} of {row.features:,} ({row.stage})" for row in rows if row.sampled < row.features]
+    sampled = dict.fromkeys(
+        f"{row.sampled:,} of {row.features:,} ({row.stage})" for row in rows if row.sampled < row.features
+    )
     notes = [f"from the prompts of {', '.join(sampled)}" if sampled else "from all the prompts"]
     if known := sum(row.known for row in rows):
         notes.append(f"about {known:,} further requests are answered by the journal and cost nothing")
@@ -192,7 +212,7 @@ class _Trial:
         self._config, self._catalog, self._out, self._journal = config, catalog, out, journal
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
-        self._graded = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+        self._graded = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
         self._explainer = rehearsed(explaining.explainer_for(_untiring(config), config.explain.explainer))
         key = explaining.explainer_key(config, config.explain.explainer)
         self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
@@ -214,17 +234,16 @@ class _Trial:
         grading = asking(scorers_for(config))
         if grading:
             line = _Line(config.simulating(), self._out, self._journal, " ".join(part_of(*next(iter(grading.items())))))
-            partners = scoring.partners(config, self._catalog, list(features))
-            pairs = {"": [(feature, feature) for feature in features], scoring.SHUFFLED: sorted(partners.items())}
-            for control, candidates in pairs.items():
+            own: dict[int, StandIn] = {feature: feature for feature in features}
+            for control, members in {"": own, **stand_ins(config, self._catalog, list(features))}.items():
                 begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
                 for name, scorer in grading.items():
-                    if control and not scorer.wants.label:
+                    if control and not (scorer.wants.label and can_grade(control, scorer.simulator)):
                         continue
                     done = self._done(name, control)
-                    left = [pair for pair in candidates if pair[0] not in done]
+                    left = [pair for pair in members.items() if pair[0] not in done]
                     trial = await self._grade(name, scorer, line, control, _evenly(left, sample), begun)
-                    stage = "controls" if control else "score"
+                    stage = f"control {control}" if control else "score"
                     rows.append(project(stage, part_of(name, scorer)[1], line.billing, len(left), trial))
         return rows
 
@@ -258,19 +277,20 @@ class _Trial:
         scorer: Scorer,
         line: _Line,
         control: str,
-        pairs: Sequence[tuple[int, int]],
+        pairs: Sequence[tuple[int, StandIn]],
         begun: set[str] | None,
     ) -> list[list[Asked]]:
-        """Grade each pair's (feature, the feature whose label it is); return what was asked for each."""
-        await self._explain(sorted({labelled for _, labelled in pairs} - self._labels.keys()))
-        labels = [(feature, self._labels[labelled]) for feature, labelled in pairs]
+        """Grade each pair's (feature, whose label it is); return what was asked for each."""
+        wanted = {other for _, other in pairs if not isinstance(other, Label)}
+        await self._explain(sorted(wanted - self._labels.keys()))
+        labels = [(feature, other if isinstance(other, Label) else self._labels[other]) for feature, other in pairs]
         tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
         trial: list[list[Asked]] = [[] for _, label in labels if label is None]
         draws = read_draws(self._catalog, scoring.STAGE, self._keys[name])
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
             asked: list[Asked] = []
             ask = line.ask_into(asked, draws.get((task.feature_id, control), 0), begun)
-            await scorer(task.label, evidence, Means(self._vocabulary, ask))
+            await scorer(task.label, evidence, Means(self._vocabulary, ask, bench=MadeUpBench()))
             trial.append(asked)
         return trial
 

@@ -4,8 +4,10 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,23 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
         return dict(json.loads((folder / "COMPLETE.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):  # a damaged marker marks nothing
         return None
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make `target` a folder of the same files as `source`, linked where the file system can; nothing where there is no source.
+
+    Files that are replaced afterwards, as all of ours are, are replaced in one of the folders only.
+    """
+    for file in sorted(source.glob("*"), key=lambda file: (file.name == "COMPLETE.json", file.name)):
+        if file.is_file() and not (target / file.name).exists():
+            write_atomically(target / file.name, partial(_link, file))
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ RUN_DIR/shards/           parts of the harvest, until they are in the catalog
 RUN_DIR/workers/          what the workers of an engine report, while they are at work or after one has failed
 RUN_DIR/journal/          every answer of a language model
 RUN_DIR/catalog.duckdb    the catalog
+RUN_DIR/null/             random directions, a run like this one
 RUN_DIR/report.html       the report
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,37 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from autointerp import __version__
+from autointerp.announce import say_explainer, say_scorers
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
-from autointerp.files import hold_lock, write_text
+from autointerp.files import write_text
 from autointerp.harvest.runs import differences, runs_of, sample_settings
 from autointerp.hashing import hex_hash
+from autointerp.run_folder import catalog_path, save_config, save_configs, settings_of_stage
 
 BASELINE = "lexicon"
-
-
-def catalog_path(out: Path) -> Path:
-    return out / "catalog.duckdb"
-
-
-@contextmanager
-def run_folder(out: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the folder against other processes for the time of a command; `shared`: against all but other shards."""
-    if not str(out).isprintable() or any(char in str(out.resolve()) for char in "*?["):
-        raise UserError(f"--out {str(out.resolve())!r}: the path of a run's folder cannot have *, ?, [ or control characters in "
-                        "it; choose another")  # fmt: skip
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out names the run's folder")
-    is_new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with hold_lock(out / ".lock", shared=shared):
-            yield
-    except Exception:
-        if is_new and [path.name for path in out.iterdir()] == [".lock"]:
-            shutil.rmtree(out)  # nothing was done: leave nothing behind
-        raise
 
 
 def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
@@ -56,15 +35,22 @@ def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
     runs = runs_of(config, out)
     for run in runs:
         check_models(run.config, run.out)
-    sample_stage(config, out, **how)
+    _samples(config, out, **how)
     if config.negatives.per_kind:
-        negatives_stage(config, out)
+        from autointerp.harvest.negatives import negatives
+
+        negatives(config, out)
     if config.steering.enabled:
-        steer_stage(config, out)
+        from autointerp.harvest.steering import steer
+
+        steer(config, out)
     for run in runs:
         _say_estimate(run.config, run.out)
         explain_stage(run.config, run.out)
         score_stage(run.config, run.out)
+    if config.score.random_directions:
+        null_stage(config, out, config.score.random_directions)
+    save_configs(config, out)
     return [report_stage(run.config, run.out) for run in runs]
 
 
@@ -97,19 +83,24 @@ def check_models(config: Config, out: Path) -> None:
 
 def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
     """The facts of every run."""
-    from autointerp.harvest.stage import sample
-
-    runs = runs_of(config, out)
-    facts = sample(config, out, on_ready=lambda: save_configs(config, out), **how)
-    if config.sample.loss_recovered:
-        from autointerp.harvest.afterwards import add_loss_recovered
-
-        facts = [
-            known if known["conformance"].get("loss") else add_loss_recovered(run)
-            for run, known in zip(runs, facts, strict=True)
-        ]
+    facts = _samples(config, out, **how)
     save_configs(config, out)
     return facts
+
+
+def _samples(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
+    """The facts of every run. The settings are saved where there is something to be done."""
+    from autointerp.harvest.stage import sample
+
+    facts = sample(config, out, on_ready=lambda: save_configs(config, out), **how)
+    if not config.sample.loss_recovered:
+        return facts
+    from autointerp.harvest.afterwards import add_loss_recovered
+
+    return [
+        known if known["conformance"].get("loss") else add_loss_recovered(run)
+        for run, known in zip(runs_of(config, out), facts, strict=True)
+    ]
 
 
 def negatives_stage(config: Config, out: Path) -> list[dict[str, Any]]:
@@ -138,50 +129,92 @@ def sample_shard_stage(config: Config, out: Path, index: int, count: int) -> str
     return sample_shard(config, out, index, count, on_ready=lambda: save_configs(config, out))
 
 
-def save_configs(config: Config, out: Path) -> None:
-    """Of the folder, and of the run of each dictionary below it."""
-    save_config(config, out)
-    for run in runs_of(config, out):
-        save_config(run.config, run.out)
-
-
 def explain_stage(config: Config, out: Path) -> dict[str, Any]:
-    """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat."""
+    """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat. The catalog shows them
+    once they are scored; before the first scoring at once.
+    """
     from autointerp.explain.stage import explain, explainer_for, explainer_key
     from autointerp.llm.provider import require
     from autointerp.llm.session import provider_for, require_model
 
-    explainer = explainer_for(config, config.explain.explainer)
+    name = config.explain.explainer
+    explainer = explainer_for(config, name)
     if explainer.needs_model:  # the key is not asked for: all answers may be in the journal
-        by = f"explainer {config.explain.explainer}"
+        by = f"explainer {name}"
         require_model(config.explaining(), by)
         require(provider_for(config.explaining(), out), *explainer.needs, by=by)
     with _sampled(config, out) as catalog:
-        save_config(config, out)  # before the work: whoever is stopped goes on with the same settings
-        facts = {}
-        for name in dict.fromkeys([BASELINE, config.explain.explainer]):
-            facts[name] = explain(config, catalog, out, name)
-        shown = explainer_key(config, config.explain.explainer)
-        if catalog.value("SELECT explainer_key FROM ranking") != shown:
-            with catalog.transaction():
-                catalog.connection.execute("DELETE FROM ranking")
-                catalog.connection.execute("DELETE FROM ranks")
-                catalog.connection.execute("INSERT INTO ranking VALUES (?, NULL, ?)", [shown, config.score.rank_by])
+        key = explainer_key(config, name)
+        with settings_of_stage(config, out, lambda: _count(catalog, "explanations", "explainer_key", [key])):
+            say_explainer(config)
+            facts = {each: explain(config, catalog, out, each) for each in dict.fromkeys([BASELINE, name])}
+        _show_unscored(catalog, key, config.score.ranked()[1])
     return facts
 
 
+def _count(catalog: Catalog, table: str, column: str, keys: Sequence[str]) -> Any:
+    return catalog.value(f"SELECT count(*) FROM {table} WHERE {column} IN (SELECT unnest(?))", [list(keys)])
+
+
+def _show_unscored(catalog: Catalog, key: str, metric: str) -> None:
+    """Let the catalog show labels that nobody has scored, unless it shows scored ones."""
+    if catalog.value("SELECT count(*) FROM ranking WHERE score_key IS NOT NULL OR explainer_key = ?", [key]):
+        return
+    with catalog.transaction():
+        catalog.connection.execute("DELETE FROM ranking")
+        catalog.connection.execute("DELETE FROM ranks")
+        catalog.connection.execute("INSERT INTO ranking VALUES (?, NULL, ?)", [key, metric])
+
+
 def score_stage(config: Config, out: Path) -> dict[str, Any]:
-    from autointerp.score.stage import require_labels, score
+    from autointerp.score.parts import require_negatives
+    from autointerp.score.stage import require_labels, score, score_keys
 
     with _sampled(config, out) as catalog:
         require_labels(config, catalog)
-        save_config(config, out)
-        facts = score(config, catalog, out)
+        require_negatives(config, catalog)
+        keys = list(score_keys(config).values())
+        with settings_of_stage(config, out, lambda: _count(catalog, "scores", "score_key", keys)):
+            say_scorers(config)
+            return score(config, catalog, out)
+
+
+def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any]]:
+    """Explain and score so many random directions as the features are, each run's in its folder `null`; the facts of every
+    score.
+
+    What is there is left alone. The features must be scored. From then on the catalog has their p-values.
+    """
+    from autointerp.harvest.null import make_directions, null_run
+    from autointerp.harvest.stage import sample
+    from autointerp.score.random_null import take_over
+    from autointerp.score.stage import refresh_controls
+
+    facts = []
+    for run in runs_of(config, out):
+        with _sampled(run.config, run.out) as catalog:
+            if not catalog.stage_facts("score"):
+                raise UserError(
+                    f"{run.out}: there are no scores to compare with; run first: autointerp score --out {run.out}"
+                )
+        matched, null = make_directions(run, directions, out / "plan"), null_run(run)
+        sample(null.config, null.out)
+        if null.config.negatives.per_kind:
+            negatives_stage(null.config, null.out)
+        if null.config.steering.enabled:
+            steer_stage(null.config, null.out)
+        explain_stage(null.config, null.out)
+        score_stage(null.config, null.out)
+        with _sampled(run.config, run.out) as catalog:
+            with Catalog.open(catalog_path(null.out)) as of_null:
+                take_over(catalog, of_null, matched)
+            facts.append(refresh_controls(run.config, catalog))
     return facts
 
 
 def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[str, int]:
-    """Ask again for labels and simulations that failed, of all `kinds` or some, with fresh answers; counts of what was tried.
+    """Ask again for labels, simulations and judgements that failed, of all `kinds` or some, with fresh answers; counts of what
+    was tried.
 
     Labels that come of it are scored. What was never tried is left to the stages themselves.
     """
@@ -196,14 +229,16 @@ def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[st
         labels = failed_items(catalog, EXPLAIN, explainer_key(config, name), kinds)
         grades = {key: failed_items(catalog, SCORE, key, kinds) for key in score_keys(config).values()}
         if labels:
+            say_explainer(config)
             draw_again(catalog, EXPLAIN, explainer_key(config, name), labels)
             explain(config, catalog, out, name, "failed", only=[feature for feature, _ in labels])
         for key, items in grades.items():
             draw_again(catalog, SCORE, key, items)
         graded = {item for items in grades.values() for item in items}
         if labels or graded:
+            say_scorers(config)
             score(config, catalog, out)
-    save_config(config, out)
+            save_config(config, out)
     return {"labels": len(labels), "grades": len(graded)}
 
 
@@ -276,23 +311,3 @@ def _sampled(config: Config, out: Path) -> Iterator[Catalog]:
                 f"{out} was sampled with other settings ({changed}); leave them as they were, or give another --out"
             )
         yield catalog
-
-
-def save_config(config: Config, out: Path) -> None:
-    text = json.dumps(config.model_dump(), indent=1, sort_keys=True) + "\n"
-    path = out / "config.json"
-    out.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
-
-
-def saved_config(out: Path) -> dict[str, Any]:
-    """The configuration that an earlier command left in the folder, or an empty one."""
-    try:
-        return dict(json.loads((out / "config.json").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{out / 'config.json'}: not valid JSON ({error}); delete it and name the options again"
-        ) from None

@@ -61,13 +61,21 @@ def habits_of(vocabulary: Vocabulary) -> Habits:
 
 def written(tokens: Sequence[str], habits: Habits = PLAIN) -> str:
     """The line of tokens' display texts (see `vocabulary.shown`). An empty token lies between two CUTs or ends of the line."""
+    return _line(tuple(tokens), habits)
+
+
+@lru_cache(maxsize=4096)  # the same texts are asked about again and again: by each scorer, for a label and its controls
+def _line(tokens: tuple[str, ...], habits: Habits) -> str:
     split = [_UNIT.findall(token) for token in tokens]
     units = [unit for token in split for unit in token]
     line: list[str] = []
     plain: list[str] = []  # what has come since the last mark
+    seen = (
+        _is_seen if "<0x" in "".join(tokens) else _begins
+    )  # what could be read as a byte is rare, and costs time to look for
     at = 0
     for number, token in enumerate(split):
-        if number and (not token or not split[number - 1] or not _is_seen(units, at, habits)):
+        if number and (not token or not split[number - 1] or not seen(units, at, habits)):
             line += [_escaped(plain), CUT]
             plain = []
         for place, unit in enumerate(token):

@@ -35,10 +35,10 @@ from autointerp.explain import explainers
 from autointerp.explain import stage as explaining
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
-from autointerp.pipeline import catalog_path, saved_config
+from autointerp.run_folder import catalog_path, saved_config
 from autointerp.score import Means, scorers
 from autointerp.score import stage as scoring
-from autointerp.score.parts import scorers_for
+from autointerp.score.parts import scorers_for, silent_contexts
 from autointerp.score.writing import Task
 
 DELPHI = 37_000  # prompt tokens a latent, explain + detection + fuzzing at its defaults (measured for design/peers.md)
@@ -133,7 +133,7 @@ class Trial:
         config = self.config.model_copy(update={"score": chosen})
         parts = {name: scorer for name, scorer in scorers_for(config).items() if name in names}
         costs = {name: Cost(len(self.ids)) for name in names}
-        reader = EvidenceReader(self.catalog, seed=0, silent=config.score.silent)
+        reader = EvidenceReader(self.catalog, seed=0, silent=silent_contexts(config))
         tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None, tuple(parts)) for feature in self.ids]
         contexts = 0
         for task, evidence in scoring.with_evidence(config, reader, tasks):

@@ -13,7 +13,8 @@ HEAD = """# Configuration
 
 A run is configured by a TOML file, by options, or by both; options win. What an earlier command left in the run's folder
 (`RUN_DIR/config.json`) is the base, so later commands on the same folder need only what they change. Any field can be set
-with `--set section.field=value`. Written by scripts/write_configuration_docs.py; a test keeps it true.
+with `--set section.field=value`; a field that takes several words has commas between them, as in
+`--set score.scorers=simulation,detection`. Written by scripts/write_configuration_docs.py; a test keeps it true.
 
 ```toml
 [subject]

@@ -45,6 +45,9 @@ class FeatureRow:
     score_status: str | None
     score_reason: str | None
     shuffled: float | None
+    balanced_accuracy: float | None
+    balanced_accuracy_lo: float | None
+    balanced_accuracy_hi: float | None
     lexical_gain: float | None
     lexical_gain_lo: float | None
     lexical_gain_hi: float | None
@@ -125,10 +128,25 @@ def select(
 
 def feature_rows(connection: "duckdb.DuckDBPyConnection", limit: int | None = None) -> list[FeatureRow]:
     """The first `limit` features of the catalog, best first; those without a score come last, by number."""
-    order = "FROM catalog ORDER BY rank NULLS LAST, feature_id"
+    order = f"FROM {_with_detection(connection)} ORDER BY rank NULLS LAST, feature_id"
     if limit is None:
         return select(connection, FeatureRow, order)
     return select(connection, FeatureRow, f"{order} LIMIT ?", [limit])
+
+
+def _with_detection(connection: "duckdb.DuckDBPyConnection") -> str:
+    """The view `catalog`; of an older one, which is opened for reading only, with the columns of detection that it lacks."""
+    if has_column(connection, "catalog", "balanced_accuracy"):
+        return "catalog"
+    missing = (f"NULL::DOUBLE AS balanced_accuracy{end}" for end in ("", "_lo", "_hi"))
+    return f"(SELECT *, {', '.join(missing)} FROM catalog)"
+
+
+def has_column(connection: "duckdb.DuckDBPyConnection", table: str, column: str) -> bool:
+    """Whether a table or view has the column: a catalog of an earlier version, opened for reading only, may not."""
+    query = "SELECT 1 FROM duckdb_columns() WHERE table_name = ? AND column_name = ?"
+    with connection.cursor() as cursor:
+        return bool(cursor.execute(query, [table, column]).fetchall())
 
 
 def spend_rows(connection: "duckdb.DuckDBPyConnection") -> list[SpendRow]:

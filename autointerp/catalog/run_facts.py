@@ -63,6 +63,12 @@ class ScoreFacts:
     shuffled_median: float | None = None
     shuffled_median_lo: float | None = None
     shuffled_median_hi: float | None = None
+    detection: float | None = None
+    detection_lo: float | None = None
+    detection_hi: float | None = None
+    shuffled_detection: float | None = None
+    shuffled_detection_lo: float | None = None
+    shuffled_detection_hi: float | None = None
 
 
 def run_facts(connection: "duckdb.DuckDBPyConnection") -> RunFacts:

@@ -12,9 +12,10 @@ SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.confidence, e.saf
        e.status AS explanation_status, e.reason AS explanation_reason,
        m.metric, m.value AS score, m.lo, m.hi, k.rank_lo, k.rank_hi, m.n_ok, m.n_failed,
        m.status AS score_status, m.reason AS score_reason,
-       c.value AS shuffled,
+       m.p_random, m.q_random, c.value AS shuffled,
        d.value AS balanced_accuracy, d.lo AS balanced_accuracy_lo, d.hi AS balanced_accuracy_hi,
        g.value AS lexical_gain, g.lo AS lexical_gain_lo, g.hi AS lexical_gain_hi,
+       g.lo <= 0 AS no_lexical_gain,
        f.density, f.n_tokens, f.n_windows, f.n_documents, f.max_activation, f.mean_activation, f.flag,
        t.text AS top_token, f.top_token_share, f.token_entropy, f.position_dependence, f.peak_p50, f.peak_p90, f.peak_p99
 FROM features f
@@ -22,7 +23,8 @@ LEFT JOIN shown e ON e.feature_id = f.feature_id
 LEFT JOIN scored m ON m.feature_id = f.feature_id AND m.explanation_id = e.explanation_id AND m.main AND m.control = ''
 LEFT JOIN scored c ON c.feature_id = f.feature_id AND c.main AND c.control = 'shuffled'
 LEFT JOIN scored g ON g.feature_id = f.feature_id AND g.explanation_id = e.explanation_id
-                  AND g.metric = 'lexical_gain_' || split_part(m.metric, '_', 2) AND g.control = ''
+                  AND g.metric = CASE m.metric WHEN 'r_balanced' THEN 'lexical_gain_balanced' ELSE 'lexical_gain_corpus' END
+                  AND g.control = ''
 LEFT JOIN scored d ON d.feature_id = f.feature_id AND d.explanation_id = e.explanation_id AND d.control = ''
                   AND d.metric = 'balanced_accuracy' AND d.scorer = 'detection'
 LEFT JOIN ranks k ON k.feature_id = f.feature_id

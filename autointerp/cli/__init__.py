@@ -11,13 +11,14 @@ from autointerp.cli.evaluate import evaluate
 from autointerp.cli.journal import journal
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
-from autointerp.cli.stages import explain, negatives, rederive, report, retry, run, sample, score, steer
+from autointerp.cli.stages import explain, negatives, null, rederive, report, retry, run, sample, score, steer
 from autointerp.cli.terminal import one_line
-from autointerp.errors import Interrupted, UserError
+from autointerp.errors import Interrupted, UserError, WaitingError
 
 __all__ = ["main"]
 
 USER_ERROR = 2
+WAITING = 75  # EX_TEMPFAIL of sysexits.h: not wrong, to be tried again
 INTERRUPTED = 130
 
 
@@ -40,19 +41,19 @@ def cli() -> None:
         autointerp sql --out reports/mine "SELECT rank, title, score, lo FROM catalog LIMIT 20"
         autointerp probe --out reports/mine --text "…"
 
-    Each stage can be run by itself: sample, negatives, steer, explain, score, report. Whatever is finished is kept: after
+    Each stage can be run by itself: sample, negatives, steer, explain, score, null, report. Whatever is finished is kept: after
     an interruption, type the same command again.
     """
 
 
 for command in (
-    run, sample, negatives, steer, estimate, explain, score, report, retry, rederive, sql, journal, probe, evaluate, doctor,
+    run, sample, negatives, steer, estimate, explain, score, null, report, retry, rederive, sql, journal, probe, evaluate, doctor,
 ):  # fmt: skip
     cli.add_command(command)
 
 
 def main() -> None:
-    """Entry point. A user's mistake is one line on stderr and exit code 2; Ctrl-C is 130."""
+    """Entry point. A user's mistake is one line on stderr and exit code 2; 75: others have to answer first; Ctrl-C is 130."""
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -65,7 +66,7 @@ def main() -> None:
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except UserError as error:
-        _stop(f"autointerp: {error}", USER_ERROR)
+        _stop(f"autointerp: {error}", WAITING if isinstance(error, WaitingError) else USER_ERROR)
     except OSError as error:
         _stop(f"autointerp: {_system_message(error)}", USER_ERROR)
     except Exception as error:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autointerp.cli.options import configure, folder_options, model_options, sample_options, score_options
+from autointerp.cli.options import REMEMBERED, configure, folder_options, model_options, sample_options, score_options
+from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _PACKAGES = ("torch", "transformers", "duckdb", "openai", "anthropic")
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @sample_options
 @model_options
@@ -72,23 +73,27 @@ def _prompts(config: "Config") -> Iterator[str]:
 
 
 def _keys(config: "Config") -> Iterator[str]:
+    """Of the providers that this run asks; of the others nothing is said."""
+    from pathlib import Path
+
     from autointerp.explain import explainers
+    from autointerp.llm.session import check_access
+    from autointerp.score.parts import scorers_for
 
-    for provider, variable in _KEYS.items():
-        name = (
-            config.explain.api_key_env
-            if config.explain.provider == provider and config.explain.api_key_env
-            else variable
-        )
-        yield f"{name} is {'set' if os.environ.get(name) else 'not set'} ({provider})"
-    if explainers.get(config.explain.explainer).needs_model:
-        from pathlib import Path
-
-        from autointerp.llm.session import check_access
-
-        check_access(config.explaining(), Path(), f"explainer {config.explain.explainer}")
-    else:
-        yield f"none is needed: explainer {config.explain.explainer} asks no model"
+    name = config.explain.explainer
+    asking = {}
+    if explainers.get(name).needs_model:
+        asking[f"explainer {name}"] = config.explaining()
+    for scorer, part in scorers_for(config).items():
+        if part.wants.model:
+            asking[f"scorer {scorer}"] = config.simulating()
+    if not asking:
+        yield f"none is needed: explainer {name} and its scores ask no model"
+    for by, access in asking.items():
+        check_access(access, Path(), by)
+        variable = access.api_key_env or _KEYS.get(access.provider.removesuffix("-batch"))
+        key = "needs no key" if variable is None else f"key in {variable}"
+        yield f"{by} asks {access.provider}, model {one_line(access.model or '')}: {key}"
 
 
 def _fit(config: "Config") -> Iterator[str]:

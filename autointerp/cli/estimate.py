@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autointerp.cli.options import configure, folder_options, model_options, score_options
+from autointerp.cli.options import REMEMBERED, configure, folder_options, model_options, score_options
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from autointerp.estimate import Estimate
     from autointerp.projection import Range, Row
 
+_NUMBERS = ("requests", "input tokens", "of these cached", "output tokens", "money", "as a batch")
 _WIDTH = 160  # where the output is no terminal
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @model_options
 @score_options
@@ -49,7 +50,7 @@ def estimate(sample: int, **options: Any) -> None:
 def _estimate(config: "Config", out: Path, sample: int) -> "Estimate":
     from autointerp.catalog.store import Catalog
     from autointerp.estimate import estimate as of_run
-    from autointerp.pipeline import catalog_path
+    from autointerp.run_folder import catalog_path
 
     with Catalog.open(catalog_path(out)) as catalog:
         return of_run(config, catalog, out, sample=sample)
@@ -70,14 +71,15 @@ def _print_table(found: "Estimate") -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
+    # What a batch would cost is news only where none is asked for already, and one can be.
+    batches = any(row.batch is not None and not row.provider.endswith("-batch") for row in found.rows)
     for name in ("stage", "by", "model"):
         table.add_column(name)
-    for name in ("requests", "input tokens", "of these cached", "output tokens", "money", "as a batch"):
+    for name in _NUMBERS if batches else _NUMBERS[:-1]:
         table.add_column(name, justify="right")
-    for row in found.rows:
-        table.add_row(*map(Text, _cells(row)))
-    if len(found.rows) > 1:
-        table.add_row(*map(Text, _sums(found)))
+    rows = [_cells(row) for row in found.rows] + ([_sums(found)] if len(found.rows) > 1 else [])
+    for cells in rows:
+        table.add_row(*map(Text, cells if batches else cells[:-1]))
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 

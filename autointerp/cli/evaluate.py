@@ -53,7 +53,7 @@ def evaluate() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw.")
 @click.option("--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Write metrics.md there.")
 def metrics(windows: int, per_family: int, trials: int, seed: int, to: Path | None) -> None:
-    """Test the scores themselves, with an oracle in place of a model; about a minute.
+    """Test the scores themselves, with an oracle in place of a model; about three minutes.
 
     \b
     autointerp eval metrics

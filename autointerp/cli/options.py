@@ -40,10 +40,15 @@ def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return decorate
 
 
+REMEMBERED = ("Options that are not given are as in the run's folder, where earlier commands on it have left them "
+              "(RUN_DIR/config.json); the defaults above are those of a new folder.")  # fmt: skip
+"""What a command with `folder_options` says below its options."""
+
 folder_options = _stack(
     click.argument("config_file", metavar="[CONFIG.toml]", required=False, type=click.Path(path_type=Path)),
     click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR",
-                 help="The run's folder; everything goes there, and a rerun goes on there. Default for the demo: reports/demo."),
+                 help="The run's folder; everything goes there, and a rerun goes on there. What earlier commands set there holds "
+                      "until it is set anew. Default for the demo: reports/demo."),
     click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE",
                  help="Any field of the configuration, for instance --set sample.top=40. See docs/configuration.md."),
     click.option("--seed", type=int, help="Seed of every draw. [default: 0]"),
@@ -99,7 +104,8 @@ engine_options = _stack(
 
 model_options = _stack(
     click.option("--explainer", help="Who writes the labels: lexicon (no model is asked), highlighted, refine, dual, …; see "
-                                     "docs/explainers.md. [default: highlighted with --label-model, else lexicon]"),
+                                     "docs/explainers.md. Those of output are graded as if they said when the feature is "
+                                     "active. [default: highlighted with --label-model, else lexicon]"),
     click.option("--prompt-dir", metavar="FOLDER", help="Your own prompts, NAME.j2; they come before the packaged ones."),
     click.option("--provider", metavar="NAME[:ARGUMENT]",
                  help="openai (and every compatible server), anthropic, http, transformers, openai-batch, anthropic-batch, "
@@ -117,7 +123,8 @@ model_options = _stack(
 score_options = _stack(
     click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. "
                                       "[default: to suit the labels]"),
-    click.option("--rank-by", help="r_balanced or r_corpus. [default: r_balanced]"),
+    click.option("--rank-by", help="r_corpus, r_balanced, or any scorer.metric with intervals, such as "
+                                       "detection.balanced_accuracy. [default: r_corpus]"),
 )  # fmt: skip
 
 
@@ -154,7 +161,7 @@ def configure(
     In rising order of precedence: what an earlier command left in the folder, the TOML file (the embedded demo's where
     neither model nor SAE is named), --set, the other options.
     """
-    from autointerp.pipeline import saved_config
+    from autointerp.run_folder import saved_config
 
     changed = overrides(settings, given)
     if (

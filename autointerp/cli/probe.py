@@ -109,7 +109,7 @@ def _config(out: Path | None, settings: tuple[str, ...], given: Mapping[str, Any
     """The run's configuration under the options; and the run's folder, or None where none is meant."""
     from autointerp.config_reading import load_config
     from autointerp.harvest.runs import runs_below
-    from autointerp.pipeline import saved_config
+    from autointerp.run_folder import saved_config
 
     named = given["model"] is not None or bool(given["sae"])
     if len(given["sae"]) > 1:
@@ -154,7 +154,7 @@ def _labels(config: "Config", folder: Path | None, tokens: "Sequence[TokenFiring
     import json
 
     from autointerp.catalog.store import Catalog
-    from autointerp.pipeline import catalog_path
+    from autointerp.run_folder import catalog_path
 
     if folder is None:
         return None
@@ -210,8 +210,12 @@ def _print_summary(tokens: "Sequence[TokenFirings]", vocabulary: "Vocabulary", l
     from autointerp.harvest.probe import peaks
 
     found = peaks(tokens)
+    if not found:
+        click.echo(f"\nno feature fires on {'this token' if len(tokens) == 1 else f'these {len(tokens):,} tokens'}")
+        return
     first = f": the {_SUMMARY} strongest" if len(found) > _SUMMARY else ""
-    click.echo(f"\n{len(found):,} features fire on {len(tokens):,} tokens{first}")
+    fire = f"{len(found):,} {_plural('feature', len(found), 'fires', 'fire')}"
+    click.echo(f"\n{fire} on {len(tokens):,} {_plural('token', len(tokens))}{first}")
     rows = []
     for peak in found[:_SUMMARY]:
         activation, *label = _strength(peak.feature, peak.activation, labels)
@@ -219,6 +223,10 @@ def _print_summary(tokens: "Sequence[TokenFirings]", vocabulary: "Vocabulary", l
         rows.append([str(peak.feature), activation, str(peak.n_tokens), str(peak.index), at, *label])
     headings = ["feature", "maximum", "tokens", "at #", "token", *_label_headings(labels)]
     _print_table(headings, rows, right=("feature", "maximum", "tokens", "at #", "of max"))
+
+
+def _plural(word: str, n: int, one: str = "", several: str = "") -> str:
+    return f"{word} {one}".strip() if n == 1 else f"{word}s {several}".strip()
 
 
 def _label_headings(labels: Labels) -> list[str]:

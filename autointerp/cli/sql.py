@@ -1,6 +1,7 @@
 """The command `sql`: read-only queries over a run's catalog."""
 
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -10,8 +11,19 @@ from autointerp.cli.options import DEMO_FOLDER
 from autointerp.cli.terminal import json_line, one_line
 from autointerp.errors import UserError
 
+_COMMENT = re.compile(r"--[^=\s]*\s")  # no option has white space in its name
 
-@click.command()
+
+class _Query(click.Command):
+    """Takes an argument that begins with an SQL comment for what it is: a query."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        queries = [] if "--" in args else [arg for arg in args if _COMMENT.match(arg)]
+        rest = [arg for arg in args if arg not in queries]
+        return super().parse_args(ctx, [*rest, "--", *queries] if queries else rest)
+
+
+@click.command(cls=_Query)
 @click.argument("query")
 @click.option(
     "--out",
@@ -36,7 +48,7 @@ def sql(query: str, out: Path, style: str) -> None:
     import duckdb
 
     from autointerp.catalog.store import Catalog
-    from autointerp.pipeline import catalog_path
+    from autointerp.run_folder import catalog_path
 
     with Catalog.open(catalog_path(out)) as catalog:
         catalog.connection.execute("SET enable_external_access = false").fetchall()

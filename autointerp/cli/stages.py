@@ -1,11 +1,12 @@
-"""The commands that do work: run, sample, negatives, steer, explain, score, report, retry, rederive."""
+"""The commands that do work: run, sample, negatives, steer, explain, score, null, report, retry, rederive."""
 
-from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
 
 from autointerp.cli.options import (
+    REMEMBERED,
     configure,
     engine_options,
     folder_options,
@@ -13,13 +14,14 @@ from autointerp.cli.options import (
     sample_options,
     score_options,
 )
-from autointerp.cli.terminal import one_line
+from autointerp.cli.outcomes import print_labels, print_ranking
 from autointerp.errors import UserError
 
 # Those of `autointerp.llm.types.FailureKind`, which is not imported for a help text; a test compares them.
 _KINDS = (
     "refused", "truncated", "malformed", "timeout", "rate_limited", "server_error", "rejected", "over_budget", "no_evidence",
 )  # fmt: skip
+_GLANCE = '"SELECT rank, feature_id, title, score, lo, hi FROM catalog LIMIT 20"'
 
 
 def _parse_shard(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -35,7 +37,7 @@ def _parse_shard(context: click.Context, option: click.Parameter, text: str | No
     return int(index), int(count)
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @sample_options
 @engine_options
@@ -48,19 +50,18 @@ def run(engine: str, workers: int | None, engine_options: dict[str, Any], **opti
     after an interruption, and costs seconds when everything is there.
     """
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import run_all, run_folder
+    from autointerp.pipeline import run_all
+    from autointerp.run_folder import run_folder
 
     config, out = configure(**options)
     with run_folder(out):
         reports = run_all(config, out, engine=engine, workers=workers, engine_options=engine_options)
     for one, path in zip(runs_of(config, out), reports, strict=True):
-        _print_ranking(one.out)
-        click.echo(
-            f'\nreport:  {path.resolve()}\ncatalog: autointerp sql --out {one.out} "SELECT * FROM catalog LIMIT 10"'
-        )
+        print_ranking(one.out)
+        click.echo(f"\nreport:  {path.resolve()}\ncatalog: autointerp sql --out {quote(str(one.out))} {_GLANCE}")
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @sample_options
 @engine_options
@@ -80,7 +81,8 @@ def sample(
         autointerp sample … --out RUN_DIR
     """
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import run_folder, sample_shard_stage, sample_stage
+    from autointerp.pipeline import sample_shard_stage, sample_stage
+    from autointerp.run_folder import run_folder
 
     config, out = configure(**options)
     if shard is not None:
@@ -98,7 +100,7 @@ def sample(
                    f"tokens of {facts['documents']:,} documents: {flags}")  # fmt: skip
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @click.option("--per-kind", type=click.IntRange(1),
               help="Negatives of each kind for each feature, shared out over the splits. [default: as configured]")  # fmt: skip
@@ -112,7 +114,8 @@ def negatives(**options: Any) -> None:
     autointerp sql --out RUN_DIR "SELECT kind, count(*) FROM contexts GROUP BY kind"
     """
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import negatives_stage, run_folder
+    from autointerp.pipeline import negatives_stage
+    from autointerp.run_folder import run_folder
 
     config, out = configure(**options)
     with run_folder(out):
@@ -124,7 +127,7 @@ def negatives(**options: Any) -> None:
         click.echo(f"{one.out}: near: {near}; token: {token} ({facts['windows_read']:,} windows read)")
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @click.option("--features", "steered", metavar="WHICH",
               help="all that fire, ids and ranges such as 0-999,2048, or a file of them. [default: all]")  # fmt: skip
@@ -141,7 +144,8 @@ def steer(**options: Any) -> None:
     autointerp explain --out RUN_DIR --explainer output --label-model NAME
     """
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import run_folder, steer_stage
+    from autointerp.pipeline import steer_stage
+    from autointerp.run_folder import run_folder
 
     config, out = configure(**options)
     with run_folder(out):
@@ -155,46 +159,73 @@ def steer(**options: Any) -> None:
         click.echo(f"{one.out}: {facts['features']:,} features steered over {texts}: {reached}")
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @model_options
 def explain(**options: Any) -> None:
     """Write a label for every sampled feature that has none yet. Failed ones are tried again."""
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import explain_stage, run_folder
+    from autointerp.pipeline import explain_stage
+    from autointerp.run_folder import run_folder
 
     config, out = configure(**options)
     with run_folder(out):
         for one in runs_of(config, out):
-            for name, counts in explain_stage(one.config, one.out).items():
-                click.echo(f"{name}: {counts['n_ok']:,} labels, {counts['n_failed']:,} failed")
-            _warn_of_failures(one.out, "explanations")
+            print_labels(explain_stage(one.config, one.out), one.config, one.out)
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @model_options
 @score_options
 def score(**options: Any) -> None:
     """Simulate activations from the labels on the test split, grade them, and rank the catalog."""
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import run_folder, score_stage
+    from autointerp.pipeline import score_stage
+    from autointerp.run_folder import run_folder
 
     config, out = configure(**options)
     with run_folder(out):
         for one in runs_of(config, out):
             score_stage(one.config, one.out)
-            _print_ranking(one.out)
+            print_ranking(one.out)
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
+@folder_options
+@model_options
+@score_options
+@click.option("--directions", type=click.IntRange(1, 512), help="How many. [default: score.random_directions, else 64]")
+def null(directions: int | None, **options: Any) -> None:
+    """Explain and score random directions, as dense as features: what do labels of nothing score?
+
+    They are sampled, labelled and graded with the run's own settings in RUN_DIR/null, at the cost of so many features more.
+    Then every score has a p-value (how many random directions score as high) and a false discovery rate over all features.
+
+    \b
+    autointerp null --out RUN_DIR --directions 64
+    autointerp sql --out RUN_DIR "SELECT feature_id, title, score, p_random, q_random FROM catalog WHERE q_random > 0.05"
+    """
+    from autointerp.harvest.runs import runs_of
+    from autointerp.pipeline import null_stage
+    from autointerp.run_folder import run_folder
+
+    config, out = configure(**options)
+    with run_folder(out):
+        null_stage(config, out, directions or config.score.random_directions or 64)
+        for one in runs_of(config, out):
+            print_ranking(one.out)
+
+
+@click.command(epilog=REMEMBERED)
 @folder_options
 @click.option("--title", help="Heading of the report.")
 @click.option("--limit", type=int, help="Show only the first so many features of the ranking.")
 def report(title: str | None, limit: int | None, **options: Any) -> None:
     """Write RUN_DIR/report.html: one file, no network."""
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import report_stage, run_folder
+    from autointerp.pipeline import report_stage
+    from autointerp.run_folder import run_folder
 
     options["settings"] += tuple(
         f"report.{name}={_toml(value)}" for name, value in (("title", title), ("limit", limit)) if value
@@ -205,7 +236,7 @@ def report(title: str | None, limit: int | None, **options: Any) -> None:
             click.echo(report_stage(one.config, one.out).resolve())
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @model_options
 @score_options
@@ -217,7 +248,7 @@ def report(title: str | None, limit: int | None, **options: Any) -> None:
     help="Only failures of this kind; several times for more.",
 )
 def retry(kinds: tuple[str, ...], **options: Any) -> None:
-    """Ask again, for fresh answers, what failed: labels and simulations without a usable answer.
+    """Ask again, for fresh answers, what failed: labels, simulations and judgements without a usable answer.
 
     explain and score try failed requests again, too; but an answer that came and could not be used (malformed) is in the
     journal, and they find it there again. Here another one is asked for.
@@ -227,7 +258,8 @@ def retry(kinds: tuple[str, ...], **options: Any) -> None:
     autointerp sql --out RUN_DIR "SELECT reason, count(*) FROM explanations WHERE status = 'failed' GROUP BY ALL"
     """
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import retry_stage, run_folder
+    from autointerp.pipeline import retry_stage
+    from autointerp.run_folder import run_folder
 
     config, out = configure(**options)
     with run_folder(out):
@@ -237,14 +269,18 @@ def retry(kinds: tuple[str, ...], **options: Any) -> None:
                 asked = one.config.explain
                 by = asked.explainer + (f", {asked.provider}, model {asked.model}" if asked.model else "")
                 click.echo(
-                    f"nothing to try again: no label or simulation ({by}) has failed" + " in this way" * bool(kinds)
+                    f"nothing to try again: no label, simulation or judgement ({by}) has failed"
+                    + " in this way" * bool(kinds)
                 )
                 continue
-            click.echo(f"tried again: labels: {tried['labels']:,}; grades with failures: {tried['grades']:,}")
-            _print_ranking(one.out)
+            click.echo(
+                f"tried again: labels: {tried['labels']:,}; grades with failures: {tried['grades']:,} (a label has one, its "
+                "control another)"
+            )
+            print_ranking(one.out)
 
 
-@click.command()
+@click.command(epilog=REMEMBERED)
 @folder_options
 @model_options
 @score_options
@@ -255,67 +291,17 @@ def rederive(**options: Any) -> None:
     answer is left as it is.
     """
     from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import rederive_stage, run_folder
+    from autointerp.pipeline import rederive_stage
+    from autointerp.run_folder import run_folder
 
     config, out = configure(**options)
     with run_folder(out):
         for one in runs_of(config, out):
             rederive_stage(one.config, one.out)
-            _print_ranking(one.out)
+            print_ranking(one.out)
 
 
 def _toml(value: object) -> str:
     import json
 
     return json.dumps(value)
-
-
-def _print_ranking(out: Path) -> None:
-    """The figures that a run is about, and the first labels."""
-    from autointerp.catalog.store import Catalog
-    from autointerp.pipeline import catalog_path
-
-    with Catalog.open(catalog_path(out)) as catalog:
-        facts = catalog.stage_facts("score")
-        rows = catalog.rows("SELECT rank, feature_id, title, score, lo, hi FROM catalog WHERE rank <= 10 ORDER BY rank")
-    if facts.get("median") is None:
-        _warn_of_all_failures(out)
-        raise UserError("no feature has a defined score: see the reasons above, or SELECT * FROM catalog")
-    who = f"{facts['explainer']}, simulator {facts['simulator']}"
-    click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({who}): median {_interval(facts, 'median')}")
-    if facts.get("shuffled_median") is not None:
-        click.echo(f"shuffled labels, {facts['n_shuffled']:,}: median {_interval(facts, 'shuffled_median')}")
-    for name, what in (("detection", "labels"), ("shuffled_detection", "shuffled labels")):
-        if facts.get(name) is not None:
-            click.echo(
-                f"balanced accuracy of {facts[f'n_{name}']:,} {what} in detection: median {_interval(facts, name)}"
-            )
-    click.echo("\nrank  score and interval   feature  label")
-    for rank, feature, title, value, lo, hi in rows:
-        click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")
-    _warn_of_all_failures(out)
-
-
-def _interval(facts: dict[str, Any], name: str) -> str:
-    return f"{facts[name]:.3f} [{facts[f'{name}_lo']:.3f}, {facts[f'{name}_hi']:.3f}]"
-
-
-def _warn_of_all_failures(out: Path) -> None:
-    for table in ("explanations", "simulations", "judgements", "written_texts"):
-        _warn_of_failures(out, table)
-
-
-def _warn_of_failures(out: Path, table: str) -> None:
-    from autointerp.catalog.store import Catalog
-    from autointerp.pipeline import catalog_path
-
-    key, shown = ("explainer_key", "ranking") if table == "explanations" else ("score_key", "scorings")
-    with Catalog.open(catalog_path(out)) as catalog:
-        rows = catalog.rows(
-            f"SELECT split_part(reason, ':', 1), any_value(reason), count(DISTINCT feature_id) FROM {table} "
-            f"WHERE status = 'failed' AND {key} IN (SELECT {key} FROM {shown}) GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT 5"
-        )
-    for kind, reason, count in rows:
-        advice = "" if kind == "no_evidence" else "; run the same command again, or autointerp retry"
-        features = "feature" if count == 1 else "features"
-        click.echo(f"{table} of {count:,} {features} failed: {one_line(reason)}{advice}", err=True)

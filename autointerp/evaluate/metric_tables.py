@@ -13,7 +13,7 @@ from autointerp.subject.stdlib import stdlib_documents
 _DENSITIES = ((0.0, 3e-4), (3e-4, 1e-3), (1e-3, 1e-2), (1e-2, 1.0))
 
 
-_SAMPLES = ((5, 25), (10, 50))  # contexts a band, silent contexts
+_SAMPLES = ((5, 25), (5, 50), (5, 100), (10, 50))  # contexts a band, silent contexts
 _RECOVERED = 8  # units of each family whose intervals are looked at
 
 
@@ -38,7 +38,7 @@ def study(windows: int, per_family: int, trials: int, seed: int) -> list[Table]:
 def sanity_table(found: Sequence[Falls]) -> Table:
     """A row a design and metric: the share of units in which it fell, with Wilson's 95 % interval; extra by density as well."""
     header = ["contexts", "metric", "missing part", "extra claim", "fit",
-              *(f"extra, {low:g} to {high:g}" for low, high in _DENSITIES)]  # fmt: skip
+              *(f"extra claim, density {low:g} to {high:g}" for low, high in _DENSITIES)]  # fmt: skip
     rows = []
     for design, metric in dict.fromkeys((one.design, one.metric) for one in found):
         units = [one for one in found if (one.design, one.metric) == (design, metric)]

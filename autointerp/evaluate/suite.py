@@ -17,6 +17,8 @@ from autointerp.config import Config, ModelAccess
 from autointerp.evaluate.evidence import evidence_of, words_of
 from autointerp.evaluate.judge import Judgement, judge
 from autointerp.evaluate.planted import FALSEHOODS, Falsehood, PlantedFeature
+from autointerp.explain.at_hand import experiments
+from autointerp.explain.investigate import FALLBACK
 from autointerp.explain.stage import explainer_for
 from autointerp.llm.provider import require
 from autointerp.llm.rounds import in_rounds
@@ -116,9 +118,14 @@ class _Evaluation:
         await self._judge()
         asks = self._explainer.needs_model or self._simulator.needs_model
         return Findings(
-            config.explain.explainer, simulator_name(config), config.explain.model if asks else None,
+            self._who_labels(), simulator_name(config), config.explain.model if asks else None,
             self._judge_model, self._simulator.needs_model, config.seed, tuple(self._findings.values()),
         )  # fmt: skip
+
+    def _who_labels(self) -> str:
+        """The explainer; of one that wants a subject model, of which planted features have none, who stands in for it."""
+        name = self._config.explain.explainer
+        return f"{name} (as {FALLBACK}, without a subject model)" if experiments(self._explainer) else name
 
     async def _explain(self) -> None:
         async def label(feature: PlantedFeature, ask: Ask | None) -> Label:

@@ -8,6 +8,7 @@ from typing import Any
 from autointerp.evaluate.grades import GOOD, Estimate, Grade, grades, judge_accuracy
 from autointerp.evaluate.planted import FALSEHOODS
 from autointerp.evaluate.suite import METRIC, Finding, Findings, Outcome, Scored
+from autointerp.reasons import alike, in_short
 
 _NONE = "–"
 
@@ -78,9 +79,24 @@ def notes(findings: Findings) -> list[str]:
     if any(estimate.n for estimate in accuracy.values()):
         parts = ", ".join(f"{sort} {_text(estimate)}" for sort, estimate in accuracy.items())
         said.append(f"the judge recognised the false labels for what they are: {parts}")
+    for what, reasons in _failures(findings).items():
+        said.append(f"{what} failed: {in_short(alike(reasons))}")
     if any(one.label is None for one in findings.features):
         said.append("answers are still under way; run the same command again")
     return said
+
+
+def _failures(findings: Findings) -> dict[str, list[str]]:
+    """What did not come about, with the reasons."""
+    reasons: dict[str, list[str]] = {}
+    for one in findings.features:
+        outcomes: list[tuple[str, Outcome[Any] | None]] = [("labels", one.label)]
+        outcomes += [("simulations", outcome) for outcome in one.scores.values()]
+        outcomes += [("verdicts", outcome) for outcome in one.verdicts.values()]
+        for what, outcome in outcomes:
+            if outcome is not None and outcome.reason is not None:
+                reasons.setdefault(what, []).append(outcome.reason)
+    return {f"{len(found):,} {what}": found for what, found in reasons.items()}
 
 
 def markdown(findings: Findings) -> str:

@@ -1,4 +1,4 @@
-"""The subject model at hand: what an explainer that experiments may do with it.
+"""The subject model at hand: what explainers that experiment, and scorers that have texts written, may do with it.
 
 Implemented outside this room; explainers and tests know only this. Calls compute and block: await them in a thread.
 Results are rounded by whoever shows them to a model, so that the same question is asked on every machine.
@@ -31,6 +31,10 @@ class Bench(Protocol):
 
     def activations(self, feature_id: int, text: str) -> list[tuple[int, float]]:
         """(token, raw activation) of the text's tokens in order, read as the harvest reads a document's first window."""
+        ...
+
+    def peaks(self, feature_id: int, texts: Sequence[str]) -> list[float | None]:
+        """The feature's maximum over each text, read likewise, all in one go; None for a text without tokens."""
         ...
 
     def nearest(self, feature_id: int, count: int) -> Sequence[Neighbour]:

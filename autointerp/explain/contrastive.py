@@ -15,6 +15,7 @@ from typing import Self
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.explain import DEFAULT_SEARCH, Search, explainers
 from autointerp.explain.asking import ModelExplainer
+from autointerp.explain.counts import counts_json
 from autointerp.explain.exemplars import Exemplar, Selection, Show, choose, cut, hard_negatives
 from autointerp.explain.marking import listed, marked_text, marks_for_exemplars, quoted
 from autointerp.llm.types import Ask, FailureKind, RequestFailed
@@ -28,6 +29,7 @@ class Contrastive(ModelExplainer):
     """See the module. `exemplars.negatives` is the number of silent texts; 10 where it is 0."""
 
     template = "contrastive"
+    method = "2"
     wants_negatives = True
 
     selection: Selection = field(default_factory=lambda: Selection(negatives=NEGATIVES, show="both"))
@@ -46,7 +48,9 @@ class Contrastive(ModelExplainer):
                 "the explain split has no hard negative and no silent context of the feature: nothing to contrast with",
                 attempts=0,
             )
-        return await self.label(ask, chosen, contrast_json(chosen.active, silent, self.selection.show, vocabulary))
+        data = contrast_json(evidence, chosen.active, silent, self.selection.show, vocabulary)
+        kinds = sorted({_why(exemplar) for exemplar in silent})
+        return await self.label(ask, chosen, data, kinds=kinds)
 
 
 def silent_texts(evidence: FeatureEvidence, selection: Selection) -> list[Exemplar]:
@@ -71,21 +75,33 @@ def silent_texts(evidence: FeatureEvidence, selection: Selection) -> list[Exempl
     return list(found.values())
 
 
-def contrast_json(active: Sequence[Exemplar], silent: Sequence[Exemplar], show: Show, vocabulary: Vocabulary) -> str:
-    """{"marks": …, "active": [{"text", "active"}, …], "silent": [{"why", "token", "text"}, …]}, a line a text."""
+def contrast_json(
+    evidence: FeatureEvidence,
+    active: Sequence[Exemplar],
+    silent: Sequence[Exemplar],
+    show: Show,
+    vocabulary: Vocabulary,
+) -> str:
+    """{"marks": …, "active": [{"text", "active"}, …], "silent": [{"why", "token", "text"}, …], "counts": …}, a line a text."""
     marks = marks_for_exemplars(chain(active, silent), vocabulary)
     head = "" if show == "levels" else f'"marks":{marks.json},'
     shown = listed("active", [marked_text(exemplar, show, marks, vocabulary) for exemplar in active])
-    return f"{{{head}{shown},{listed('silent', [_silent(exemplar, vocabulary) for exemplar in silent])}}}"
+    quiet = listed("silent", [_silent(exemplar, vocabulary) for exemplar in silent])
+    return f"{{{head}{shown},{quiet},\n{counts_json(evidence, vocabulary)}}}"
+
+
+def _why(exemplar: Exemplar) -> str:
+    """Why a silent text was chosen, as the prompt calls it."""
+    return {"near": "near", "token": "token"}.get(exemplar.context.kind, "random")
 
 
 def _silent(exemplar: Exemplar, vocabulary: Vocabulary) -> str:
-    context = exemplar.context
-    why = {"near": "near", "token": "token"}.get(context.kind, "random")
     token = ""
-    if why == "token" and context.cause is not None:
-        token = f'"token":{quoted(vocabulary.text(context.cause))},'
-    return f'{{"why":"{why}",{token}"text":{quoted(vocabulary.join(exemplar.tokens))}}}'
+    if (
+        exemplar.context.cause_position is not None
+    ):  # the text is cut around it: where the neighbour peaks, or the token
+        token = f'"token":{quoted(vocabulary.text(int(exemplar.tokens[exemplar.peak])))},'
+    return f'{{"why":"{_why(exemplar)}",{token}"text":{quoted(vocabulary.join(exemplar.tokens))}}}'
 
 
 explainers.register("contrastive")(Contrastive())

@@ -30,8 +30,8 @@ class Selection:
     cut around the peak. `show`: activations as whole numbers 0..10, as marks around the active tokens, or both.
     """
 
-    top: int = 10
-    banded: int = 10
+    top: int = 5
+    banded: int = 15
     silent: int = 0
     negatives: int = 0
     window: int = 32

@@ -33,6 +33,9 @@ class NoBench:
     def activations(self, feature_id: int, text: str) -> list[tuple[int, float]]:
         self._fail()
 
+    def peaks(self, feature_id: int, texts: Sequence[str]) -> list[float | None]:
+        self._fail()
+
     def nearest(self, feature_id: int, count: int) -> Sequence[Neighbour]:
         self._fail()
 
@@ -48,6 +51,9 @@ class MadeUpBench:
 
     def activations(self, feature_id: int, text: str) -> list[tuple[int, float]]:
         return [(0, 0.0)] * (1 + len(text) // 4)
+
+    def peaks(self, feature_id: int, texts: Sequence[str]) -> list[float | None]:
+        return [0.0 for _ in texts]
 
     def nearest(self, feature_id: int, count: int) -> Sequence[Neighbour]:
         return [Neighbour(number, 0.5, "a title of some words") for number in range(count)]

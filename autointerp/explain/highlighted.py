@@ -14,6 +14,7 @@ from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.explain import explainers
 from autointerp.explain.answers import SCHEMA
 from autointerp.explain.asking import ModelExplainer
+from autointerp.explain.counts import counts_json
 from autointerp.explain.exemplars import Exemplar, Selection, Show, choose
 from autointerp.explain.marking import listed, marked_text, marks_for_exemplars
 from autointerp.llm.types import Ask
@@ -31,6 +32,7 @@ class Highlighted(ModelExplainer):
     """`reasoning`: ask for a few sentences of it before the label. They are in the journal, not in the label."""
 
     template = "highlighted"
+    method = "2"
 
     selection: Selection = field(default_factory=lambda: Selection(show="both"))
     reasoning: bool = False
@@ -42,15 +44,16 @@ class Highlighted(ModelExplainer):
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
         """The model's label; see `ModelExplainer.label`."""
         chosen = choose(evidence, self.selection)
-        data = highlighted_json(chosen.active, self.selection.show, vocabulary)
+        data = highlighted_json(evidence, chosen.active, self.selection.show, vocabulary)
         return await self.label(ask, chosen, data, reasoning=self.reasoning)
 
 
-def highlighted_json(shown: Sequence[Exemplar], show: Show, vocabulary: Vocabulary) -> str:
-    """{"marks": [opening, closing], "texts": [{"text": …, "active": [[token, level], …]}, …]}, a line a text."""
+def highlighted_json(evidence: FeatureEvidence, shown: Sequence[Exemplar], show: Show, vocabulary: Vocabulary) -> str:
+    """{"marks": [opening, closing], "texts": [{"text": …, "active": [[token, level], …]}, …], "counts": …}, a line a text."""
     marks = marks_for_exemplars(shown, vocabulary)
     head = "" if show == "levels" else f'"marks":{marks.json},'
-    return f"{{{head}{listed('texts', [marked_text(exemplar, show, marks, vocabulary) for exemplar in shown])}}}"
+    texts = listed("texts", [marked_text(exemplar, show, marks, vocabulary) for exemplar in shown])
+    return f"{{{head}{texts},\n{counts_json(evidence, vocabulary)}}}"
 
 
 explainers.register("highlighted")(Highlighted())

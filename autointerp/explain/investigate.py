@@ -20,6 +20,7 @@ from autointerp.explain import DEFAULT_SEARCH, Explainer, Search, explainers
 from autointerp.explain.answers import LabelAnswer
 from autointerp.explain.asking import ModelExplainer, no_evidence
 from autointerp.explain.bench import Bench
+from autointerp.explain.counts import counts_json
 from autointerp.explain.exemplars import Exemplars, Selection, choose
 from autointerp.explain.experiments import Laboratory, NoBench, NotAtHandError, Recall
 from autointerp.explain.investigation import Investigation
@@ -39,6 +40,7 @@ class Investigate(ModelExplainer):
     """See the module. `search` holds the budgets, and what the fallback needs."""
 
     template = "investigate"
+    method = "2"
     needs = ("json_schema", "tools")
     wants_negatives = True
     wants_bench: ClassVar[bool] = True
@@ -74,7 +76,7 @@ class Investigate(ModelExplainer):
             raise no_evidence("the feature is active in no context of the explain split")
         toolbox = Toolbox(evidence, chosen.windows, self.selection, vocabulary, self.laboratory)
         try:
-            label = await self._investigated(toolbox, chosen, ask, vocabulary)
+            label = await self._investigated(first_json(evidence, chosen, toolbox, vocabulary), toolbox, chosen, ask)
         except NotAtHandError as missing:
             label = await self._without_bench(str(missing), evidence, ask, vocabulary)
         except RequestFailed:  # one that is deferred starts over: what was found is kept
@@ -83,9 +85,8 @@ class Investigate(ModelExplainer):
         toolbox.close()
         return label
 
-    async def _investigated(self, toolbox: Toolbox, chosen: Exemplars, ask: Ask, vocabulary: Vocabulary) -> Label:
+    async def _investigated(self, data: str, toolbox: Toolbox, chosen: Exemplars, ask: Ask) -> Label:
         toolbox.open()
-        data = first_json(chosen, toolbox, vocabulary)
         prompt = render(self.template, directory=self.directory, data=fenced(data), steps=self.search.investigate_steps)
         request = Request(
             messages=prompt.messages, max_tokens=self.max_tokens, temperature=self.temperature, tools=TOOLS, schema_name="label",
@@ -108,11 +109,12 @@ class Investigate(ModelExplainer):
         return explainers.get(FALLBACK).configured(self.selection, self.directory, self.search)
 
 
-def first_json(chosen: Exemplars, toolbox: Toolbox, vocabulary: Vocabulary) -> str:
-    """{"marks": …, "texts": [{"text": …, "active": …}, …], "further": {kind: count, …}}, a line a text."""
+def first_json(evidence: FeatureEvidence, chosen: Exemplars, toolbox: Toolbox, vocabulary: Vocabulary) -> str:
+    """{"marks": …, "texts": [{"text": …, "active": …}, …], "further": {kind: count, …}, "counts": …}, a line a text."""
     marks = marks_for_exemplars(chosen.active, vocabulary)
     texts = [marked_text(exemplar, "both", marks, vocabulary) for exemplar in chosen.active]
-    return f'{{"marks":{marks.json},{listed("texts", texts)},\n"further":{json.dumps(toolbox.further())}}}'
+    further, counts = json.dumps(toolbox.further()), counts_json(evidence, vocabulary)
+    return f'{{"marks":{marks.json},{listed("texts", texts)},\n"further":{further},\n{counts}}}'
 
 
 explainers.register("investigate")(Investigate())

@@ -100,7 +100,8 @@ class Investigation:
             return parse_answer(answer, LabelAnswer)
         except RequestFailed as failure:
             if failure.kind == FailureKind.MALFORMED:
-                said = Message("assistant", answer.text[:_SHOWN] or "(nothing)")
+                text = answer.text[:_SHOWN]
+                said = Message("assistant", text if text.strip() else "(nothing)")
                 self._messages += [said, Message("user", AGAIN.format(reason=failure.reason))]
             raise
 

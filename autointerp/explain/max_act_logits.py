@@ -16,6 +16,7 @@ import numpy as np
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.explain import DEFAULT_SEARCH, Search, explainers
 from autointerp.explain.asking import ModelExplainer
+from autointerp.explain.counts import counts_json
 from autointerp.explain.exemplars import Exemplar, Selection, choose
 from autointerp.explain.marking import Marks, listed, marked, marks_for_exemplars, quoted, quoted_tokens
 from autointerp.llm.types import Ask
@@ -30,6 +31,7 @@ class MaxActLogits(ModelExplainer):
     """See the module. `exemplars.window` counts where it is below 24."""
 
     template = "max_act_logits"
+    method = "2"
 
     selection: Selection = field(default_factory=lambda: Selection(window=WINDOW))
 
@@ -43,13 +45,14 @@ class MaxActLogits(ModelExplainer):
 
 
 def peaks_json(evidence: FeatureEvidence, shown: Sequence[Exemplar], vocabulary: Vocabulary) -> str:
-    """{"marks": …, "texts": [{"text", "peak", "next", "level"}, …], "promoted": [token, …], "suppressed": [token, …]}."""
+    """{"marks": …, "texts": [{"text", "peak", "next", "level"}, …], "promoted": [token, …], "suppressed": …, "counts": …}."""
     marks = marks_for_exemplars(shown, vocabulary)
     texts = listed("texts", [_peak(exemplar, marks, vocabulary) for exemplar in shown])
     promoted, suppressed = (
         quoted_tokens(tokens[:OUTPUTS], vocabulary) for tokens in (evidence.promoted, evidence.suppressed)
     )
-    return f'{{"marks":{marks.json},{texts},"promoted":{promoted},"suppressed":{suppressed}}}'
+    counts = counts_json(evidence, vocabulary)
+    return f'{{"marks":{marks.json},{texts},"promoted":{promoted},"suppressed":{suppressed},\n{counts}}}'
 
 
 def _peak(exemplar: Exemplar, marks: Marks, vocabulary: Vocabulary) -> str:

@@ -32,6 +32,7 @@ class SingleToken(ModelExplainer):
     """`least_share`: of the summed activation that the token must carry for a claim."""
 
     template = "single_token"
+    method = "2"
 
     least_share: float = 0.9
 
@@ -49,7 +50,9 @@ class SingleToken(ModelExplainer):
                 f"explain split, below {self.least_share:.0%}: this is no feature of a single token"
             )
             raise RequestFailed(FailureKind.NO_EVIDENCE, reason, attempts=0)
-        return await self.label(ask, chosen, occurrences_json(evidence, shown, shares, vocabulary))
+        texts = _texts(evidence, shown, token, vocabulary)
+        data = occurrences_json(evidence, texts, shares, vocabulary)
+        return await self.label(ask, chosen, data, silent=any(not one.level for one in texts))
 
 
 def token_shares(contexts: Sequence[Context]) -> dict[int, float]:
@@ -75,28 +78,30 @@ class _Occurrence:
 
 
 def occurrences_json(
-    evidence: FeatureEvidence, shown: Sequence[Context], shares: Mapping[int, float], vocabulary: Vocabulary
+    evidence: FeatureEvidence, texts: "Sequence[_Occurrence]", shares: Mapping[int, float], vocabulary: Vocabulary
 ) -> str:
     """{"token", "percent", "others": [[token, percent], …], "spellings": [{"token", "active", "silent"}, …], "marks",
     "texts": [{"text", "before", "level"}, …]}; "before" counts the tokens before the marked one.
     """
     (token, share), *others = list(shares.items())[: OTHERS + 1]
     of_others = ",".join(f"[{quoted(vocabulary.text(other))},{100 * part:.1f}]" for other, part in others)
-    texts = _texts(evidence, shown, token)
     marks = marks_for(vocabulary.join(one.tokens) for one in texts)
     parts = [
         f'"token":{quoted(vocabulary.text(token))}',
         f'"percent":{100 * share:.1f}',
         f'"others":[{of_others}]',
-        listed("spellings", _spellings(evidence, token, vocabulary)),
+        listed("spellings", [_counted(one, vocabulary) for one in _spellings(evidence, token, vocabulary)]),
         f'"marks":{marks.json}',
         listed("texts", [_snippet(one, marks, vocabulary) for one in texts]),
     ]
     return f"{{{','.join(parts)}}}"
 
 
-def _texts(evidence: FeatureEvidence, shown: Sequence[Context], token: int) -> list[_Occurrence]:
-    """The token's strongest occurrences in contexts of `shown`, spread evenly from strong to weak; then silent ones."""
+def _texts(
+    evidence: FeatureEvidence, shown: Sequence[Context], token: int, vocabulary: Vocabulary
+) -> list[_Occurrence]:
+    """The token's strongest occurrences in contexts of `shown`, spread evenly from strong to weak; the strongest one of each
+    other spelling that is active; then silent ones."""
     active = [max(found, key=lambda one: one.level) for found in _by_context(evidence, shown, token)]
     silent = [
         one
@@ -107,7 +112,15 @@ def _texts(evidence: FeatureEvidence, shown: Sequence[Context], token: int) -> l
     distinct = list({(one.tokens.tobytes(), one.level > 0): one for one in reversed(texts)}.values())[::-1]
     active = [one for one in distinct if one.level]
     spread = [active[index * len(active) // ACTIVE] for index in range(ACTIVE)] if len(active) > ACTIVE else active
-    return [*spread, *[one for one in distinct if not one.level][:SILENT]]
+    others = [one.token for one in _spellings(evidence, token, vocabulary) if one.active and one.token != token]
+    spelt = [_strongest(evidence, other) for other in others]
+    return [*spread, *spelt, *[one for one in distinct if not one.level][:SILENT]]
+
+
+def _strongest(evidence: FeatureEvidence, token: int) -> _Occurrence:
+    """Where a token that is active in the explain split is strongest."""
+    found = _by_context(evidence, evidence.of("explain", ("top", "band")), token)
+    return max((one for some in found for one in some), key=lambda one: one.level)
 
 
 def _by_context(evidence: FeatureEvidence, contexts: Sequence[Context], token: int) -> list[list[_Occurrence]]:
@@ -121,7 +134,16 @@ def _by_context(evidence: FeatureEvidence, contexts: Sequence[Context], token: i
     return found
 
 
-def _spellings(evidence: FeatureEvidence, token: int, vocabulary: Vocabulary) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    """A token, and at how many places it is active, and silent."""
+
+    token: int
+    active: int
+    silent: int
+
+
+def _spellings(evidence: FeatureEvidence, token: int, vocabulary: Vocabulary) -> list[_Spelling]:
     """The token and those that differ from it by spaces and case alone, with how often each is active, and silent."""
     contexts = {context.window_id: context for context in evidence.of("explain", ("top", "band", "silent", "token"))}
     tokens = np.concatenate([context.tokens for context in contexts.values()])
@@ -129,10 +151,11 @@ def _spellings(evidence: FeatureEvidence, token: int, vocabulary: Vocabulary) ->
     plain = _plain(token, vocabulary)
     same = [int(other) for other in np.unique(tokens) if plain and _plain(int(other), vocabulary) == plain] or [token]
     counts = sorted((-int((tokens == other).sum()), other, int(on[tokens == other].sum())) for other in same)
-    return [
-        f'{{"token":{quoted(vocabulary.text(other))},"active":{active},"silent":{-count - active}}}'
-        for count, other, active in counts[:SPELLINGS]
-    ]
+    return [_Spelling(other, active, -count - active) for count, other, active in counts[:SPELLINGS]]
+
+
+def _counted(one: _Spelling, vocabulary: Vocabulary) -> str:
+    return f'{{"token":{quoted(vocabulary.text(one.token))},"active":{one.active},"silent":{one.silent}}}'
 
 
 def _plain(token: int, vocabulary: Vocabulary) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -81,6 +82,14 @@ def require_steered(config: Config, catalog: Catalog, explainer: Explainer) -> N
                         f"--out {catalog.path.parent}, or leave it out with --set steering.enabled=false")  # fmt: skip
 
 
+def warn_of_no_negatives(config: Config, catalog: Catalog, explainer: Explainer) -> None:
+    """Say on stderr where the explainer is to be shown hard negatives and none were looked for: random silent texts stand in."""
+    if with_negatives(config, explainer) and not catalog.value("SELECT count(*) FROM stages WHERE stage = 'negatives'"):
+        found_by = f"autointerp negatives --out {catalog.path.parent}"
+        print(f"no hard negatives were looked for; random silent texts stand in, and tell less. To find some: {found_by}",
+              file=sys.stderr)  # fmt: skip
+
+
 def explainer_key(config: Config, name: str) -> str:
     """Identity of an explainer with everything that its labels depend on, the harvest apart."""
     explainer = explainer_for(config, name)
@@ -112,6 +121,7 @@ def explain(
         wanted = set(only)
         todo = [feature for feature in todo if feature in wanted]
     if todo:
+        warn_of_no_negatives(config, catalog, explainer)
         explainer = at_bench(config, catalog, explainer, partial(explanation_id, key), anew=which == "all")
         try:
             asyncio.run(_explain_all(config, catalog, run, name, explainer, key, todo, offline))

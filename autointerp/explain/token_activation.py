@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.explain import explainers
 from autointerp.explain.asking import ModelExplainer
+from autointerp.explain.counts import counts_json
 from autointerp.explain.exemplars import Exemplar, choose
+from autointerp.explain.marking import listed
 from autointerp.llm.types import Ask
 from autointerp.vocabulary import Vocabulary
 
@@ -26,17 +28,18 @@ class TokenActivation(ModelExplainer):
     """See the module."""
 
     template = "token_activation"
-    method = "2"
+    method = "3"
 
     async def __call__(self, evidence: FeatureEvidence, ask: Ask | None, vocabulary: Vocabulary) -> Label:
         """The model's label; see `ModelExplainer.label`."""
         chosen = choose(evidence, self.selection)
-        return await self.label(ask, chosen, texts_as_json(chosen.active, vocabulary))
+        return await self.label(ask, chosen, texts_as_json(evidence, chosen.active, vocabulary))
 
 
-def texts_as_json(shown: Sequence[Exemplar], vocabulary: Vocabulary) -> str:
-    """JSON, written by hand around tokens that are escaped already. A line a text."""
-    return '{"texts":[\n' + ",\n".join(_text(exemplar, vocabulary) for exemplar in shown) + "\n]}"
+def texts_as_json(evidence: FeatureEvidence, shown: Sequence[Exemplar], vocabulary: Vocabulary) -> str:
+    """{"texts": […], "counts": …}, written by hand around tokens that are escaped already. A line a text."""
+    texts = listed("texts", [_text(exemplar, vocabulary) for exemplar in shown])
+    return f"{{{texts},\n{counts_json(evidence, vocabulary)}}}"
 
 
 def _text(exemplar: Exemplar, vocabulary: Vocabulary) -> str:

@@ -134,10 +134,10 @@ class Toolbox:
     def open(self) -> None:
         """Before the first question. Raises NotAtHandError where there is nothing to work with."""
         feature = self._evidence.feature_id
-        known = {}
+        known: dict[str, str] = {}
         for step in self._laboratory.recalled(feature):
-            try:
-                known[_asked(*_read(ToolCall("", step.tool, step.arguments)))] = step.result
+            try:  # of a question that was repeated the first step holds the answer, the others refer to it
+                known.setdefault(_asked(*_read(ToolCall("", step.tool, step.arguments))), step.result)
             except FaultError:
                 continue
         self._laboratory.open(feature, known)

@@ -26,7 +26,7 @@ from autointerp.harvest.setup import open_readers
 from autointerp.harvest.tokens import special_ids, token_bytes
 from autointerp.harvest.writing import adding, directions, output_site
 from autointerp.subject.interventions import intervene
-from autointerp.subject.windows import Windows, cut_document
+from autointerp.subject.windows import Windows, cut_document, join
 from autointerp.vocabulary import Vocabulary
 
 _BASELINE = "lexicon"
@@ -94,6 +94,27 @@ class SubjectBench:
         values = np.zeros(len(tokens), np.float32)
         values[found.position] = found.value
         return list(zip(tokens.tolist(), values.tolist(), strict=True))
+
+    def peaks(self, feature_id: int, texts: Sequence[str]) -> list[float | None]:
+        """The feature's maximum over each text, of one window at most, in one forward pass; None for a text without tokens.
+
+        Raises UserError for a feature that the SAE does not have.
+        """
+        with self._lock:
+            windows = [self._read(text) for text in texts]
+        read = [index for index, found in enumerate(windows) if len(found)]
+        peaks: list[float | None] = [None] * len(texts)
+        if not read:
+            return peaks
+        first = join([cut_document(index, str(index), windows[index].tokens[: windows[index].offsets[1]], self._window, 0)
+                      for index in read])  # fmt: skip
+        with self._lock:
+            found = self.reader.firings(first, 0, len(first), np.array([feature_id], np.int64))
+        highest = np.zeros(len(read), np.float32)
+        np.maximum.at(highest, found.row, found.value)
+        for index, value in zip(read, highest.tolist(), strict=True):
+            peaks[index] = value
+        return peaks
 
     def nearest(self, feature_id: int, count: int) -> Sequence[Neighbour]:
         """The run's features with the most similar decoder directions: as the catalog has them, or computed where it has too few.

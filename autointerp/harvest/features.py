@@ -5,19 +5,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autointerp.errors import UserError
+from autointerp.errors import DataError, UserError
 
 
 def parse_features(text: str, width: int) -> NDArray[np.int64]:
     """Sorted distinct ids of `all`, `0-999,2048` or a file with one such piece a line (# begins a comment).
 
-    Raises UserError for an id outside 0 … width − 1 and for text that is none of these.
+    Raises UserError for an id outside 0 … width − 1 and for text that is none of these; DataError for a file that is no text.
     """
     if text.strip() == "all":
         return np.arange(width, dtype=np.int64)
     path = Path(text)
     if len(text) < 255 and path.is_file():  # a longer one is a list of ids, not a name
-        lines = path.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not a text in UTF-8 ({error.reason}); expected one id or range a line") from None
         pieces = [piece for line in lines for piece in line.partition("#")[0].split(",")]
     else:
         pieces = text.split(",")

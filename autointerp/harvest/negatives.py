@@ -85,8 +85,7 @@ def negatives(config: Config, out: Path) -> list[dict[str, Any]]:
 
 
 def _of_run(run: Run, readers: "Callable[[], list[Reader]]", index: int) -> dict[str, Any]:
-    if run.facts() is None:
-        raise UserError(f"{run.out}: the sampling is not finished; run the same sampling command again")
+    run.require_facts()
     fingerprint = _fingerprint(run)
     with Catalog.open(run.catalog, write=True) as catalog:
         if catalog.stage_fingerprint(STAGE) == fingerprint:

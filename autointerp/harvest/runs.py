@@ -20,6 +20,7 @@ from autointerp.resources import packaged
 
 # Raised when the sampling itself changes, so that an old run folder is not taken for a new one.
 _ALGORITHM = 2
+NULL = "null"  # the folder of a run's random directions, below its own
 _VOLATILE = (
     "batch_windows",
     "allow_mismatch",
@@ -69,6 +70,15 @@ class Run:
         raise UserError(f"{self.out} holds a run with other settings ({changed}); give another --out, or delete the folder "
                         "to start again")  # fmt: skip
 
+    def require_facts(self) -> dict[str, Any]:
+        """The facts. Raises UserError, which says what to run, where the sampling was not done or is not finished."""
+        found = self.facts()
+        if found is None:
+            begun = (self.out / "config.json").exists()
+            what = "the sampling is not finished; run again" if begun else "nothing sampled here yet; run first"
+            raise UserError(f"{self.out}: {what}: autointerp sample --out {self.out}")
+        return found
+
 
 def runs_of(config: Config, out: Path) -> list[Run]:
     """The runs of a configuration: itself, or one for each SAE in a folder of its own."""
@@ -94,8 +104,8 @@ def check_folder(runs: Sequence[Run], out: Path) -> None:
 
 
 def runs_below(out: Path) -> list[str]:
-    """Names of the folders below `out` that hold a catalog."""
-    return sorted(path.parent.name for path in out.glob("*/catalog.duckdb"))
+    """Names of the folders below `out` that hold a catalog, that of random directions apart."""
+    return sorted(path.parent.name for path in out.glob("*/catalog.duckdb") if path.parent.name != NULL)
 
 
 def _distinct(paths: Sequence[str]) -> list[str]:

@@ -112,14 +112,15 @@ def open_pass(runs: Sequence[Run], out: Path, *, alone: bool) -> "tuple[Pass, li
         if foreign_shards(shards, wanted) or not (alone or gate_fingerprint(shards) in (None, wanted)):
             raise UserError(f"{out} holds an unfinished harvest with other settings, or of other files; go on with those (they "
                             f"are in {out / 'config.json'}), give another --out, or delete {shards} to start again")  # fmt: skip
-        plan = _plan(config, readers[0], out, fingerprint)
+        plan = plan_of(config, readers[0], out, fingerprint)
         harvest = Pass(runs, readers, plan, shards, fingerprint)
         found = gate(readers, plan, harvest.shards, harvest.fingerprint, allow=config.sample.allow_mismatch,
                      loss=config.sample.loss_recovered)  # fmt: skip
     return harvest, found
 
 
-def _plan(config: Config, reader: "Reader", out: Path, fingerprint: str) -> Plan:
+def plan_of(config: Config, reader: "Reader", out: Path, fingerprint: str) -> Plan:
+    """The plan in the folder `out`, made now unless it is there. Raises UserError for windows that the model cannot read."""
     corpus, sample = config.corpus, config.sample
     limit = getattr(reader.subject.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and corpus.window > limit:

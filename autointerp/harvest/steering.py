@@ -97,17 +97,16 @@ def steer(config: Config, out: Path) -> list[dict[str, Any]]:
 
 
 def _of_run(run: Run, readers: "Callable[[], list[Reader]]", index: int) -> dict[str, Any]:
-    if run.facts() is None:
-        raise UserError(f"{run.out}: the sampling is not finished; run the same sampling command again")
+    sampled = run.require_facts()
     fingerprint = _fingerprint(run)
     with Catalog.open(run.catalog, write=True) as catalog:
+        wanted = wanted_features(catalog, run.config.steering, sampled["d_sae"])
+        prompts = prompts_of(catalog, run.config)
         if catalog.stage_fingerprint(STAGE) != fingerprint:
             with catalog.transaction():
                 catalog.connection.execute("DELETE FROM steered_tokens")
                 catalog.connection.execute("DELETE FROM stages WHERE stage = ?", [STAGE])
-        wanted = wanted_features(catalog, run.config.steering)
         done = steered_features(catalog) | unmoved_features(catalog)
-        prompts = prompts_of(catalog, run.config)
         work = _Work(run, catalog, fingerprint, prompts, {f: m for f, m in wanted.items() if f not in done})
         if work.maxima:
             with progress(STAGE, len(wanted), "features", done=len(wanted) - len(work.maxima)) as advance:
@@ -117,14 +116,25 @@ def _of_run(run: Run, readers: "Callable[[], list[Reader]]", index: int) -> dict
         return catalog.stage_facts(STAGE)
 
 
-def wanted_features(catalog: Catalog, settings: SteeringConfig) -> dict[int, float]:
-    """The features that are to be steered, with their maxima: those of the configuration that fire at all."""
+def wanted_features(catalog: Catalog, settings: SteeringConfig, d_sae: int) -> dict[int, float]:
+    """The features that are to be steered, with their maxima: those of the configuration that fire at all.
+
+    Raises UserError for features that the SAE does not have or that were not sampled, and where none fires.
+    """
     rows = catalog.rows("SELECT feature_id, max_activation FROM features WHERE max_activation > 0 ORDER BY feature_id")
     if settings.features == "all":
         return dict(rows)
-    width = 1 + (catalog.value("SELECT max(feature_id) FROM features") or 0)
-    chosen = set(parse_features(settings.features, width).tolist())
-    return {feature: maximum for feature, maximum in rows if feature in chosen}
+    chosen = set(parse_features(settings.features, d_sae).tolist())
+    sampled = {feature for (feature,) in catalog.rows("SELECT feature_id FROM features")}
+    if missing := sorted(chosen - sampled):
+        raise UserError(
+            f"--features {settings.features!r}: {len(missing):,} of these features were not sampled in this run, feature "
+            f"{missing[0]} for one; choose among its {len(sampled):,}, {min(sampled)} to {max(sampled)}"
+        )
+    wanted = {feature: maximum for feature, maximum in rows if feature in chosen}
+    if not wanted:
+        raise UserError(f"--features {settings.features!r}: none of these fires in the sampled text; choose others")
+    return wanted
 
 
 def prompts_of(catalog: Catalog, config: Config) -> Windows:

@@ -28,8 +28,9 @@ def write_readable(path: Path, requests: Iterable[Queued], count: int) -> None:
     """Write the first of the `count` requests, at most 200 and 2 million characters, with a note of what is left out."""
     shown: list[str] = []
     size = 0
+    seen: dict[str, str] = {}
     for request in requests:
-        text = "".join(_request(request))
+        text = "".join(_request(request, seen))
         if len(shown) == _MOST_REQUESTS or (shown and size + len(text) > _MOST_CHARACTERS):
             break
         shown.append(text[:_MOST_CHARACTERS])
@@ -38,21 +39,32 @@ def write_readable(path: Path, requests: Iterable[Queued], count: int) -> None:
     path.write_text(_HEAD.format(count=count, part=part) + "".join(shown), encoding="utf-8")
 
 
-def _request(request: Queued) -> Iterator[str]:
+def _request(request: Queued, seen: dict[str, str]) -> Iterator[str]:
+    """One request. `seen`: instructions, tools and schemas that were shown, each with the request in which it was; what comes
+    again is not shown again.
+    """
     payload = request.payload
+
+    def once(head: str, text: str) -> str:
+        if (first := seen.setdefault(text, request.key)) != request.key:
+            return f"\n{head}: as in {visible(first)} above\n"
+        return f"\n{head}:\n\n{fenced(text)}"
+
     yield f"\n## {visible(request.key)}\n"
     for message in payload["messages"]:
         if message["content"] is not None:
-            yield f"\n{visible(message['role'])}:\n\n{fenced(message['content'])}"
+            role = visible(message["role"])
+            repeats = role == "system"
+            yield once(role, message["content"]) if repeats else f"\n{role}:\n\n{fenced(message['content'])}"
         for call in message.get("tool_calls", ()):
             asked = call["function"]
             yield f"\n{visible(message['role'])} calls {visible(asked['name'])}:\n\n{fenced(asked['arguments'])}"
     for tool in payload.get("tools", ()) if "tool_choice" not in payload else ():
-        yield f"\nA tool that may be called:\n\n{fenced(json.dumps(tool['function'], ensure_ascii=True))}"
+        yield once("A tool that may be called", json.dumps(tool["function"], ensure_ascii=True))
     answer = payload.get("response_format")
     if answer is not None:
         schema = json.dumps(answer["json_schema"]["schema"], ensure_ascii=True)
-        yield f"\nThe answer is JSON of this schema:\n\n{fenced(schema)}"
+        yield once("The answer is JSON of this schema", schema)
 
 
 def fenced(text: str) -> str:

@@ -6,11 +6,12 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from autointerp.config import ModelAccess
 from autointerp.errors import Interrupted, UserError
+from autointerp.files import write_text
 from autointerp.llm.broker import Broker
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import Tariff, money_text
@@ -127,10 +128,14 @@ async def open_session(
             )
 
 
-@cache
 def _say_once(run: Path, note: str) -> None:
-    """What holds for all stages of a run need not be said by each."""
+    """What holds for all stages of a run, and for all commands on its folder, need not be said by each."""
+    said = run / ".said"
+    before = said.read_text(encoding="utf-8").splitlines() if said.exists() else []
+    if note in before:
+        return
     print(note, file=sys.stderr)
+    write_text(said, "".join(f"{line}\n" for line in (*before, note)))
 
 
 def _tariff(access: ModelAccess, model: str) -> Tariff | None:

@@ -6,38 +6,21 @@ number of features show it. Activations keep their positions and are rounded to 
 (at least 1); simulated values to tenths of the 0..10 scale.
 """
 
-import base64
-import json
 import math
-import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autointerp.catalog.descriptors import Descriptors, HardNegative
-from autointerp.catalog.feature_pages import ContextRow, FeaturePage, LabelRow, ScoreRow, Token, Window
 from autointerp.catalog.label_details import LabelDetails
+from autointerp.catalog.page_rows import ContextRow, FeaturePage, LabelRow, ScoreRow, Window
 from autointerp.catalog.pages import FeatureRow
 from autointerp.catalog.steered import SteeredToken
-from autointerp.report.text import visible, visible_token
+from autointerp.report.blocks import DETAIL_BLOCK, Dictionary
+from autointerp.report.controls import control_name
+from autointerp.report.text import visible
 
-DETAIL_BLOCK = 32
-WINDOW_BLOCK = 256
 _SALIENT = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """`data`: base64 of zlib of JSON. `name` is the id of the element that holds it."""
-
-    name: str
-    data: str
-
-
-def block(name: str, value: Any) -> Block:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Block(name, base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii"))
 
 
 def shown(text: str | None) -> str | None:
@@ -50,58 +33,6 @@ def figure(value: float | None, digits: int = 4) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")
-
-
-@dataclass(slots=True)
-class Dictionary:
-    """Numbers tokens, documents and windows in the order of their first use, and cuts the windows into blocks."""
-
-    tokens: dict[int, int] = field(default_factory=dict)
-    documents: dict[str, int] = field(default_factory=dict)
-    windows: dict[int, int] = field(default_factory=dict)
-    _waiting: list[Window] = field(default_factory=list)
-
-    def token(self, token: int) -> int:
-        return self.tokens.setdefault(token, len(self.tokens))
-
-    def add_windows(self, windows: Iterable[Window]) -> None:
-        for window in windows:
-            if window.window_id not in self.windows:
-                self.windows[window.window_id] = len(self.windows)
-                self._waiting.append(window)
-
-    def window_blocks(self, *, last: bool = False) -> Iterator[Block]:
-        """The blocks that are full by now; with `last` the rest too."""
-        while len(self._waiting) >= WINDOW_BLOCK or (last and self._waiting):
-            held, self._waiting = self._waiting[:WINDOW_BLOCK], self._waiting[WINDOW_BLOCK:]
-            number = self.windows[held[0].window_id] // WINDOW_BLOCK
-            yield block(
-                f"windows-{number}",
-                {
-                    "documents": [self.documents.setdefault(w.doc_id, len(self.documents)) for w in held],
-                    "starts": [w.start for w in held],
-                    "tokens": [[self.token(token) for token in w.tokens] for w in held],
-                },
-            )
-
-    def block(self, known: Mapping[int, Token]) -> Block:
-        """The dictionary itself: displays and ids of the tokens, names of the documents."""
-        return block(
-            "dictionary",
-            {
-                "tokens": [token_display(token, known) for token in self.tokens],
-                "ids": list(self.tokens),
-                "documents": [visible(name) for name in self.documents],
-            },
-        )
-
-
-def token_display(token: int, known: Mapping[int, Token]) -> str:
-    """A token for people: its bytes, else its text (special tokens have no bytes), else its number."""
-    found = known.get(token)
-    if found is None:
-        return f"⟨token {token}⟩"
-    return visible_token(found.bytes or found.text.encode())
 
 
 def problem(row: FeatureRow) -> str | None:
@@ -138,6 +69,9 @@ def index(rows: Sequence[FeatureRow], salient: Mapping[int, Sequence[str]]) -> d
         "hi": [figure(row.hi) for row in rows],
         "problem": [problem(row) for row in rows],
         "shuffled": [figure(row.shuffled) for row in rows],
+        "detection": [figure(row.balanced_accuracy) for row in rows],
+        "detectionLo": [figure(row.balanced_accuracy_lo) for row in rows],
+        "detectionHi": [figure(row.balanced_accuracy_hi) for row in rows],
         "gain": [figure(row.lexical_gain) for row in rows],
         "gainLo": [figure(row.lexical_gain_lo) for row in rows],
         "gainHi": [figure(row.lexical_gain_hi) for row in rows],
@@ -155,10 +89,14 @@ def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[s
     def outputs(side: str) -> list[list[float | None]]:
         return [[dictionary.token(o.token), figure(o.logit)] for o in page.output_tokens if o.side == side]
 
-    def place(score: ScoreRow) -> tuple[bool, bool, bool]:
-        """The label of the catalog first, then its control, and within a label the metric that ranks."""
+    ranking = {score.scorer for score in page.scores if score.metric == row.metric}
+
+    def place(score: ScoreRow) -> tuple[bool | str, ...]:
+        """The label of the catalog first, then its control; a label's scores by scorer, that of the metric that ranks before
+        others, and there this metric first."""
         own = score.explanation_id == row.explanation_id and not score.control
-        return not own, not score.control, score.metric != row.metric
+        by = (score.explanation_id, score.scorer not in ranking, score.scorer, score.simulator)
+        return not own, not score.control, *by, score.metric != row.metric
 
     return {
         "id": row.feature_id,
@@ -240,7 +178,7 @@ def _score(score: ScoreRow, label: LabelRow | None) -> dict[str, Any]:
     value = figure(score.value)
     explainer = shown(label.explainer) if label else None
     return {
-        "label": f"{score.control} label" if score.control else explainer or "unknown label",
+        "label": control_name(score.control) if score.control else explainer or "unknown label",
         "scorer": score.scorer,
         "simulator": score.simulator,
         "metric": score.metric,

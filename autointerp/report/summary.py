@@ -6,7 +6,10 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from autointerp.catalog import pages
+from autointerp.catalog.authors import Author, graders, labellers
+from autointerp.catalog.controls import read_controls
 from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts, run_facts, score_facts
+from autointerp.report.controls import ControlLine, control_lines, control_warnings
 from autointerp.report.distribution import Distribution, draw
 from autointerp.report.text import visible
 
@@ -56,8 +59,11 @@ class Summary:
     metric: Metric | None
     median: Estimate | None
     shuffled: Estimate | None
+    detection: Estimate | None
+    shuffled_detection: Estimate | None
     distribution: Distribution | None
     warnings: Sequence[str]
+    controls: Sequence[ControlLine]
     failures: Sequence[pages.FailureRow]
     spend: Sequence[pages.SpendRow]
 
@@ -69,16 +75,26 @@ def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
     median = scored.median if scored.median is not None else counts.median
     shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
     bins = pages.score_distribution(connection)
-    failed = pages.failures(connection)
+    failed, controls = pages.failures(connection), read_controls(connection)
     return Summary(
         lead=_lead(run, counts, shown),
-        facts=list(_facts(run)),
+        facts=[
+            *_facts(run),
+            *_authors("Labels", labellers(connection)),
+            *_authors("Scores", graders(connection)),
+            *_seed(run),
+        ],
         tallies=list(_tallies(counts)),
         metric=metric,
         median=_estimate(median, scored.median_lo, scored.median_hi),
         shuffled=_estimate(shuffled, scored.shuffled_median_lo, scored.shuffled_median_hi),
+        detection=_estimate(scored.detection, scored.detection_lo, scored.detection_hi),
+        shuffled_detection=_estimate(
+            scored.shuffled_detection, scored.shuffled_detection_lo, scored.shuffled_detection_hi
+        ),
         distribution=draw(bins, median, shuffled) if bins else None,
-        warnings=list(_warnings(run, scored, counts, failed)),
+        warnings=[*control_warnings(controls), *_warnings(run, scored, counts, failed)],
+        controls=control_lines(controls),
         failures=[replace(row, reason=visible(row.reason)) for row in failed],
         spend=[replace(row, **_visible_names(row)) for row in pages.spend_rows(connection)],
     )
@@ -130,6 +146,17 @@ def _facts(run: RunFacts) -> Iterator[Fact]:
         measured = f"measured on {gate.tokens:,} tokens" if gate.tokens is not None else ""
         yield Fact("Variance unexplained", f"{gate.fvu:.3g}", measured)
     yield from _loss_fact(gate)
+
+
+def _authors(what: str, found: Sequence[Author]) -> Iterator[Fact]:
+    """Who labelled or scored, a line each."""
+    for author in found:
+        asked = "no model asked" if author.model is None else f"model {author.model}"
+        by = f", provider {author.provider}" if author.provider else ""
+        yield Fact(what, visible(author.name), visible(asked + by))
+
+
+def _seed(run: RunFacts) -> Iterator[Fact]:
     if run.seed is not None:
         yield Fact("Seed", str(run.seed), f"autointerp {visible(run.version)}" if run.version else "")
 
@@ -231,7 +258,9 @@ def _score_warnings(scored: ScoreFacts, counts: pages.Counts) -> Iterator[str]:
             "differences between neighbours in the ranking are mostly noise."
         )
     if counts.n_lexical and counts.n_above_lexicon < counts.n_lexical / 2:
+        few = "None" if counts.n_above_lexicon == 0 else f"Only {counts.n_above_lexicon:,}"
+        verb = "predicts" if counts.n_above_lexicon <= 1 else "predict"
         yield (
-            f"Only {counts.n_above_lexicon:,} of {counts.n_lexical:,} labels predict clearly better than the "
-            "lexicon, rules over the feature's own tokens, does."
+            f"{few} of {counts.n_lexical:,} {_plural('label', counts.n_lexical)} {verb} clearly better than the lexicon, which "
+            "has nothing but rules over the feature's own tokens."
         )

@@ -13,11 +13,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autointerp.catalog.feature_pages import ContextQuota, feature_pages, vocabulary, windows
+from autointerp.catalog.feature_pages import feature_pages, vocabulary, windows
+from autointerp.catalog.page_rows import ContextQuota
 from autointerp.catalog.pages import FeatureRow, feature_rows
 from autointerp.errors import UserError
 from autointerp.files import write_atomically
-from autointerp.report import payload
+from autointerp.report import blocks, payload
 from autointerp.report.summary import summarise
 from autointerp.report.text import script_json, visible
 
@@ -29,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 SCRIPTS = ("dom", "data", "charts", "tokens", "table", "feature", "main")
 """The script's parts in assets/, in the order in which they are joined."""
-_READ_AT_ONCE = 4 * payload.DETAIL_BLOCK
+_READ_AT_ONCE = 4 * blocks.DETAIL_BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class _Data:
     """All that the script reads: the index as JSON for a script element, and the blocks."""
 
     index: str
-    blocks: Sequence[payload.Block]
+    blocks: Sequence[blocks.Block]
 
 
 def write_report(
@@ -90,10 +91,10 @@ def _collect(
     progress: Progress | None,
 ) -> _Data:
     """Read the features' pages, block by block in the order of their numbers, as the catalog is sorted."""
-    dictionary = payload.Dictionary()
+    dictionary = blocks.Dictionary()
     ordered = sorted(rows, key=lambda row: row.feature_id)
     salient: dict[int, list[int]] = {}
-    blocks: list[payload.Block] = []
+    made: list[blocks.Block] = []
     for start in range(0, len(ordered), _READ_AT_ONCE):
         some = ordered[start : start + _READ_AT_ONCE]
         read = feature_pages(connection, some, quota)
@@ -101,19 +102,19 @@ def _collect(
         texts = windows(connection, wanted)
         dictionary.add_windows(texts[window_id] for window_id in wanted if window_id in texts)
         details = [payload.detail(row, page, dictionary) for row, page in zip(some, read, strict=True)]
-        for first in range(0, len(details), payload.DETAIL_BLOCK):
-            number = (start + first) // payload.DETAIL_BLOCK
-            blocks.append(payload.block(f"detail-{number}", details[first : first + payload.DETAIL_BLOCK]))
-        blocks.extend(dictionary.window_blocks())
+        for first in range(0, len(details), blocks.DETAIL_BLOCK):
+            number = (start + first) // blocks.DETAIL_BLOCK
+            made.append(blocks.block(f"detail-{number}", details[first : first + blocks.DETAIL_BLOCK]))
+        made.extend(dictionary.window_blocks())
         salient |= {page.feature_id: payload.salient_tokens(page, texts) for page in read}
         if progress:
             progress(start + len(some), len(ordered))
-    blocks.extend(dictionary.window_blocks(last=True))
+    made.extend(dictionary.window_blocks(last=True))
     known = vocabulary(connection, dictionary.tokens)
-    blocks.append(dictionary.block(known))
-    shown = {feature: [payload.token_display(t, known) for t in tokens] for feature, tokens in salient.items()}
-    index = {"windowBlock": payload.WINDOW_BLOCK, "columns": payload.index(rows, shown)}
-    return _Data(script_json(index), blocks)
+    made.append(dictionary.block(known))
+    shown = {feature: [blocks.token_display(t, known) for t in tokens] for feature, tokens in salient.items()}
+    index = {"windowBlock": blocks.WINDOW_BLOCK, "columns": payload.index(rows, shown)}
+    return _Data(script_json(index), made)
 
 
 def render(connection: "duckdb.DuckDBPyConnection", rows: Sequence[FeatureRow], title: str, data: _Data) -> str:

@@ -142,6 +142,11 @@ class SAE:
         moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
+    def preactivations(self, x: Tensor) -> Tensor:
+        """p = u · W_enc + b_enc: x [N, d_in], any dtype, to float32 [N, d_sae]."""
+        u = self._prepare(x)
+        return (u if self.encoder is None else u @ self.encoder.T) + self.b_enc
+
     def encode(self, x: Tensor) -> Tensor:
         """Activations f, dense: x [N, d_in], any dtype, to float32 [N, d_sae]. The reference for `encode_sparse`."""
         u = self._prepare(x)

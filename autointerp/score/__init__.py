@@ -5,8 +5,8 @@ evidence to rows of the catalog. A simulator predicts activations from a label a
 its own, found in the same way. `metrics`, `bootstrap` and `discretise` are pure and know nothing of models, files or databases.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
@@ -156,7 +156,8 @@ class Means:
     """What a scorer works with, as far as it wants it; see `Wants`.
 
     `ask` asks the language model, `embed` the embedder. `baseline`: the token lexicon's label of the same feature, to compare
-    with; None for the lexicon's own and for controls.
+    with; None for the lexicon's own and for controls. `peaks`: the feature's maximum over texts that the subject model read
+    earlier.
     """
 
     vocabulary: Vocabulary
@@ -164,6 +165,7 @@ class Means:
     embed: Ask | None = None
     bench: Bench | None = None
     baseline: Label | None = None
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 class Simulator(Protocol):

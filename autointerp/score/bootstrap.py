@@ -12,8 +12,10 @@ higher. Where so many are undefined that an end itself falls among them (usually
 and the reason says so.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -21,6 +23,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 _NORMAL = NormalDist()
+_ROUNDING = (
+    1e-9  # relative: scores that are so near each other are equal, and the order of additions made the difference
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,13 @@ def context_sums(per_token: Array, lengths: Sequence[int]) -> Array:
     starts = np.concatenate([[0], np.cumsum(lengths[:-1])]).astype(np.intp)
     sums: Array = np.add.reduceat(per_token, starts, axis=0)
     return sums
+
+
+@lru_cache(maxsize=32)  # features with all their contexts have the same strata, and then the same draws
+def _shared_counts(strata: bytes, resamples: int, seed: int) -> Array:
+    counts = resample_counts(np.frombuffer(strata, np.int64), resamples, seed)
+    counts.setflags(write=False)
+    return counts
 
 
 def resample_counts(strata: NDArray[np.integer], resamples: int, seed: int) -> Array:
@@ -67,7 +79,7 @@ class Resampling:
     def __init__(self, strata: NDArray[np.integer], resamples: int, seed: int) -> None:
         numbers, index, size = np.unique(strata, return_inverse=True, return_counts=True)
         self.singletons: list[int] = [int(number) for number in numbers[size == 1]]
-        self._counts = resample_counts(strata, resamples, seed)
+        self._counts = _shared_counts(np.ascontiguousarray(strata, np.int64).tobytes(), resamples, seed)
         self._member = (np.arange(len(numbers))[:, None] == index).astype(np.float64)  # [strata, contexts]
         self._size = size[index].astype(np.float64)  # of its stratum, by context
 
@@ -98,8 +110,12 @@ class Resampling:
         count = self._member.T @ (self._member @ defined)
         mean = self._member.T @ (self._member @ known) / np.maximum(count, 1)
         influence = np.where(defined, (count - 1) * (mean - known) / np.maximum(count, 1), 0.0)
-        squares = float(influence @ influence)
-        return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
+        largest = float(np.abs(influence).max(initial=0.0))
+        if largest <= _ROUNDING * float(np.abs(known).max(initial=0.0)):
+            return 0.0
+        influence /= largest
+        squares, cubes = float(influence @ influence), float((influence**3).sum())
+        return cubes / (6 * math.sqrt(squares) ** 3)
 
 
 def between(ordered: Array, resamples: int, below: float, above: float) -> Interval:
@@ -114,8 +130,9 @@ def between(ordered: Array, resamples: int, below: float, above: float) -> Inter
 
 
 def _median_bias(ordered: Array, value: float) -> float:
-    """z0: where the score lies among its resamples, ties by half."""
+    """z0: where the score lies among its resamples, ties by half. Scores of verdicts are few numbers: a tie is common there."""
     if not len(ordered):
         return 0.0
-    place = (np.searchsorted(ordered, value, side="left") + np.searchsorted(ordered, value, side="right")) / 2
+    slack = _ROUNDING * max(abs(value), abs(float(ordered[0])), abs(float(ordered[-1])))
+    place = (np.searchsorted(ordered, value - slack) + np.searchsorted(ordered, value + slack, side="right")) / 2
     return _NORMAL.inv_cdf(float(np.clip(place, 0.5, len(ordered) - 0.5)) / len(ordered)) if len(ordered) > 1 else 0.0

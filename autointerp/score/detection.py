@@ -51,6 +51,10 @@ class Detection:
         judged = [_judged(context, verdicts[context.window_id]) for context in contexts]
         return Grade(score_detection(evidence, judged, seed=self.seed, resamples=self.resamples), judged=judged)
 
+    def regrade(self, evidence: FeatureEvidence, judged: Sequence[Judged]) -> list[ScoreRow]:
+        """The metrics of other verdicts, for the controls."""
+        return score_detection(evidence, judged, seed=self.seed, resamples=self.resamples)
+
 
 def judged_contexts(evidence: FeatureEvidence) -> list[Context]:
     """The contexts that are judged: those that are simulated, and hard negatives. A window may be there for two reasons."""

@@ -112,14 +112,23 @@ def average_precision(true: Array, simulated: Array, weights: Array | None = Non
     A simulator that knows nothing scores the base rate of firing tokens under the weights.
     """
     true, simulated, weights = _checked(true, simulated, weights)
-    order = np.argsort(-simulated, kind="stable")
-    ordered, hits = simulated[order], np.cumsum((weights * (true > 0))[order])
-    if not len(hits) or hits[-1] <= 0:
+    if not len(true):
         return Metric(None, "no token fires")
-    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-    found, retrieved = hits[ends], np.cumsum(weights[order])[ends]
+    return _defined(auprc(simulated, true > 0, weights), "no token fires")
+
+
+def auprc(values: Array, truth: NDArray[np.bool_], weights: Array) -> Array:
+    """Σ (R_k − R_(k−1)) · P_k over the distinct `values` [n], from the largest down, for `truth` [n].
+
+    `weights` [..., n], not negative, one row for each resample: [...]. NaN where no true one has weight.
+    """
+    order = np.argsort(-values, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
+    ordered = weights[..., order]
+    found, retrieved = (np.cumsum(part, axis=-1)[..., ends] for part in (ordered * truth[order], ordered))
     precision = np.divide(found, retrieved, out=np.zeros_like(found), where=retrieved > 0)
-    return Metric(float(np.diff(found, prepend=0.0) @ precision / found[-1]))
+    gained = np.diff(found, axis=-1, prepend=0.0)
+    return _ratio((gained * precision).sum(axis=-1), found[..., -1])
 
 
 def auroc(values: Array, truth: NDArray[np.bool_], weights: Array) -> Array:
@@ -141,6 +150,13 @@ def auroc(values: Array, truth: NDArray[np.bool_], weights: Array) -> Array:
     below = np.concatenate([np.zeros((*below.shape[:-1], 1)), below], axis=-1)  # weight of the false before each place
     won = (true * (below[..., first] + below[..., after])).sum(axis=-1) / 2
     return _ratio(won, true.sum(axis=-1) * false.sum(axis=-1))
+
+
+def token_auroc(true: Array, simulated: Array, weights: Array | None = None) -> Metric:
+    """`auroc` of the simulated value for "the feature fires (a > 0)", over pooled tokens."""
+    true, simulated, weights = _checked(true, simulated, weights)
+    fires = true > 0
+    return _defined(auroc(simulated, fires, weights), "every token fires" if fires.any() else "no token fires")
 
 
 def effective_sample_size(weights: Array) -> Metric:

@@ -8,10 +8,12 @@ import pyarrow as pa
 
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
+from autointerp.errors import UserError
 from autointerp.explain.stage import explainer_key
 from autointerp.hashing import stable_hash
+from autointerp.score.gates import write_gates
+from autointerp.score.random_null import write_p_values
 from autointerp.score.ranking import median_of, rank_by_lower_bound
-from autointerp.score.simulation import SCORER
 from autointerp.score.writing import Scoring
 
 
@@ -20,7 +22,9 @@ def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring
 
     `shuffled`: the name of that control. The caller holds the transaction.
     """
-    metric, key = config.score.rank_by, scorings[SCORER].key
+    scorer, metric = config.score.ranked()
+    facts: dict[str, Any] = {}
+    key = scorings[scorer].key
     catalog.connection.execute("DELETE FROM scorings")
     for scoring in scorings.values():
         row = [scoring.name, scoring.key, scoring.simulator, scoring.model]
@@ -33,6 +37,7 @@ def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring
     feature, value = table["feature_id"].to_numpy().astype(np.int64), table["value"].to_numpy()
     lo, hi = (table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("lo", "hi"))
     ranked = (control == "") & ~np.isnan(lo)
+    _check(catalog, scorings, scorer, metric, int((control == "").sum()), int(ranked.sum()))
     ranks = rank_by_lower_bound(feature[ranked], value[ranked], lo[ranked], hi[ranked])
     catalog.connection.execute("DELETE FROM ranks")
     catalog.insert("ranks", pa.table({
@@ -43,14 +48,49 @@ def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring
     catalog.connection.execute(
         "INSERT INTO ranking VALUES (?, ?, ?)", [explainer_key(config, config.explain.explainer), key, metric]
     )
-    facts: dict[str, Any] = {"metric": metric, "scorer": SCORER, "simulator": scorings[SCORER].simulator,
-                             "explainer": config.explain.explainer, "n_ranked": int(ranked.sum())}  # fmt: skip
+    facts |= {"metric": metric, "scorer": scorer, "simulator": scorings[scorer].simulator,
+              "explainer": config.explain.explainer, "n_ranked": int(ranked.sum())}  # fmt: skip
     for name, of in (("", control == ""), ("shuffled_", control == shuffled)):
         median = median_of(value[of], stable_hash("median", config.seed, name))
         facts["n_" + (name.rstrip("_") or "scored")] = int(of.sum())
         if median is not None:
             facts |= {f"{name}median": median.value, f"{name}median_lo": median.lo, f"{name}median_hi": median.hi}
-    return facts | _detection(config, catalog, scorings, shuffled) | {"n_undefined": _undefined(catalog, key, metric)}
+    facts |= _detection(config, catalog, scorings, shuffled) | {"n_undefined": _undefined(catalog, key, metric)}
+    return facts | _controls(config, catalog, scorings)
+
+
+def _check(
+    catalog: Catalog, scorings: Mapping[str, Scoring], scorer: str, metric: str, n_defined: int, n_ranked: int
+) -> None:
+    """Raise UserError where no label could ever be ranked by the metric, with those that have intervals."""
+    key = scorings[scorer].key
+    known = catalog.value("SELECT count(*) FROM scores WHERE score_key = ? AND metric = ?", [key, metric])
+    if (known and not n_defined) or n_ranked:
+        return
+    if not known and not catalog.value("SELECT count(*) FROM scores WHERE score_key = ?", [key]):
+        return  # no label was graded at all: others say why
+    rows = catalog.rows(
+        "SELECT scorer, metric FROM scores WHERE score_key IN (SELECT unnest(?)) AND control = '' GROUP BY ALL "
+        "HAVING count(lo) > 0 ORDER BY ALL", [[one.key for one in scorings.values()]],
+    )  # fmt: skip
+    if not known or rows:
+        what = "has no interval to rank by" if known else "is no metric of this run"
+        names = ", ".join(f"{name}.{one}" for name, one in rows)
+        raise UserError(f"score.rank_by: {scorer}.{metric} {what}; expected one of: {names}")
+
+
+def _controls(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> dict[str, Any]:
+    """p-values and gates, and how many of the latter passed, failed, or say nothing."""
+    write_p_values(catalog, scorings)
+    gates = write_gates(catalog, scorings, config.score.ranked())
+    judged = [gate for gate in gates if gate.expected is not None]
+    return {
+        "gates": {
+            "passed": sum(gate.passed is True for gate in judged),
+            "failed": [f"{gate.scorer}.{gate.metric}, {gate.control}" for gate in judged if gate.passed is False],
+            "undecided": sum(gate.passed is None for gate in judged),
+        }
+    }
 
 
 def _detection(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring], shuffled: str) -> dict[str, Any]:

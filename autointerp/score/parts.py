@@ -1,8 +1,10 @@
 """Which scorers and which simulator a configuration means, with its settings: the one place where they are looked up."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.llm.session import provider_for
@@ -10,10 +12,20 @@ from autointerp.score import Scorer, Settings, Simulator, scorers, simulators
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
 
+_SILENT, _SILENT_OF_A_MODEL = 100, 50
+
 
 def simulator_name(config: Config) -> str:
     """The configured simulator, or the one that suits the labels."""
     return config.score.simulator or (BASELINE if config.explain.explainer == BASELINE else "logprob_free")
+
+
+def silent_contexts(config: Config) -> int:
+    """How many silent contexts labels are graded on: as configured, else by what they cost. 100 is what the ranking's metric
+    needs to see extra claims of nearly all features (docs/evaluation.md); where a model reads them, half of them."""
+    if config.score.silent is not None:
+        return config.score.silent
+    return _SILENT_OF_A_MODEL if asking(scorers_for(config)) else _SILENT
 
 
 def settings_of(config: Config, *, asked_again: bool = True) -> Settings:
@@ -47,10 +59,11 @@ def scorers_for(config: Config) -> dict[str, Scorer]:
     names = config.score.scorers
     if names is None:
         names = (SCORER, "detection") if simulator_for(config).needs_model else (SCORER,)
-    if SCORER not in names:
+    by, metric = config.score.ranked()
+    if by not in names:
         raise UserError(
-            f"score.scorers is {', '.join(names) or 'empty'}; expected {SCORER} among them: the catalog ranks by its "
-            f"{config.score.rank_by}"
+            f"score.scorers is {', '.join(names) or 'empty'}; expected {by} among them: the catalog ranks by its {metric} "
+            "(score.rank_by)"
         )
     settings = settings_of(config)
     found = {name: scorers.get(name).configured(settings) for name in dict.fromkeys(names)}
@@ -63,6 +76,22 @@ def scorers_for(config: Config) -> dict[str, Scorer]:
 def asking(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
     """Those that ask a language model."""
     return {name: scorer for name, scorer in parts.items() if scorer.wants.model}
+
+
+def require_negatives(config: Config, catalog: Catalog) -> None:
+    """Raise UserError where scorers are to look at hard negatives and the stage that finds them was not run with these
+    settings.
+
+    What was graded without them would never be graded again.
+    """
+    if not config.negatives.per_kind or not any(scorer.wants.negatives for scorer in scorers_for(config).values()):
+        return
+    found = catalog.value("SELECT config FROM stages WHERE stage = 'negatives'")
+    if found is None or json.loads(found) != {"negatives": config.negatives.model_dump(), "seed": config.seed}:
+        raise UserError(
+            f"negatives.per_kind is {config.negatives.per_kind}, but hard negatives were not looked for with these settings; run "
+            f"first: autointerp negatives --out {catalog.path.parent}, or score without: --set negatives.per_kind=0"
+        )
 
 
 def part_of(name: str, scorer: Scorer) -> tuple[str, str]:

@@ -71,7 +71,9 @@ def pooled(evidence: FeatureEvidence, *simulations: Sequence[Simulated]) -> Pool
     failures = (side[window] for window in sides[0] for side in sides if side[window].status == "failed")
     return Pool(
         true=_joined([context.activations for context in kept]),
-        simulated=tuple(_joined([_expected(side[context.window_id], context) for context in kept]) for side in sides),
+        simulated=tuple(
+            _on_scale(_joined([_expected(side[context.window_id], context) for context in kept])) for side in sides
+        ),
         lengths=[len(context.activations) for context in kept],
         strata=np.array([context.band for context in kept], dtype=np.int64),
         n_failed=len(contexts) - len(kept),
@@ -93,9 +95,13 @@ def _expected(simulation: Simulated, context: Context) -> NDArray[np.float32]:
     if expected is None or expected.shape != context.activations.shape:
         length = len(context.activations)
         raise ValueError(f"the simulation of window {context.window_id} is not of its {length} tokens")
-    if not ((expected >= 0) & (expected <= LEVELS)).all():
-        raise ValueError(f"the simulation of window {context.window_id} leaves the scale 0..{LEVELS}")
     return expected
+
+
+def _on_scale(simulated: Array) -> Array:
+    if not ((simulated >= 0) & (simulated <= LEVELS)).all():
+        raise ValueError(f"a simulation leaves the scale 0..{LEVELS}")
+    return simulated
 
 
 def _joined(parts: Sequence[NDArray[np.float32]]) -> Array:

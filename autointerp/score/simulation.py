@@ -34,18 +34,31 @@ SCORER = "simulation"
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """A metric on pooled vectors, and the same as sums per token and a function of them, for the resamples."""
+    """A metric as sums per token and a function of them; and the same on pooled vectors, which knows why it is undefined."""
 
+    per_token: Callable[[Array, Array], Array]
+    of_sums: Callable[[Array], Array]
     metric: Callable[[Array, Array, Array], metrics.Metric]
-    per_token: Callable[[Array, Array], Array] | None = None
-    of_sums: Callable[[Array], Array] | None = None
+
+    def on(self, pool: Pool, true: Array, predicted: Array) -> "_Measured":
+        """Its sums over each context."""
+        return _Measured(self, true, predicted, bootstrap.context_sums(self.per_token(true, predicted), pool.lengths))
 
 
-_PEARSON = _Measure(metrics.pearson, metrics.moments, metrics.correlation)
-_R2 = _Measure(metrics.r2_uncentred, metrics.residuals, metrics.r2_of)
-_ABSDEV = _Measure(metrics.absdev_uncentred, metrics.residuals, metrics.absdev_of)
-_F1 = _Measure(metrics.f1, lambda a, s: metrics.confusion(a > 0, s >= metrics.FIRES), metrics.f1_of)
-_AUPRC = _Measure(metrics.average_precision)
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A measure of two sides, with its sums over each context [C, K]: they serve both weightings."""
+
+    measure: _Measure
+    true: Array
+    predicted: Array
+    sums: Array
+
+
+_PEARSON = _Measure(metrics.moments, metrics.correlation, metrics.pearson)
+_R2 = _Measure(metrics.residuals, metrics.r2_of, metrics.r2_uncentred)
+_ABSDEV = _Measure(metrics.residuals, metrics.absdev_of, metrics.absdev_uncentred)
+_F1 = _Measure(lambda a, s: metrics.confusion(a > 0, s >= metrics.FIRES), metrics.f1_of, metrics.f1)
 
 METRICS = (
     "r_balanced",
@@ -71,24 +84,26 @@ def score_simulation(
     pool = pooled(evidence, simulated)
     if not pool.lengths:
         return [_empty_row(name, pool) for name in METRICS]
-    draws = _resampling(evidence, pool, seed, resamples)
+    draws = _resampling(pool, seed, resamples)
     weights = {mode: context_weights(evidence, pool.strata, mode) for mode in MODES}
     truth, expected = pool.true, pool.simulated[0]
     ceiling = discretise(truth, evidence.max_activation).astype(np.float64)
     scaled = truth * LEVELS / evidence.max_activation if evidence.max_activation > 0 else np.zeros_like(truth)
 
-    def row(name: str, mode: Mode, measure: _Measure, true: Array, predicted: Array) -> ScoreRow:
-        return _row(name, pool, draws, weights[mode], measure, true, predicted)
+    r, of_truth = _PEARSON.on(pool, truth, expected), _PEARSON.on(pool, truth, ceiling)
+
+    def row(name: str, mode: Mode, measured: _Measured) -> ScoreRow:
+        return _row(name, pool, draws, weights[mode], measured)
 
     return [
-        row("r_balanced", "balanced", _PEARSON, truth, expected),
-        row("r_corpus", "corpus", _PEARSON, truth, expected),
-        row("quantisation_ceiling", "balanced", _PEARSON, truth, ceiling),
-        row("quantisation_ceiling_corpus", "corpus", _PEARSON, truth, ceiling),
-        row("r2_uncentred", "balanced", _R2, scaled, expected),
-        row("absdev_uncentred", "balanced", _ABSDEV, scaled, expected),
-        row("f1_corpus", "corpus", _F1, truth, expected),
-        row("auprc_corpus", "corpus", _AUPRC, truth, expected),
+        row("r_balanced", "balanced", r),
+        row("r_corpus", "corpus", r),
+        row("quantisation_ceiling", "balanced", of_truth),
+        row("quantisation_ceiling_corpus", "corpus", of_truth),
+        row("r2_uncentred", "balanced", _R2.on(pool, scaled, expected)),
+        row("absdev_uncentred", "balanced", _ABSDEV.on(pool, scaled, expected)),
+        row("f1_corpus", "corpus", _F1.on(pool, truth, expected)),
+        _auprc_row(pool, weights["corpus"]),
         _ess_row(pool, weights["corpus"]),
     ]
 
@@ -111,7 +126,7 @@ def difference_rows(
     names = {mode: f"{name}_{mode}" for mode in MODES}
     if not pool.lengths:
         return [_empty_row(names[mode], pool) for mode in MODES]
-    draws = _resampling(evidence, pool, seed, resamples)
+    draws = _resampling(pool, seed, resamples)
     return [_difference_row(names[mode], pool, draws, context_weights(evidence, pool.strata, mode)) for mode in MODES]
 
 
@@ -137,23 +152,31 @@ def shuffled_partner(
     return partner
 
 
-def _resampling(evidence: FeatureEvidence, pool: Pool, seed: int, resamples: int) -> Resampling:
-    return Resampling(pool.strata, resamples, stable_hash("bootstrap", seed, evidence.feature_id))
+def _resampling(pool: Pool, seed: int, resamples: int) -> Resampling:
+    """The same draws for all features whose contexts have the same strata: an interval needs its own no more than they do."""
+    return Resampling(pool.strata, resamples, stable_hash("bootstrap", seed))
 
 
-def _row(
-    name: str, pool: Pool, draws: Resampling, weights: Weights, measure: _Measure, true: Array, predicted: Array
-) -> ScoreRow:
+def _row(name: str, pool: Pool, draws: Resampling, weights: Weights, measured: _Measured) -> ScoreRow:
     if weights.values is None:
         return _undefined_row(name, pool, weights.note)
-    point = measure.metric(true, predicted, np.repeat(weights.values, pool.lengths))
-    if point.value is None:
+    sums = measured.sums * weights.values[:, None]
+    value = float(measured.measure.of_sums(sums.sum(axis=0)))
+    if np.isnan(value):
+        point = measured.measure.metric(measured.true, measured.predicted, np.repeat(weights.values, pool.lengths))
         return _undefined_row(name, pool, point.reason, weights.note)
-    if measure.per_token is None or measure.of_sums is None:
-        return _ok_row(name, pool, point.value, bootstrap.Interval(None, None), weights.note)
-    sums = bootstrap.context_sums(measure.per_token(true, predicted), pool.lengths) * weights.values[:, None]
-    interval = _interval(pool, draws, measure.of_sums, sums, point.value)
-    return _ok_row(name, pool, point.value, interval, weights.note, _singleton_note(draws), interval.reason)
+    interval = _interval(pool, draws, measured.measure.of_sums, sums, value)
+    return _ok_row(name, pool, value, interval, weights.note, _singleton_note(draws), interval.reason)
+
+
+def _auprc_row(pool: Pool, weights: Weights) -> ScoreRow:
+    """The average precision is no function of sums, and has no interval."""
+    if weights.values is None:
+        return _undefined_row("auprc_corpus", pool, weights.note)
+    point = metrics.average_precision(pool.true, pool.simulated[0], np.repeat(weights.values, pool.lengths))
+    if point.value is None:
+        return _undefined_row("auprc_corpus", pool, point.reason, weights.note)
+    return _ok_row("auprc_corpus", pool, point.value, bootstrap.Interval(None, None), weights.note)
 
 
 def _difference_row(name: str, pool: Pool, draws: Resampling, weights: Weights) -> ScoreRow:

@@ -144,5 +144,5 @@ def _mean(sums: Array) -> Array:
     return found
 
 
-QUESTION = Question("specificity", "rating", "specificity", rating, about_marks=True)
+QUESTION = Question("specificity", "fit", "specificity", rating, about_marks=True)
 scorers.register("specificity")(Specificity())

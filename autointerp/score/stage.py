@@ -1,7 +1,8 @@
 """The stage `score`: labels are graded on the test split by all scorers, controlled and ranked. Graded labels are left alone.
 
-On every run another feature's label is graded on a feature's contexts (the shuffled control): a score means something only if
-that control's is what chance gives. Labels that a model wrote are compared with the lexicon's on the same contexts.
+On every run other labels are graded on a sample of features' contexts (`controls`): a score means something only as far as it
+is above theirs. Labels that a model wrote are compared with the lexicon's on the same contexts. What the controls come to is
+in `gates`.
 
 Every scorer has a key of its own, and so rows of its own: a further one does not touch what the others found.
 """
@@ -13,34 +14,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
-from autointerp.catalog.records import FeatureEvidence
+from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
+from autointerp.explain.bench import Bench
+from autointerp.explain.experiments import NoBench
 from autointerp.explain.stage import Which, explainer_key, features_to_label
-from autointerp.hashing import hex_hash, sample_key, stable_hash
+from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.score import Grade, Means, Scorer
+from autointerp.score.controls import SHUFFLED, can_grade, stand_ins
+from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
-from autointerp.score.parts import asking, part_of, scorers_for
+from autointerp.score.parts import asking, part_of, scorers_for, silent_contexts
 from autointerp.score.pool import scored_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
-from autointerp.score.simulation import shuffled_partner
 from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
-SHUFFLED = "shuffled"
 STAGE = "score"
-_CONTROLS_OF_A_MODEL = 50  # features in the control where every simulation costs money
 
 
 def score_keys(config: Config) -> dict[str, str]:
@@ -52,7 +52,7 @@ def score_keys(config: Config) -> dict[str, str]:
 def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
     settings, access, wants = config.score, config.simulating(), scorer.wants
     model = (provider_for(access).name, access.model) if wants.model else ("", "")
-    chosen = (settings.per_band, settings.silent, settings.resamples, config.seed)
+    chosen = (settings.per_band, silent_contexts(config), settings.resamples, config.seed)
     negatives = config.negatives.per_kind if wants.negatives else 0
     return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives)
 
@@ -67,7 +67,7 @@ def score(
     require_labels(config, catalog)
     fingerprint = hex_hash(
         *(text for item in sorted(keys.items()) for text in item), config.score.rank_by,
-        str(config.score.control_features), *_labels_state(config, catalog),
+        str(config.score.control_features), *config.score.controls, *_labels_state(config, catalog),
     )  # fmt: skip
     is_done = (
         catalog.stage_fingerprint(STAGE) == fingerprint
@@ -95,6 +95,16 @@ def score(
     return facts
 
 
+def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
+    """Order, p-values and gates once more from the scores that are there; the facts of the stage, which stays as complete as it
+    was."""
+    fingerprint = catalog.stage_fingerprint(STAGE) or ""
+    with catalog.transaction():
+        facts = write_ranks(config, catalog, scorings(config), SHUFFLED)
+        catalog.finish_stage(STAGE, fingerprint, config.score.model_dump(), facts)
+    return facts
+
+
 def scorings(config: Config) -> dict[str, Scoring]:
     """Of each scorer how its rows are marked."""
     keys, model = score_keys(config), config.simulating().model
@@ -108,9 +118,11 @@ def require_labels(config: Config, catalog: Catalog) -> None:
     """Raise UserError where there is nothing to score."""
     if not _labels_state(config, catalog):
         if not features_to_label(catalog, "", config.explain.include_rare):
+            n = catalog.value("SELECT count(*) FROM documents")
+            few = f": the part of the corpus that was sampled has {n:,}" if n < 20 else ""
             raise UserError(
-                "every feature is dead or rare (fires in fewer than 20 documents), so none is labelled; take more of the corpus "
-                "(--max-tokens), or --set explain.include_rare=true"
+                f"every feature is dead or rare (fires in fewer than 20 documents{few}), so none is labelled; take more of the "
+                "corpus (--max-tokens), or --set explain.include_rare=true"
             )
         raise UserError(
             f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"
@@ -128,10 +140,10 @@ def _labels_state(config: Config, catalog: Catalog) -> list[str]:
 
 
 def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Task]:
-    """Labels to grade, by feature, each with its control beside it, and who is to grade it; `which` as in `score`."""
+    """Labels to grade, by feature, each with its controls beside it, and who is to grade it; `which` as in `score`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
-    stand_ins = partners(config, catalog, sorted(labels))
+    controls = stand_ins(config, catalog, sorted(labels))
     found = scorings(config)
     graded = catalog.rows(
         "SELECT score_key, feature_id, control, max(n_failed) FROM scores WHERE score_key IN (SELECT unnest(?)) GROUP BY ALL",
@@ -143,15 +155,22 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
         return tuple(
             name
             for name, scoring in found.items()
-            if (scoring.of_label or not control) and _is_wanted(which, failures.get((scoring.key, feature, control)))
+            if (not control or (scoring.of_label and can_grade(control, scoring.simulator)))
+            and _is_wanted(which, failures.get((scoring.key, feature, control)))
         )
 
     todo = []
     for feature, (explanation, label) in labels.items():
         baseline = baselines.get(feature)
-        todo.append(Task(feature, explanation, label, "", baseline[1] if baseline else None, wanted(feature, "")))
-        if feature in stand_ins:
-            todo.append(Task(feature, *labels[stand_ins[feature]], SHUFFLED, None, wanted(feature, SHUFFLED)))
+        sampled = any(feature in members for members in controls.values())
+        todo.append(
+            Task(feature, explanation, label, "", baseline[1] if baseline else None, wanted(feature, ""), sampled)
+        )
+        for control, members in controls.items():
+            if feature in members:
+                other = members[feature]
+                named = (control, other) if isinstance(other, Label) else labels[other]
+                todo.append(Task(feature, *named, control, None, wanted(feature, control)))
     return [task for task in todo if task.scorers]
 
 
@@ -162,30 +181,16 @@ def _is_wanted(which: Which, n_failed: int | None) -> bool:
     return n_failed != 0 if which == "pending" else bool(n_failed)
 
 
-def partners(config: Config, catalog: Catalog, labelled: list[int]) -> dict[int, int]:
-    """feature → the feature whose label stands in for its own, for the features in the control."""
-    if len(labelled) < 2:
-        return {}
-    density = dict(catalog.rows("SELECT feature_id, density FROM features"))
-    found = shuffled_partner(labelled, [density[feature] for feature in labelled], config.seed)
-    limit = config.score.control_features
-    if limit is None:
-        limit = _CONTROLS_OF_A_MODEL if asking(scorers_for(config)) else len(labelled)
-    keys = sample_key(config.seed, stable_hash("control"), np.array(labelled, np.uint64))
-    chosen = np.array(labelled)[np.argsort(keys, kind="stable")[:limit]]
-    return {int(feature): found[int(feature)] for feature in chosen}
-
-
 async def _score_all(
     config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool
 ) -> None:
     parts, access = scorers_for(config), config.simulating()
     needed = {name for task in todo for name in task.scorers}
-    reader = EvidenceReader(catalog, seed=config.seed, silent=config.score.silent)
+    reader = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
     draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
     means = Means(read_vocabulary(catalog))
     if any(parts[name].wants.bench for name in needed):
-        means = replace(means, bench=open_bench(config, catalog))
+        means = replace(means, bench=_bench(config, catalog, offline))
     turns = Turns()
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
@@ -196,18 +201,40 @@ async def _score_all(
         async def grade(name: str, task: Task, evidence: FeatureEvidence) -> Grade:
             draw = draws[name].get((task.feature_id, task.control), 0)
             ask = turns.of(drawn(session.broker, draw)) if session and parts[name].wants.model else None
-            return await parts[name](task.label, evidence, replace(means, ask=ask, baseline=task.baseline))
+            peaks = _known_peaks(catalog, task.feature_id) if parts[name].wants.bench else {}
+            return await parts[name](task.label, evidence, replace(means, ask=ask, baseline=task.baseline, peaks=peaks))
 
         async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
             task, evidence = item
             grades = await all_asked(grade(name, task, evidence) for name in task.scorers)
             bands = {context.window_id: context.band for context in scored_contexts(evidence)}
-            return Graded(task, dict(zip(task.scorers, grades, strict=True)), bands)
+            by_scorer = dict(zip(task.scorers, grades, strict=True))
+            controls = {} if task.control else {
+                name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
+                for name, one in by_scorer.items()
+            }  # fmt: skip
+            return Graded(task, by_scorer, bands, controls)
 
         await in_rounds(
             "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
             lambda finished: write_grades(catalog, finished, found), session,
         )  # fmt: skip
+
+
+def _bench(config: Config, catalog: Catalog, offline: bool) -> Bench:
+    """The subject model. Offline one that cannot be had is no error yet: its readings may all be known."""
+    try:
+        return open_bench(config, catalog)
+    except UserError as error:
+        if not offline:
+            raise
+        return NoBench(str(error))
+
+
+def _known_peaks(catalog: Catalog, feature: int) -> dict[str, float]:
+    """Texts that the subject model has read, whoever wanted it, with the feature's maximum over each."""
+    query = "SELECT text, max(peak) FROM written_texts WHERE feature_id = ? AND peak IS NOT NULL GROUP BY text"
+    return dict(catalog.rows(query, [feature]))
 
 
 def with_evidence(

@@ -96,15 +96,15 @@ def accuracy(sums: Array) -> Array:
 
 
 def precision(sums: Array) -> Array:
-    """TP / (TP + FP)."""
-    tp, _, fp, _ = np.moveaxis(sums, -1, 0)
-    return _ratio(tp, tp + fp)
+    """TP / (TP + FP); NaN unless both classes are there."""
+    tp, fn, fp, tn = np.moveaxis(sums, -1, 0)
+    return np.where((tp + fn > 0) & (fp + tn > 0), _ratio(tp, tp + fp), np.nan)
 
 
 def f1(sums: Array) -> Array:
-    """2TP / (2TP + FP + FN); NaN where nothing is true."""
-    tp, fn, fp, _ = np.moveaxis(sums, -1, 0)
-    return np.where(tp + fn > 0, _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
+    """2TP / (2TP + FP + FN); NaN unless both classes are there."""
+    tp, fn, fp, tn = np.moveaxis(sums, -1, 0)
+    return np.where((tp + fn > 0) & (fp + tn > 0), _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
 
 
 def _ratio(part: Array, whole: Array) -> Array:
@@ -143,7 +143,7 @@ def _row(name: str, metric: Metric, verdicts: Verdicts, sums: Array, draws: Resa
         return failed_row(name, n_failed, verdicts.failures[0].reason)
     value = float(metric(sums.sum(axis=0)))
     if np.isnan(value):
-        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(verdicts))
+        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(metric, verdicts))
     _, first, unit = np.unique(verdicts.windows, return_index=True, return_inverse=True)
     together = np.zeros((len(first), sums.shape[1]))
     np.add.at(together, unit, sums)
@@ -183,9 +183,9 @@ def _sides(verdicts: Verdicts) -> list[set[int]]:
     return [set(verdicts.strata[verdicts.truth == side].tolist()) for side in (True, False)]
 
 
-def _why(verdicts: Verdicts) -> str:
-    if not len(verdicts.said):
-        return "there are no test contexts to judge"
-    if not verdicts.truth.any():
+def _why(metric: Metric, verdicts: Verdicts) -> str:
+    if metric is not false_alarms and not verdicts.truth.any():
         return "no activating context was judged"
-    return "no silent context was judged" if verdicts.truth.all() else "no context was judged active"
+    if metric is not recall and verdicts.truth.all():
+        return "no silent context was judged"
+    return "no context was judged active"

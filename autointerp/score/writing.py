@@ -1,19 +1,23 @@
 """What a grading leaves in the catalog: scores, and the simulations and judgements that they can be computed from again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
-from autointerp.score import Grade
+from autointerp.score import Grade, ScoreRow
+from autointerp.score.evidence_controls import CONTROLS
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One label to grade on one feature's contexts, by `scorers`; `baseline`: the lexicon's label, to compare with."""
+    """One label to grade on one feature's contexts, by `scorers`; `baseline`: the lexicon's label, to compare with.
+
+    `sampled`: the feature is among those of a control.
+    """
 
     feature_id: int
     explanation_id: str
@@ -21,6 +25,7 @@ class Task:
     control: str
     baseline: Label | None
     scorers: tuple[str, ...]
+    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,15 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """Grades by the name of their scorer. `bands`: window → band, of the contexts that can be simulated."""
+    """Grades by the name of their scorer. `bands`: window → band, of the contexts that can be simulated.
+
+    `controls`: by scorer and control, what the same answers came to on other evidence.
+    """
 
     task: Task
     grades: Mapping[str, Grade]
     bands: Mapping[int, int]
+    controls: Mapping[str, Mapping[str, Sequence[ScoreRow]]] = field(default_factory=dict)
 
 
 _WHICH = [
@@ -80,13 +89,18 @@ def write_grades(catalog: Catalog, finished: Sequence[Graded], scorings: Mapping
         for name, grade in graded.grades.items():
             by = _marks(graded.task, scorings[name])
             rows["scores"] += [by | _fields(row, _SCORES) for row in grade.rows]
+            for control, others in graded.controls.get(name, {}).items():
+                rows["scores"] += [by | {"control": control} | _fields(row, _SCORES) for row in others]
             rows["simulations"] += [by | {"band": graded.bands.get(one.window_id, 0)} | _fields(one, _SIMULATIONS)
                                     for one in grade.simulated]  # fmt: skip
             rows["judgements"] += [by | _fields(one, _JUDGEMENTS) for one in grade.judged]
             rows["written_texts"] += [by | _fields(one, _TEXTS) for one in grade.written]
     with catalog.transaction():
         graded_anew = [
-            (scorings[name].key, one.task.feature_id, one.task.control) for one in finished for name in one.grades
+            (scorings[name].key, one.task.feature_id, control)
+            for one in finished
+            for name in one.grades
+            for control in ((one.task.control,) if one.task.control else ("", *CONTROLS))
         ]
         which = dict(zip(("keys", "features", "controls"), map(list, zip(*graded_anew, strict=True)), strict=True))
         for table in _TABLES:

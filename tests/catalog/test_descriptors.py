@@ -7,7 +7,8 @@ import pytest
 
 from autointerp.catalog import pages
 from autointerp.catalog.descriptors import cofiring, descriptors, hard_negatives, measured
-from autointerp.catalog.feature_pages import ContextQuota, feature_pages
+from autointerp.catalog.feature_pages import feature_pages
+from autointerp.catalog.page_rows import ContextQuota
 from tests.report.described import build_described
 from tests.report.synthetic import build_catalog
 

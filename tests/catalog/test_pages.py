@@ -9,7 +9,8 @@ import duckdb
 import pytest
 
 from autointerp.catalog import pages
-from autointerp.catalog.feature_pages import ContextQuota, ContextRow, FeaturePage, feature_pages, vocabulary, windows
+from autointerp.catalog.feature_pages import feature_pages, vocabulary, windows
+from autointerp.catalog.page_rows import ContextQuota, ContextRow, FeaturePage
 from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts, run_facts, score_facts
 from tests.report.synthetic import build_catalog, empty_catalog, insert
 

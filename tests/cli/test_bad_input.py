@@ -165,7 +165,7 @@ def test_a_full_disk(
 def test_a_second_process_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     import os
 
-    from autointerp.pipeline import run_folder
+    from autointerp.run_folder import run_folder
 
     with (
         run_folder(tmp_path / "run"),
@@ -262,7 +262,7 @@ def test_sampling_settings_cannot_change_under_the_labels(
     for command in ("explain", "score"):
         code, err = run(capsys, command, "--seed", "5", "--out", tmp_path / "run")
         assert code == 2 and "seed was 0, now 5" in err
-    code, err = run(capsys, "score", "--explainer", "token_activation", "--provider", "mock", "--label-model", "m",
+    code, err = run(capsys, "score", "--explainer", "token_activation", "--provider", "mock", "--label-model", "mock",
                     "--out", tmp_path / "run")  # fmt: skip
     assert code == 2 and "autointerp explain" in err
     assert (tmp_path / "run" / "config.json").read_text() == before

@@ -27,7 +27,7 @@ ALL = 10**6
 
 def configured(settings: dict[str, object], **changed: object) -> Config:
     named = {name.replace("__", "."): value for name, value in changed.items()}
-    model = {"explain.explainer": "token_activation", "explain.provider": "mock", "explain.model": "m"}
+    model = {"explain.explainer": "token_activation", "explain.provider": "mock", "explain.model": "mock"}
     return load_config(None, settings | {"sample.features": "0-15", "score.control_features": 6} | model | named)
 
 
@@ -58,6 +58,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
     yield requests
 
 
+CONTROLS = ("control shuffled", "control generic")
+
+
 def estimated(config: Config, out: Path, sample: int = ALL) -> Estimate:
     with Catalog.open(out / "catalog.duckdb") as catalog:
         return estimate(config, catalog, out, sample=sample)
@@ -77,8 +80,8 @@ def test_it_is_what_a_run_then_asks(out: Path, tiny_settings: dict[str, object],
     config = configured(tiny_settings)
     before = estimated(config, out)
     assert [(row.stage, row.part) for row in before.rows] == [
-        ("explain", "token_activation"), ("score", "logprob_free"), ("score", "detection"), ("controls", "logprob_free"),
-        ("controls", "detection")]  # fmt: skip
+        ("explain", "token_activation"), ("score", "logprob_free"), ("score", "detection"),
+        *((stage, part) for stage in CONTROLS for part in ("logprob_free", "detection"))]  # fmt: skip
     assert before.rows[3].features == 6 and before.rows[0].features == before.rows[1].features >= 8
     assert before.money == before.money_most == 0 and "$0.00" in before.summary()
     asked.clear()
@@ -88,8 +91,8 @@ def test_it_is_what_a_run_then_asks(out: Path, tiny_settings: dict[str, object],
     assert between.rows == before.rows[1:]
     asked.clear()
     score_stage(config, out)
-    assert sums(asked, "simulate", "detect") == totals(before, "score", "controls") and before.rows[3].requests > 0
-    assert sums(asked, "detect")[0] == before.rows[2].requests + before.rows[4].requests
+    assert sums(asked, "simulate", "detect") == totals(before, "score", *CONTROLS) and before.rows[3].requests > 0
+    assert sums(asked, "detect")[0] == sum(row.requests for row in before.rows if row.part == "detection")
     after = estimated(config, out)
     assert not after.rows and "nothing is left to be asked" in after.notes
 
@@ -159,20 +162,20 @@ def test_of_refine_all_steps_are_reckoned_with(
 def test_a_sample_is_scaled(out: Path, tiny_settings: dict[str, object]) -> None:
     config = configured(tiny_settings)
     whole, part = estimated(config, out), estimated(config, out, sample=3)
-    assert [row.sampled for row in part.rows] == [3, 3, 3, 3, 3]
+    assert [row.sampled for row in part.rows] == [3] * 7
     assert [row.features for row in part.rows] == [row.features for row in whole.rows]
     assert part.rows[0].requests == whole.rows[0].requests  # one for each
     for few, all_ in zip(part.rows, whole.rows, strict=True):
         assert few.chars == pytest.approx(all_.chars, rel=0.3)
         assert few.input.expected == pytest.approx(few.chars / 3, rel=1e-4)
-    assert any("3 of 6 (controls)" in note for note in part.notes)
+    assert any("3 of 6 (control shuffled)" in note for note in part.notes)
 
 
 def test_tokens_as_in_earlier_answers(
     out: Path, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = SimpleNamespace(replies=50, tokens_per_char=0.5, mean_output=40.0, p95_output=70.0)
-    calibration = {"m": {"explain": known, "simulate": known, "detect": known}}
+    calibration = {"mock": {"explain": known, "simulate": known, "detect": known}}
     monkeypatch.setattr(Journal, "calibration", lambda self, model: calibration[model], raising=False)
     Journal(journal_folder(out)).close()
     found = estimated(configured(tiny_settings), out)
@@ -190,12 +193,12 @@ def test_without_a_model_it_costs_nothing(out: Path, tiny_settings: dict[str, ob
     half = estimated(configured(tiny_settings, score__simulator="lexicon"), out)
     assert [row.stage for row in half.rows] == ["explain"] and "the simulator lexicon" in half.notes[0]
     other = estimated(configured(tiny_settings, explain__explainer="lexicon", score__simulator="logprob_free"), out)
-    assert [row.stage for row in other.rows] == ["score", "score", "controls", "controls"]
+    assert [row.stage for row in other.rows] == ["score", "score", *(stage for stage in CONTROLS for _ in range(2))]
     alone = configured(tiny_settings, explain__explainer="lexicon", score__simulator="logprob_free",
                        score__scorers=("simulation",))  # fmt: skip
-    assert [row.part for row in estimated(alone, out).rows] == ["logprob_free", "logprob_free"]
+    assert [row.part for row in estimated(alone, out).rows] == ["logprob_free"] * 3
     judged = configured(tiny_settings, explain__explainer="lexicon", score__scorers=("simulation", "detection"))
-    assert [row.part for row in estimated(judged, out).rows] == ["detection", "detection"]
+    assert [row.part for row in estimated(judged, out).rows] == ["detection"] * 3
     with pytest.raises(UserError, match="expected simulation among them"):
         estimated(configured(tiny_settings, score__scorers=("detection",)), out)
 
@@ -209,7 +212,7 @@ def test_two_models_have_two_prices(
         tiny_settings, explain__provider="openai", explain__model="gpt-5-mini", score__provider="anthropic",
         score__model="claude-haiku-4-5",
     )  # fmt: skip
-    explain, score, _, controls, _ = estimated(config, out).rows
+    explain, score, _, controls, *_ = estimated(config, out).rows
     assert (explain.provider, explain.model) == ("openai", "gpt-5-mini")
     assert (score.provider, controls.model) == ("anthropic", "claude-haiku-4-5")
     for row, given, cached, written in ((explain, 0.25, 0.025, 2.0), (score, 1.0, 0.1, 5.0)):
@@ -237,7 +240,7 @@ def test_the_command(
     begin = next(number for number, line in enumerate(lines) if "[[price]]" in line)
     (tmp_path / "prices.toml").write_text("\n".join(lines[begin : begin + 4]))
     code, shown = estimate_command(capsys, *model, "--prices", tmp_path / "prices.toml", "--sample", 2)
-    assert code == 0 and "unknown" not in shown and "$" in shown and "2 of 6 (controls)" in shown
+    assert code == 0 and "unknown" not in shown and "$" in shown and "2 of 6 (control shuffled)" in shown
     assert paths() == before
     code, shown = estimate_command(capsys, "--explainer", "lexicon", "--out", out)
     assert code == 0 and "lexicon asks no model and costs nothing" in shown
@@ -267,6 +270,6 @@ def test_before_its_time_and_with_other_settings(
     code, err = run(capsys, "estimate", *settings, "--out", out)
     assert code == 2 and "sample.top was 5, now 7" in err
     wrong = tmp_path / "prices.toml"
-    wrong.write_text('[[price]]\nmodel = "m"\ninput = "cheap"\noutput = 1\n')
+    wrong.write_text('[[price]]\nmodel = "mock"\ninput = "cheap"\noutput = 1\n')
     code, err = run(capsys, "estimate", "--prices", wrong, "--out", out)  # the folder's own settings are taken up
-    assert code == 2 and "prices.toml: price[0].input ('m') is 'cheap'" in err
+    assert code == 2 and "prices.toml: price[0].input ('mock') is 'cheap'" in err

@@ -3,6 +3,7 @@
 A further one joins by being registered. A provider that lacks what it needs is left out for it.
 """
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from autointerp.hashing import stable_hash
 from autointerp.llm.provider import open_provider
-from autointerp.llm.providers.mock import default_answer, mock_simulation
+from autointerp.llm.providers.mock import MockProvider
+from autointerp.llm.types import Message, Request
 from autointerp.score import scorers, simulators
 from tests.cli.test_bad_input import options, run
 from tests.cli.test_run import catalog_rows
@@ -41,8 +42,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, 
         sample__top=10,
         negatives__per_kind=6,
         score__per_band=4,
-        score__silent=6,
-        score__resamples=100,
+        score__silent=8,
+        score__resamples=300,
+        score__controls=["shuffled"],
     )
     for command in (
         ["sample", *settings, "--out", str(out)],
@@ -63,7 +65,7 @@ def command(part: str, provider: str, out: Path, *more: object) -> list[object]:
     """Score by the part alone; skips where the provider lacks what it needs."""
     scorer, _, simulator = part.partition(":")
     needs = simulators.get(simulator).needs if simulator else scorers.get(scorer).wants.capabilities
-    can = open_provider(provider, model="m").capabilities
+    can = open_provider(provider, model="mock").capabilities
     if missing := [need for need in needs if not getattr(can, need)]:
         pytest.skip(f"{provider.partition(':')[0]} has no {', '.join(missing)}, which {part} needs")
     names = json.dumps(list(dict.fromkeys(["simulation", scorer])))
@@ -81,7 +83,8 @@ def check(out: Path, part: str) -> None:
     assert any(value is not None for _, value, *_ in rows)
     assert all(value is not None or reason for _, value, _, reason, *_ in rows)
     assert {status for _, _, status, *_ in rows} <= {"ok", "undefined"} and not any(row[4] for row in rows)
-    assert {row[5] for row in rows} == ({"", "shuffled"} if wants.label else {""})
+    controls = {row[5] for row in rows}
+    assert {"", "shuffled"} <= controls if wants.label else controls == {""}
     kept = " UNION ALL ".join(
         f"SELECT status, reason, explanation_id FROM {table} WHERE scorer = '{scorer}'"
         for table in ("simulations", "judgements", "written_texts")
@@ -92,14 +95,16 @@ def check(out: Path, part: str) -> None:
     assert catalog_rows(out, f"SELECT count(*) FROM scorings WHERE scorer = '{scorer}'") == [(1,)]
 
 
-def answer_to(question: str, schema: Any) -> str:
-    """An answer of use, in the schema, to any of their questions."""
-    return mock_simulation(question) or default_answer(schema, stable_hash(question))
+def answer_to(request: Request) -> str:
+    """The mock's."""
+    by = MockProvider()
+    return asyncio.run(by.send(request, by.payload("mock", request))).text
 
 
 def answer_body(body: Any) -> str:
-    schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
-    return answer_to(body["messages"][-1]["content"], schema)
+    messages = [Message(one["role"], one["content"]) for one in body["messages"]]
+    wanted = body.get("response_format", {}).get("json_schema", {})
+    return answer_to(Request(messages, json_schema=wanted.get("schema"), schema_name=wanted.get("name", "answer")))
 
 
 @each_part
@@ -117,7 +122,7 @@ def test_with_the_mock(capsys: pytest.CaptureFixture[str], out: Path, part: str)
 def test_through_files(capsys: pytest.CaptureFixture[str], out: Path, tmp_path: Path, part: str) -> None:
     desk, replies, rounds = tmp_path / "desk", [], 0
     asked = command(part, f"files:{desk}", out, "--label-model", "m")
-    while (code := run(capsys, *asked)[0]) == 2 and rounds < 5:
+    while (code := run(capsys, *asked)[0]) == 75 and rounds < 5:
         rounds += 1
         for line in map(json.loads, (desk / "requests.jsonl").read_text().splitlines()):
             body = openai_reply(line["body"], answer_body(line["body"]), "stop")
@@ -151,7 +156,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     from autointerp.llm.local import writing
 
     class Spoken:
-        """Tokens of the answer to each request, made when its first is chosen."""
+        """Tokens of the answer to each question, made when its first is chosen."""
 
         def __init__(self) -> None:
             self.encode: Callable[[str], list[int]] = lambda text: []
@@ -161,7 +166,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
             request = row.job.request
             question = request.messages[-1].content
             if question not in self.answers:
-                answer = json.loads(answer_to(question, request.json_schema))
+                answer = json.loads(answer_to(request))
                 self.answers[question] = self.encode(json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
             return self.answers[question][len(row.tokens)]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from autointerp.catalog.store import Catalog
 from autointerp.explain import explainers
 from autointerp.explain.contrastive import NEGATIVES
 from autointerp.explain.single_token import SingleToken
@@ -99,6 +100,19 @@ def test_single_token_makes_no_claim_about_the_tiny_features(
     rows = catalog_rows(out, "SELECT status, reason FROM explanations WHERE explainer = 'single_token'")
     assert {status for status, _ in rows} == {"failed"}
     assert all(reason.startswith("no_evidence: its strongest token, ") and "below 90%" in reason for _, reason in rows)
+
+
+def test_a_run_that_looked_for_no_hard_negatives_says_so_where_they_are_wanted(
+    capsys: pytest.CaptureFixture[str], out: Path
+) -> None:
+    said = "no hard negatives were looked for; random silent texts stand in, and tell less. To find some: autointerp negatives"
+    assert said not in run(capsys, "explain", "--explainer", "contrastive", *MODEL, "--out", out)[1]
+    with Catalog.open(out / "catalog.duckdb", write=True) as catalog, catalog.transaction():
+        catalog.rows("DELETE FROM stages WHERE stage = 'negatives'")
+        catalog.rows("DELETE FROM explanations")
+    assert said not in run(capsys, "explain", "--explainer", "highlighted", *MODEL, "--out", out)[1]
+    err = run(capsys, "explain", "--explainer", "contrastive", *MODEL, "--out", out)[1]
+    assert err.count(said) == 1
 
 
 def test_contrastive_is_given_hard_negatives_though_none_are_configured(

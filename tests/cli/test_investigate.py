@@ -121,7 +121,7 @@ def test_through_files_every_turn_is_a_round(
 
     def waiting() -> list[dict[str, Any]]:
         code, err = run(capsys, "explain", *settings)
-        assert code == 2 and "requests wait in" in err
+        assert code == 75 and "requests wait in" in err
         return [json.loads(line) for line in (exchange / "requests.jsonl").read_text().splitlines()]
 
     def answer(name: str, lines: list[dict[str, Any]]) -> None:

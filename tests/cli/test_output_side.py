@@ -15,7 +15,7 @@ def whole_run(
 ) -> None:
     chosen = options(settings, sample__features="0-8", score__control_features=2, **changed)
     code, err = run(
-        capsys, "run", *chosen, "--explainer", explainer, "--provider", "mock", "--label-model", "m", "--out", out
+        capsys, "run", *chosen, "--explainer", explainer, "--provider", "mock", "--label-model", "mock", "--out", out
     )
     assert code == 0, err
 
@@ -118,7 +118,7 @@ def test_an_inner_explainer_that_asks_no_model_is_refused(
 ) -> None:
     code, err = run(
         capsys, "run", *options(tiny_settings, explain__inner="lexicon"), "--explainer", name, "--provider", "mock",
-        "--label-model", "m", "--out", tmp_path / "run",
+        "--label-model", "mock", "--out", tmp_path / "run",
     )  # fmt: skip
     assert code == 2 and "explain.inner = 'lexicon'" in err and "highlighted" in err
 

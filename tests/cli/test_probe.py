@@ -82,7 +82,7 @@ def test_only_the_features_that_are_named(folder: Path) -> None:
     assert found and found <= {1, 4, 5, 6, 9} and len(records) == 6
     assert lines(call("probe", "--out", folder, "--text", TEXT, "--feature", "3", "--json"))[0]["features"] == []
     dead = call("probe", "--out", folder, "--text", TEXT, "--feature", "3")
-    assert dead.exit_code == 0 and "0 features fire on 6 tokens" in dead.stdout
+    assert dead.exit_code == 0 and "no feature fires on these 6 tokens" in dead.stdout
 
 
 def test_nothing_raw_reaches_the_terminal(folder: Path) -> None:

@@ -135,7 +135,9 @@ def test_the_table_says_who_is_fit() -> None:
     found = [Falls("all", "r", "word", 1e-3, True, hit < 9) for hit in range(10)] + [
         Falls("all", "x", "word", 0.5, False, True)
     ]
-    rows = {row[1]: row for row in sanity_table(found).rows}
+    table = sanity_table(found)
+    assert next(name for name in table.header if "density" in name) == "extra claim, density 0 to 0.0003"
+    rows = {row[1]: row for row in table.rows}
     assert rows["r"][2] == "1.00 (0.72 … 1.00)"  # Wilson, 10 of 10: 10/(10 + 1.96²) = 0.722
     assert rows["r"][4] == "yes" and rows["r"][7] == "0.90 of 10" and rows["x"][4] == "no"
 

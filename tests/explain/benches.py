@@ -34,6 +34,9 @@ class WordBench:
         self._computed("activations", feature_id, text)
         return [(int(word), self.strength.get(int(word), 0.0)) for word in re.findall(r"w(\d+)", text)]
 
+    def peaks(self, feature_id: int, texts: Sequence[str]) -> list[float | None]:
+        return [max((value for _, value in self.activations(feature_id, text)), default=None) for text in texts]
+
     def nearest(self, feature_id: int, count: int) -> Sequence[Neighbour]:
         self._computed("nearest", feature_id, count)
         return [

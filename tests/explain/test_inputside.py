@@ -41,12 +41,15 @@ def data_of(request: Request) -> dict[str, Any]:
 async def asked(
     explainer: ModelExplainer, of: FeatureEvidence | Sequence[Context], vocabulary: Vocabulary = VOCABULARY
 ) -> dict[str, Any]:
-    """The data of the one request that the explainer makes."""
+    """The data of the one request that the explainer makes, without the counts, which have a test of their own."""
     model = Model()
     of = of if isinstance(of, FeatureEvidence) else evidence(of)
     label = await explainer(of, model, vocabulary)  # type: ignore[operator]
     assert label.title == GOOD["title"] and len(model.requests) == 1
-    return data_of(model.requests[0])
+    data = data_of(model.requests[0])
+    assert ("counts" in data) == (explainer.template != "single_token")
+    data.pop("counts", None)
+    return data
 
 
 def shown(window: int, values: Sequence[float], tokens: Sequence[int] | None = None, **options: Any) -> Context:
@@ -141,10 +144,20 @@ class TestContrastive:
         data = await asked(Contrastive(), [self.active, self.token, self.near, self.random])
         assert data["active"] == [{"text": " w1« w2»", "active": [[" w2", 9]]}]
         assert data["silent"] == [
-            {"why": "near", "text": " w40 w41"},
+            {"why": "near", "token": " w41", "text": " w40 w41"},
             {"why": "token", "token": " w2", "text": " w30 w2 w31"},
             {"why": "random", "text": " w60 w61"},
         ]
+
+    async def test_the_prompt_speaks_of_the_kinds_that_are_shown_alone(self) -> None:
+        for contexts, kinds in (
+            ([self.near, self.random], ["near", "random"]), ([self.token], ["token"]), ([self.random], ["random"]),
+        ):  # fmt: skip
+            model = Model()
+            await Contrastive()(evidence([self.active, *contexts]), model, VOCABULARY)
+            system = model.requests[0].messages[0].content
+            assert [kind for kind in ("near", "token", "random") if f'\n  "{kind}":' in system] == kinds
+            assert ("random ones last" in system) == (kinds != ["random"])
 
     async def test_both_kinds_in_turn_and_as_many_as_wanted(self) -> None:
         near = [silent(100 + i, [100 + i], "near", cause=5, cause_position=0) for i in range(5)]
@@ -161,7 +174,7 @@ class TestContrastive:
         data = await asked(
             Contrastive(selection=Selection(negatives=9, window=4)), [self.active, *twice, silent(30, tokens)]
         )
-        assert data["silent"] == [{"why": "near", "text": " w100 w101 w102 w103"}]
+        assert data["silent"] == [{"why": "near", "token": " w103", "text": " w100 w101 w102 w103"}]
 
     async def test_no_text_twice(self) -> None:
         same = [
@@ -169,7 +182,7 @@ class TestContrastive:
             for i, kind in enumerate(("near", "token", "near"))
         ]
         data = await asked(Contrastive(), [self.active, *same, silent(40, [70, 71])])
-        assert data["silent"] == [{"why": "near", "text": " w70 w71"}]
+        assert data["silent"] == [{"why": "near", "token": " w70", "text": " w70 w71"}]
 
     async def test_random_ones_stand_in(self) -> None:
         pool = [silent(300 + i, [300 + i]) for i in range(20)]
@@ -218,9 +231,17 @@ class TestSingleToken:
             "texts": [
                 {"text": " cat« the» cat sat", "before": 1, "level": 10},
                 {"text": "« the» sat on The", "before": 0, "level": 5},
+                {"text": " the sat on« The»", "before": 3, "level": 1},
                 {"text": " mat« the» mat", "before": 1, "level": 0},
             ],
         }
+
+    async def test_what_the_prompt_says_of_silent_snippets_goes_with_whether_there_are_any(self) -> None:
+        for contexts, said in (([silent(3, [6, 0])], True), ([], False)):
+            model = Model()
+            await SingleToken()(evidence([shown(1, [9, 0], [0, 3]), *contexts]), model, self.vocabulary)
+            system = model.requests[0].messages[0].content
+            assert ("Silent snippets" in system, "No text was found" in system) == (said, not said)
 
     async def test_snippets_are_short_and_few(self) -> None:
         tokens = np.arange(64)
@@ -309,7 +330,7 @@ class TestEveryOne:
         assert first.replace(opening, "").replace(closing, "") in whole
         if name == "contrastive":
             wanted = [
-                {"why": "near", "text": ATTACKS[7] + ATTACKS[1]},
+                {"why": "near", "token": ATTACKS[7], "text": ATTACKS[7] + ATTACKS[1]},
                 {"why": "token", "token": ATTACKS[2], "text": ATTACKS[0] + ATTACKS[2] + ATTACKS[4]},
             ]
             assert data["silent"] == wanted
@@ -356,7 +377,7 @@ class TestEveryOne:
 
     def test_a_variable_that_is_not_given_is_an_error(self, name: str) -> None:
         with pytest.raises(UserError, match=f"prompt {name}.j2: 'data' is undefined"):
-            render(name, show="both", reasoning=False)
+            render(name, show="both", reasoning=False, kinds=["near"], silent=True)
 
     def test_the_version_changes_with_the_settings_and_the_template(self, name: str, tmp_path: Path) -> None:
         part = self.explainer(name)

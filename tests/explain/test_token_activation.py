@@ -187,7 +187,7 @@ async def test_planted_instructions_stay_inside_the_data() -> None:
     system, user = (message.content for message in model.requests[0].messages)
     mark = user[6:22]
     assert [line for line in user.split("\n") if mark in line] == [f"<data {mark}>", f"</data {mark}>"]
-    assert len(user.split("\n")) == 5  # fence, "texts", one text, closing, fence
+    assert len(user.split("\n")) == 6  # fence, "texts", one text, closing, counts, fence
     assert "<|im_" not in user and "[/INST]" not in user
     assert all(char.isprintable() or char == "\n" for char in user)
     other = Model()

@@ -186,3 +186,18 @@ def test_what_cannot_be_had_is_said_at_once(
 def test_the_bench_keeps_what_the_catalog_said_when_it_was_opened(bench: SubjectBench) -> None:
     assert len(bench.known.maxima) == 24 and bench.known.maxima[3] == 0
     assert np.isfinite(list(bench.known.maxima.values())).all()
+
+
+def test_peaks_are_those_of_the_single_texts(bench: SubjectBench) -> None:
+    texts = ["", *TEXTS, "\ud800"]
+    for feature in (0, 6, 23):
+        singly = [max((value for _, value in bench.activations(feature, text)), default=None) for text in texts]
+        found = bench.peaks(feature, texts)
+        assert found[0] is None and [value is None for value in found] == [value is None for value in singly]
+        assert [value or 0.0 for value in found] == pytest.approx(
+            [value or 0.0 for value in singly], rel=1e-4, abs=1e-5
+        )
+    assert any(bench.peaks(feature, TEXTS) != [0.0] * len(TEXTS) for feature in range(24))
+    assert bench.peaks(0, []) == [] and bench.peaks(0, [""]) == [None]
+    with pytest.raises(UserError):
+        bench.peaks(24, ["cat"])

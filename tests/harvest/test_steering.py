@@ -230,7 +230,7 @@ def test_weak_features_and_those_that_move_nothing_are_recorded_as_such(
 
 def test_labels_from_other_evidence_are_other_labels(config: Config) -> None:
     on = set_steering(config, enabled=True)
-    access = {"explain": config.explain.model_copy(update={"model": "m", "provider": "mock"})}
+    access = {"explain": config.explain.model_copy(update={"model": "mock", "provider": "mock"})}
     config, on = config.model_copy(update=access), on.model_copy(update=access)
     for name, differs in (("lexicon", False), ("token_activation", False), ("output", True), ("dual", True)):
         assert (explainer_key(config, name) != explainer_key(on, name)) == differs
@@ -257,7 +257,7 @@ def test_the_command(
     assert code == 0, err
     assert {feature for feature, *_ in rows(folder)} == {0, 1, 2, 4, 5}
     code, err = run(
-        capsys, "explain", "--out", folder, "--explainer", "output", "--provider", "mock", "--label-model", "m"
+        capsys, "explain", "--out", folder, "--explainer", "output", "--provider", "mock", "--label-model", "mock"
     )
     assert code == 0, err
     steered = rows(folder, "SELECT count(*) FROM explanations WHERE explainer = 'output' AND status = 'ok'")
@@ -304,7 +304,7 @@ def test_a_transcoder_is_steered_where_it_writes(config: Config, sampled: Path, 
     transcoder = replace(reader.sae, transcoder=True, hook_out="model.layers.2.mlp:out")
     other = Reader(reader.subject, transcoder, reader.hookpoint, prepend_bos=True)
     with Catalog.open(sampled / "catalog.duckdb") as catalog:
-        prompts, maxima = prompts_of(catalog, config), wanted_features(catalog, config.steering)
+        prompts, maxima = prompts_of(catalog, config), wanted_features(catalog, config.steering, reader.sae.d_sae)
     [there] = measuring(other, prompts, maxima, config.steering)([1], [1.0])
     [here] = measuring(reader, prompts, maxima, config.steering)([1], [1.0])
     assert there.kl > 0 and there.up != here.up

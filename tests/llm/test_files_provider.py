@@ -5,6 +5,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,15 @@ def test_the_readable_copy_is_capped(tmp_path: Path) -> None:
     write_readable(tmp_path / "r.md", (_queued("x" * 1_500_000) for _ in range(3)), 3)
     assert (tmp_path / "r.md").stat().st_size < 2_100_000
     assert "of the first 1;" in (tmp_path / "r.md").read_text() or "of the first 1." in (tmp_path / "r.md").read_text()
+
+
+def test_what_requests_share_is_shown_once_in_the_readable_copy(tmp_path: Path) -> None:
+    shared = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "the same question"}]
+    queued = [replace(_queued(""), key=key, payload={"messages": shared}) for key in ("a" * 32, "b" * 32)]
+    write_readable(tmp_path / "r.md", queued, 2)
+    text = (tmp_path / "r.md").read_text()
+    assert text.count("be brief") == 1 and f"system: as in {'a' * 32} above" in text
+    assert text.count("the same question") == 2
 
 
 async def test_the_schema_is_in_both(desk: Desk) -> None:

@@ -303,7 +303,7 @@ def test_the_table_in_the_documentation_is_what_they_offer(monkeypatch: pytest.M
     rows = [line.strip("| ").split(" | ") for line in section.split("\n") if line.startswith("| `")]
     assert {row[0].strip("`") for row in rows} == set(NAMES)
     for name, *cells in rows:
-        offers = open_provider(name.strip("`"), model="m").capabilities
+        offers = open_provider(name.strip("`"), model="mock").capabilities
         columns = ("temperature", "json_schema", "tools", "logprobs", "prompt_logprobs", "prompt_caching")
         assert [cell == "yes" for cell in cells] == [getattr(offers, column) for column in columns], name
 
@@ -389,11 +389,21 @@ async def test_the_mock_answers_a_simulators_question_for_its_texts() -> None:
     assert 1 <= len(first[1:]) <= 15
     assert all(token in words and 1 <= value <= 10 for token, value in first[1:])
     assert [token for token, _ in second[1:]] == [token for token, _ in first[:0:-1]]
-    assert await answers(about("active", words, ["w"])) == [[1, 1], [2, 0]]
+    verdicts = await answers(about("active", *([f" text{number}"] for number in range(400))))
+    assert [number for number, _ in verdicts] == list(range(1, 401))
+    assert 150 <= sum(active for _, active in verdicts) <= 250  # half of them, whatever the tokens
+    assert await answers(about("active", [" text7"])) == [[1, verdicts[7][1]]]
     habit = await answers(about("activations", [piece for word in words for piece in ("(", word[1:])]))
     assert habit == [[1]]  # it does not know the tokenizer's habits, and names no token that depends on them
     unlike = replace(question, messages=[Message("user", "no data here")], json_schema=SCHEMA)
     assert set(json.loads((await provider.send(unlike, provider.payload("m", unlike))).text)) == {"n"}
+
+
+def test_the_mock_takes_no_real_models_name() -> None:
+    for name in (None, "mock", "mock-2"):
+        assert open_provider("mock", model=name).name == "mock"
+    with pytest.raises(UserError, match=r"gpt-5-mini.*--label-model mock.*--provider openai"):
+        open_provider("mock", model="gpt-5-mini")
 
 
 async def test_the_mock_answers_alike_to_like_and_anew_to_another_sample() -> None:

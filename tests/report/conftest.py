@@ -22,6 +22,13 @@ def small_catalog() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+@pytest.fixture
+def fresh() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A catalog of one's own, to change."""
+    with build_catalog(8, 120) as connection:
+        yield connection
+
+
 @pytest.fixture(scope="session")
 def small_report_path(small_catalog: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(small_catalog, tmp_path_factory.mktemp("report") / "report.html", title="A small catalog").path

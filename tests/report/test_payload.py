@@ -8,9 +8,9 @@ from dataclasses import replace
 import duckdb
 import pytest
 
-from autointerp.catalog.feature_pages import ContextQuota, Token, Window
+from autointerp.catalog.page_rows import ContextQuota, Token, Window
 from autointerp.catalog.pages import FeatureRow, feature_rows
-from autointerp.report import payload
+from autointerp.report import blocks, payload
 from tests.report.reading import Report
 
 
@@ -35,8 +35,8 @@ def test_simulated_values_are_tenths_and_gaps_stay_gaps() -> None:
 
 
 def test_windows_are_numbered_once_and_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payload, "WINDOW_BLOCK", 2)
-    dictionary = payload.Dictionary()
+    monkeypatch.setattr(blocks, "WINDOW_BLOCK", 2)
+    dictionary = blocks.Dictionary()
     held = [Window(10, "a", 0, [7, 8]), Window(20, "b", 64, [8, 9]), Window(30, "a", 64, [7, 7])]
     dictionary.add_windows([held[0], held[1], held[0]])
     assert dictionary.windows == {10: 0, 20: 1}
@@ -53,12 +53,12 @@ def test_windows_are_numbered_once_and_cut_into_blocks(monkeypatch: pytest.Monke
     }  # fmt: skip
 
 
-def _read(block: payload.Block) -> object:
+def _read(block: blocks.Block) -> object:
     return json.loads(zlib.decompress(base64.b64decode(block.data)))
 
 
 def test_a_token_that_the_vocabulary_lacks_is_shown_by_its_number() -> None:
-    assert payload.token_display(12, {}) == "⟨token 12⟩"
+    assert blocks.token_display(12, {}) == "⟨token 12⟩"
 
 
 def test_a_missing_score_is_explained_in_words(small_catalog: duckdb.DuckDBPyConnection) -> None:

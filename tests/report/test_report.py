@@ -3,14 +3,13 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from autointerp.catalog.feature_pages import ContextQuota
+from autointerp.catalog.page_rows import ContextQuota
 from autointerp.errors import UserError
 from autointerp.report import ReportFacts, write_report
 from autointerp.report.write import SCRIPTS
@@ -21,13 +20,6 @@ from tests.report.synthetic import HOSTILE, build_catalog, empty_catalog, insert
 def _report(connection: duckdb.DuckDBPyConnection, folder: Path, title: str = "A catalog", **options: object) -> Report:
     write_report(connection, folder / "report.html", title=title, **options)  # type: ignore[arg-type]
     return read_report(folder / "report.html")
-
-
-@pytest.fixture
-def fresh() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A catalog of one's own, to change."""
-    with build_catalog(8, 120) as connection:
-        yield connection
 
 
 def test_facts_say_what_was_written(small_catalog: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
@@ -130,6 +122,58 @@ def test_the_label_of_the_catalog_and_the_metric_that_ranks_come_first(small_rep
         ("contrast", "r_balanced"), ("contrast", "lexical_gain_balanced"), ("contrast", "r_corpus"),
         ("shuffled label", "r_balanced"), ("lexicon", "r_balanced"),
     ]  # fmt: skip
+
+
+def _detected(connection: duckdb.DuckDBPyConnection) -> None:
+    """Balanced accuracies for labels and control, of two gradings of the lexicon's labels the later one too."""
+    connection.execute(
+        "INSERT INTO scorings BY NAME SELECT 'detection' AS scorer, 'asked' AS score_key, '' AS simulator"
+    )
+    for label, key, control in (
+        ("llm", "contrast", ""),
+        ("llm-x", "contrast", "shuffled"),
+        ("lex", "old", ""),
+        ("lex", "new", ""),
+    ):
+        connection.execute(
+            "INSERT INTO scores BY NAME SELECT feature_id, ? AS score_key, ? || '-' || feature_id AS explanation_id, "
+            "? AS control, 'detection' AS scorer, '' AS simulator, 'balanced_accuracy' AS metric, ? AS value, 0.4 AS lo, "
+            "0.8 AS hi, 30 AS n_ok, 0 AS n_failed, 'ok' AS status FROM features",
+            [key, label, control, 0.75 if key == "new" else 0.6],
+        )
+
+
+def test_detection_has_a_column_and_its_scores_are_a_block_of_their_own(
+    fresh: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    assert set(_report(fresh, tmp_path / "without").index["detection"]) == {None}
+    _detected(fresh)
+    report = _report(fresh, tmp_path)
+    place = report.index["id"].index(0)
+    assert [report.index[name][place] for name in ("detection", "detectionLo", "detectionHi")] == [0.6, 0.4, 0.8]
+    scores = [
+        (score["label"], score["scorer"], score["metric"], score["value"]) for score in report.detail(0)["scores"]
+    ]
+    blocks = [scores[0][:2]]
+    for one in scores:
+        if one[:2] != blocks[-1]:
+            blocks.append(one[:2])
+    assert blocks == [
+        ("contrast", "simulation"), ("contrast", "detection"), ("shuffled label", "simulation"),
+        ("shuffled label", "detection"), ("lexicon", "simulation"), ("lexicon", "detection"),
+    ]  # fmt: skip
+    assert [one for one in scores if one[:2] == ("lexicon", "detection")] == [
+        ("lexicon", "detection", "balanced_accuracy", 0.75)
+    ]
+
+
+def test_an_older_catalog_without_detection_can_be_reported(fresh: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    found = fresh.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = 'catalog'").fetchall()
+    columns = [name for (name,) in found if not name.startswith("balanced_accuracy")]
+    fresh.execute(
+        f"CREATE TABLE held AS SELECT {', '.join(columns)} FROM catalog; DROP VIEW catalog; ALTER TABLE held RENAME TO catalog"
+    )
+    assert set(_report(fresh, tmp_path).index["detection"]) == {None}
 
 
 def test_a_window_is_held_once_whatever_shows_it(small_report: Report) -> None:

@@ -51,7 +51,12 @@ def test_scores_without_a_control_or_on_few_contexts_are_warned_of() -> None:
 
 
 def test_labels_no_better_than_the_lexicon_are_counted() -> None:
-    assert "Only 40 of 98 labels" in _say(counts=replace(COUNTS, n_lexical=98, n_above_lexicon=40))
+    def said(n: int) -> str:
+        return _say(counts=replace(COUNTS, n_lexical=98, n_above_lexicon=n))
+
+    assert "Only 40 of 98 labels predict clearly better than the lexicon, which has" in said(40)
+    assert "Only 1 of 98 labels predicts clearly better" in said(1)
+    assert "None of 98 labels predicts clearly better" in said(0)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +91,34 @@ def test_the_loss_recovered_is_a_fact_where_it_was_measured() -> None:
 def test_failures_are_counted_in_one_sentence() -> None:
     failed = [FailureRow("explanation", "failed", "malformed", 3), FailureRow("score", "undefined", "constant", 1)]
     assert "3 explanations failed (malformed), 1 score undefined (constant)" in _say(failed=failed)
+
+
+def test_who_labelled_and_scored_is_among_the_facts(fresh: duckdb.DuckDBPyConnection) -> None:
+    def facts() -> list[tuple[str, str, str]]:
+        return [
+            (one.name, one.value, one.note) for one in summarise(fresh, 24).facts if one.name in ("Labels", "Scores")
+        ]
+
+    assert facts() == [
+        ("Labels", "contrast", "model gpt-oss-120b"), ("Scores", "simulation by logprob_free", "model gpt-oss-120b"),
+    ]  # fmt: skip
+    fresh.execute("UPDATE spend SET provider = CASE purpose WHEN 'explain' THEN 'openai' ELSE 'http' END")
+    assert facts() == [
+        ("Labels", "contrast", "model gpt-oss-120b, provider openai"),
+        ("Scores", "simulation by logprob_free", "model gpt-oss-120b, provider http"),
+    ]
+    fresh.execute("UPDATE ranking SET explainer_key = 'lexicon', score_key = NULL; DELETE FROM scorings")
+    assert facts() == [("Labels", "lexicon", "no model asked")]
+
+
+def test_the_medians_of_detection_are_in_the_head(fresh: duckdb.DuckDBPyConnection) -> None:
+    assert summarise(fresh, 24).detection is None
+    known = '{"metric": "r_balanced", "detection": 0.71, "detection_lo": 0.65, "detection_hi": 0.8, "shuffled_detection": 0.5}'
+    fresh.execute("UPDATE stages SET facts = ? WHERE stage = 'score'", [known])
+    found = summarise(fresh, 24)
+    assert found.detection is not None and found.shuffled_detection is not None
+    assert (found.detection.value, found.detection.interval) == ("0.71", "0.65 to 0.80")
+    assert (found.shuffled_detection.value, found.shuffled_detection.interval) == ("0.50", "")
 
 
 def test_a_long_reason_is_cut() -> None:

@@ -94,6 +94,17 @@ def samples(draw: Draw) -> dict[str, Sample]:
         "saelens-jumprelu": _saelens(draw, _nested("jumprelu", rescale_acts_by_decoder_norm=True), threshold=theta),
         "saelens-gated": gated,
         "saelens-skip": _saelens(draw, _nested("skip_transcoder", d_out=D), W_skip=draw(D, D)),
+        "directions": Sample(
+            {
+                "null/directions.json": {
+                    "input_norm": "layer_norm", "center_input": False, "hook": "model.layers.2", "prepend_bos": True,
+                    "matched": list(range(F)),
+                },
+                "null/directions.safetensors": {"directions": draw(F, D), "threshold": draw(F)},
+            },
+            "null",
+            "null/directions.safetensors",
+        ),
         "sparsify": Sample(
             {
                 "run/config.json": {"model": "m", "ctx_len": 2048, "dataset": "pile"},

@@ -109,6 +109,22 @@ def test_failures_are_counted_and_never_silent() -> None:
         score_detection(some(found), [Judged(7, "band", True, True, "ok")])
 
 
+def test_without_one_class_what_needs_it_is_undefined_and_says_which_is_missing() -> None:
+    """Precision and F1 of activating contexts alone would be 1 for a label that says "always"."""
+    found = contexts()
+    active = rows(found, [None] * 4 + [True] * 4)
+    for name in ("balanced_accuracy", "precision", "f1"):
+        assert (active[name].value, active[name].reason) == (None, "no silent context was judged"), name
+    assert active["recall"].value == 1
+    nothing = rows(found[4:], [False] * 4)  # no silent ones were drawn
+    for name in ("balanced_accuracy", "precision", "f1", "false_alarms"):
+        assert (nothing[name].status, nothing[name].reason) == ("undefined", "no silent context was judged"), name
+    silent = rows(found[:4], [True] * 4)
+    for name in ("balanced_accuracy", "precision", "f1", "recall"):
+        assert (silent[name].value, silent[name].reason) == (None, "no activating context was judged"), name
+    assert silent["false_alarms"].value == 1
+
+
 def test_a_context_alone_has_no_interval() -> None:
     got = rows(contexts(silent=1), [False, True, True, True, False])
     assert got["balanced_accuracy"].value == pytest.approx(0.875) and got["balanced_accuracy"].lo is None

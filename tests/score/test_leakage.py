@@ -66,6 +66,48 @@ def test_what_is_no_leak(catalog: Catalog) -> None:
     audit(catalog, [7, 8])
 
 
+def negative(
+    catalog: Catalog, feature: int, number: int, split: str, place: int, kind: str, copy: bool = False
+) -> None:
+    catalog.rows(
+        "INSERT INTO contexts BY NAME SELECT ? feature_id, ? kind, ? split, 0 band, 1 \"rank\", ? window_id, 0.0 peak, "
+        "[] positions, [] activations, ? duplicate, 3 cause, ? cause_position",
+        [feature, kind, split, number, copy, place],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["near", "token"])
+@pytest.mark.parametrize("shown", ["band", "near", "token"])
+def test_hard_negatives_are_looked_at_around_their_cause(catalog: Catalog, kind: str, shown: str) -> None:
+    """Explainers are shown some, and a label is graded on others: on texts that its author has not seen."""
+    window(catalog, 49, 0, "explain", [1, 2, *range(400, 413), 3])
+    context(catalog, 7, 49, "explain", 8) if shown == "band" else negative(catalog, 7, 49, "explain", 8, shown)
+    window(catalog, 50, 1, "test", [*range(400, 413), 8, 9])
+    negative(catalog, 7, 50, "test", 7, kind)  # around another token
+    negative(catalog, 7, 50, "test", 6, kind, copy=True)  # known, and left out
+    negative(catalog, 8, 50, "test", 6, kind)  # of another feature
+    context(catalog, 9, 50, "test", 6)
+    negative(catalog, 9, 49, "explain", 8, "near")  # where it is active its author was told the opposite
+    audit(catalog, [7, 8, 9])
+    negative(catalog, 7, 50, "test", 6, kind)
+    with pytest.raises(DataError, match=r"feature 7 in window 50 \(test\) stand in window 49 \(explain\)"):
+        audit(catalog, [7])
+
+
+@pytest.mark.parametrize("place", [0, 3, 8, 11])
+def test_at_the_ends_of_a_document_there_are_fewer_tokens_to_compare(catalog: Catalog, place: int) -> None:
+    """The same short document under two names: all that stands around the peak is known, though it is not 13 tokens."""
+    for doc, split in ((10, "explain"), (11, "test")):
+        catalog.rows("INSERT INTO documents VALUES (?, ?, ?, 12)", [doc, f"doc {doc}", split])
+        window(catalog, doc, doc, split, list(range(500, 512)))
+        context(catalog, 7, doc, split, place)
+    with pytest.raises(DataError, match=r"feature 7 in window 11 \(test\) stand in window 10 \(explain\)"):
+        audit(catalog, [7])
+    catalog.rows("UPDATE documents SET n_tokens = 40")
+    catalog.rows("UPDATE windows SET start = 14")
+    audit(catalog, [7])  # there are more tokens before and after, and nobody knows them
+
+
 def test_a_document_in_two_splits_is_a_leak(catalog: Catalog) -> None:
     window(catalog, 60, 0, "test", [1, 2, 3])
     with pytest.raises(DataError, match="'doc 0' has windows in the splits explain, test"):

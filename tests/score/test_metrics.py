@@ -137,6 +137,13 @@ class TestRetrieval:
         f1 = sklearn_metrics.f1_score(a > 0, s >= 0.5, sample_weight=w, zero_division=0)
         assert value(metrics.f1(a, s, w)) == pytest.approx(f1)
 
+    def test_auroc_over_tokens_by_hand(self) -> None:
+        # Firing 5 and 2 against silent 2 and 0: above, above; a tie, above: (1 + 1 + ½ + 1) / 4.
+        assert value(metrics.token_auroc(array(1, 1, 0, 0), array(5, 2, 2, 0))) == pytest.approx(3.5 / 4)
+        assert value(metrics.token_auroc(array(1, 0), array(3, 3))) == pytest.approx(0.5)
+        assert metrics.token_auroc(np.zeros(2), array(1, 2)) == Metric(None, "no token fires")
+        assert metrics.token_auroc(np.ones(2), array(1, 2)) == Metric(None, "every token fires")
+
     def test_f1_worked_by_hand(self) -> None:
         # Fires: tokens 0, 1. Predicted (≥ 0.5): 0, 2. TP 1, FP 1, FN 1 → 2/4. With weight 3 on the FP: 2/(2+3+1) = 1/3.
         a, s = array(1, 1, 0, 0), array(0.5, 0.4, 9, 0)

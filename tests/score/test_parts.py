@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.config_reading import load_config
 from autointerp.errors import UserError
-from autointerp.score.parts import part_of, scorers_for, simulator_for
+from autointerp.score.parts import part_of, require_negatives, scorers_for, simulator_for
 from autointerp.score.stage import score_keys
 
 
@@ -21,7 +22,7 @@ def test_the_default_is_simulation_and_detection_where_a_model_simulates() -> No
     assert [part_of(*item) for item in asking.items()] == [("simulator", "logprob_free"), ("scorer", "detection")]
     only = scorers_for(config(explain__explainer="token_activation", score__scorers=("simulation",)))
     assert list(only) == ["simulation"] and only["simulation"].wants.model
-    with pytest.raises(UserError, match="no scorer is named 'dectection'; there are: detection, simulation"):
+    with pytest.raises(UserError, match=r"no scorer is named 'dectection'; there are: .*detection, .*simulation"):
         scorers_for(config(score__scorers=("simulation", "dectection")))
 
 
@@ -54,3 +55,20 @@ def test_a_scorers_key_covers_what_its_scores_depend_on_and_nothing_else() -> No
     assert keys(score__scorers=("simulation",)) == {"simulation": plain["simulation"]}
     free = [{"negatives__per_kind": 8}, {"score__texts_per_request": 10}, {}]
     assert len({score_keys(config(**more))["simulation"] for more in free}) == 1  # they ask no model
+
+
+def test_configured_hard_negatives_that_nobody_found_are_not_silently_left_out(tmp_path: Path) -> None:
+    """Labels that were graded without them would never be graded with them: the key is the same."""
+    given = {"explain__explainer": "token_activation", "explain__model": "m", "negatives__per_kind": 8}
+    mine = config(**given)
+    with Catalog.open(tmp_path / "catalog.duckdb", write=True) as catalog:
+        require_negatives(config(), catalog)
+        require_negatives(config(**given, score__scorers=("simulation",)), catalog)  # which does not look at them
+        with pytest.raises(UserError, match=r"per_kind is 8, but .* run first: autointerp negatives"):
+            require_negatives(mine, catalog)
+        found = {"negatives": mine.negatives.model_dump(), "seed": mine.seed}
+        catalog.finish_stage("negatives", "a fingerprint", found, {})
+        require_negatives(mine, catalog)
+        for more in ({"negatives__per_kind": 9}, {"negatives__tries": 3}, {"seed": 1}):
+            with pytest.raises(UserError, match="run first: autointerp negatives"):
+                require_negatives(config(**{**given, **more}), catalog)

@@ -51,3 +51,46 @@ async def test_nobody_waits_for_ever() -> None:
     assert [type(one) for one in found] == [Deferred] * 3
     with pytest.raises(Deferred):
         await turn(TEXTS)
+
+
+async def test_a_first_request_that_fails_or_is_given_up_lets_the_others_go() -> None:
+    release = asyncio.Event()
+    asked: list[str] = []
+
+    async def ask(request: Request) -> Answer:
+        text = request.messages[-1].content[5:]
+        asked.append(text)
+        if text == "fails":
+            raise ValueError(text)
+        if text == "hangs":
+            await release.wait()
+        return Answer(text, "", "stop", "m")
+
+    turns = Turns()
+    turn = turns.of(ask)
+    failed, after = await asyncio.gather(
+        turn(again(TEXTS, "fails")), turn(again(TEXTS, "after")), return_exceptions=True
+    )
+    assert isinstance(failed, ValueError) and isinstance(after, Answer)
+    hanging, *waiting = (asyncio.create_task(turn(again(TEXTS, text))) for text in ("hangs", "one", "two", "three"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting[1].cancel()  # one of those that wait, then the one that they wait for
+    await asyncio.sleep(0)
+    assert asked[2:] == ["hangs"]
+    hanging.cancel()
+    found = await asyncio.gather(hanging, *waiting, return_exceptions=True)
+    assert [type(one) for one in found] == [asyncio.CancelledError, Answer, asyncio.CancelledError, Answer]
+    assert asked[3:] == ["one", "three"] and not turns._ahead
+
+
+async def test_beginnings_are_told_apart_by_all_messages_and_by_their_length() -> None:
+    """Neither where a text ends nor which message it is in may be lost: those that wait would wait for nothing."""
+    user = Message("user", "abcdef")
+    told = [
+        Request([Message("system", "s"), user], shared=3), Request([Message("system", "s"), user], shared=4),
+        Request([Message("system", "sabc"), user], shared=0), Request([Message("system", ""), Message("user", "sabc")], shared=4),
+        Request([user], shared=3), Request([Message("system", "s"), Message("user", "abcxyz")], shared=3),
+    ]  # fmt: skip
+    names = [request.beginning for request in told]
+    assert len(set(names)) == 5 and names[0] == names[5]

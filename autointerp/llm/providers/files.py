@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autointerp.errors import UserError
+from autointerp.errors import UserError, WaitingError
 from autointerp.files import write_atomically
 from autointerp.llm.batch_api import Outcome
 from autointerp.llm.batch_lines import read_lines
@@ -61,7 +61,7 @@ class FilesProvider:
         """Yield what the response files answer of what was queued; if that is nothing, write the requests and stop.
 
         The first answer to a request stands. A line that reports an error counts only where no answer is, and once a
-        process. Raises UserError after it wrote the requests.
+        process. Raises WaitingError after it wrote the requests.
         """
         store, handed = self._store, 0
         store.remember_keys()
@@ -155,7 +155,7 @@ class FilesProvider:
         except OSError as error:
             return UserError(f"{self._where} can't be written ({error.strerror}); make room and run again")
         answers = self._where / "responses.jsonl"
-        return UserError(
+        return WaitingError(
             f"{count:,} requests wait in {self._requests} (to read: {self._readable.name}); put their answers into "
             f"{answers}, all or some, and run the same command again: it goes on from there"
         )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autointerp.errors import UserError
 from autointerp.hashing import stable_hash
 from autointerp.llm.identity import canonical_json
 from autointerp.llm.provider import Capabilities, Provider, ProviderOptions, Reply, providers
@@ -21,16 +22,26 @@ from autointerp.running_text import read as tokens_of
 
 Script = Callable[[Request], str | Reply]
 
+NAME = "mock"
+"""What the provider is called, and how the name of a model begins that it takes."""
+
+_WHOLE = {
+    "active": 2,
+    "marks": 2,
+    "rating": 3,
+    "fit": 4,
+}  # questions about whole texts, with the number of their answers
 _FREE_LENGTH = 3  # items of an array whose schema gives no length
 _FREE_RANGE = 11  # integers 0 .. 10 where the schema gives no bounds: the scale of simulated activations
 _CHARACTERS_PER_TOKEN = 4
+TEXTS_ASKED_FOR = ("texts_for_generation", "texts_for_sensitivity")  # names of schemas
 _FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
 
 
 class MockProvider:
     """Answers from `script`, or from the request's JSON schema. `asked` holds the requests that reached it."""
 
-    name = "mock"
+    name = NAME
     capabilities = Capabilities(temperature=True, json_schema=True, tools=True)
 
     def __init__(self, script: Script | None = None) -> None:
@@ -73,6 +84,8 @@ class MockProvider:
         )
         if about_texts is not None:
             return about_texts
+        if request.schema_name in TEXTS_ASKED_FOR:
+            return mock_texts(request, stable_hash(canonical_json(payload), request.sample))
         return default_answer(request.json_schema, stable_hash(canonical_json(payload), request.sample))
 
 
@@ -95,30 +108,40 @@ def mock_simulation(question: str) -> str | None:
     """An aligned answer to a question about numbered texts, fenced as in `prompts_loader` and followed by the fenced question;
     else None.
 
-    A token fires or not by a hash of explanation and token: one token in ten, everywhere alike. What is asked of a text as a
-    whole is answered by a hash of it.
+    A token fires or not by a hash of explanation and token: one token in ten, everywhere alike. Whether a text is active is
+    a hash's choice, too, of explanation and text: half of them are, whatever the tokens.
     """
     try:
         texts, asked = (data for _, data in _FENCED.findall(question))
         wanted = json.loads(asked)
-        explanation, name = str(wanted["explanation"]), wanted["question"]
-        if name.startswith("delphi24"):
+        explanation, question = str(wanted["explanation"]), wanted["question"]
+        if question.startswith("delphi24"):
             return json.dumps({"answers": [stable_hash(explanation, line) % 2 for line in texts.split("\n")]})
-        if name not in ("activations", "active", "marks", "rating"):
+        if question != "activations" and question not in _WHOLE:
             return None
         numbered = [line.split("|", 1) for line in texts.split("\n")]
-        lines = [(int(number), _tokens_in(line)) for number, line in numbered]
+        lines = [(int(number), line) for number, line in numbered]
     except (KeyError, TypeError, ValueError):
         return None
     answers: list[list[Any]] = []
-    for number, tokens in lines:
-        draws = [(token, stable_hash(explanation, token)) for token in tokens]
-        active = [[token, 1 + draw // 10 % 10] for token, draw in draws if draw % 10 == 0]
-        if name in ("marks", "rating"):
-            answers.append([number, stable_hash(explanation, *tokens) % (2 if name == "marks" else 4)])
-        else:
-            answers.append([number, int(bool(active))] if name == "active" else [number, *active])
+    for number, line in lines:
+        if question in _WHOLE:
+            answers.append([number, stable_hash(explanation, line) % _WHOLE[question]])
+            continue
+        draws = [(token, stable_hash(explanation, token)) for token in _tokens_in(line)]
+        answers.append([number, *([token, 1 + draw // 10 % 10] for token, draw in draws if draw % 10 == 0)])
     return json.dumps({"texts": answers})
+
+
+def mock_texts(request: Request, seed: int) -> str:
+    """As many made-up texts as the prompts of the scorers generation and sensitivity ask for."""
+    told = re.search(r"^Write (\d+) texts", request.messages[0].content, re.MULTILINE)
+    count = int(told[1]) if told else request.messages[-1].content.count('{"text":')
+    schema = request.json_schema or {}
+    names = schema.get("properties", {})
+    return json.dumps({
+        name: [f"mock {name} {stable_hash(seed, name, number) % 10**6:06d}" for number in range(count)] for name in names
+    })  # fmt: skip
 
 
 def _tokens_in(line: str) -> list[str]:
@@ -180,7 +203,15 @@ class _Filler:
         return None if kind == "null" else f"mock {name} {draw % 10**6:06d}"
 
 
-@providers.register("mock")
+@providers.register(NAME)
 def mock(options: ProviderOptions) -> Provider:
-    """No model: made-up answers that fit the schema, for trying things out offline."""
+    """No model: made-up answers that fit the schema, for trying things out offline.
+
+    Raises UserError for a model name that does not begin with "mock": no catalog is to call such answers a real model's.
+    """
+    if options.model is not None and not options.model.startswith(NAME):
+        raise UserError(
+            f"the provider mock makes up its answers and takes only model names that begin with {NAME!r}, not {options.model!r}; "
+            f"give --label-model {NAME}, or name the provider that has this model, such as --provider openai"
+        )
     return MockProvider()

@@ -100,6 +100,8 @@ function scoreCard(feature, detail) {
     ["metric", detail.metric ?? "–"],
     ["interval", feature.lo === null ? "–" : "95 %, over contexts"],
     ["shuffled label", fixed(feature.shuffled)],
+    ["detection", fixed(feature.detection), "balanced accuracy: is the feature active in this text? 0.5 is chance"],
+    ["its interval", interval(feature.detectionLo, feature.detectionHi) || "–"],
     ["lexical gain", fixed(feature.gain)],
     ["its interval", interval(feature.gainLo, feature.gainHi) || "–"],
     ["contexts scored", count(detail.contextsOk)],
@@ -203,7 +205,7 @@ function legend(simulated) {
     });
     return el("span", {}, ...steps, ` ${name}`);
   };
-  return el("p", {}, swatches("on", "true activation"), simulated ? swatches("sim", "simulated from the label") : null);
+  return el("p", {}, swatches("on", "true activation"), simulated ? swatches("sim", "simulated from the label, in contexts that are scored") : null);
 }
 
 function toggleWhole() {

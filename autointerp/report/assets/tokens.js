@@ -88,7 +88,7 @@ function contextHead(context, window, simulated, cause, toggle) {
   if (context.evidence) badges.push(badge("evidence", "the label names this context as its evidence"));
   if (context.duplicate) badges.push(badge("near-duplicate", "shares the tokens around its peak with an explain context: not scored"));
   if (context.failed !== null) badges.push(badge(`simulation failed: ${context.failed}`, "counted as a failure, not as zeros", "bad"));
-  else if (simulated && context.simulated === null) badges.push(badge("not simulated", "no simulated activation exists for this context", "plainly"));
+  else if (simulated && drawnToBeScored(context) && context.simulated === null) badges.push(badge("not simulated", "more contexts of this band were kept than are scored", "plainly"));
   return el(
     "header",
     {},
@@ -122,6 +122,9 @@ function tokenSpan(feature, context, loaded, window, values, position, isPeak) {
   };
   return span;
 }
+
+/** Of the others it goes without saying that nobody simulated them: the strongest contexts and other splits are never scored. */
+const drawnToBeScored = (context) => context.kind === "band" && context.split === "test" && !context.duplicate;
 
 function simulatedWords(context, simulated) {
   if (context.failed !== null) return "failed";

@@ -1,0 +1,129 @@
+"""What a stage says when it ends: the labels there are, the ranking, and why what failed has failed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autointerp.cli.controls import print_controls
+from autointerp.cli.terminal import one_line
+from autointerp.errors import UserError
+from autointerp.reasons import PARTICULAR, Alike, in_short
+
+if TYPE_CHECKING:
+    from autointerp.catalog.store import Catalog
+    from autointerp.config import Config
+
+    r'"([^"\\]|\\.)*"|[0-9]+([.,][0-9]+)*'  # what differs between failures of one sort: words in quotes, figures
+
+
+def print_labels(found: Mapping[str, Mapping[str, Any]], config: "Config", out: Path) -> None:
+    """Counts by explainer (of `explain_stage`), of others in the folder, and whose labels the catalog shows."""
+    from autointerp.catalog.store import Catalog
+    from autointerp.explain.stage import explainer_key
+    from autointerp.run_folder import catalog_path
+
+    key = explainer_key(config, config.explain.explainer)
+    with Catalog.open(catalog_path(out)) as catalog:
+        for name, counts in found.items():
+            click.echo(f"{name}: {counts['n_ok']:,} labels, {counts['n_failed']:,} failed")
+        keys = [key, explainer_key(config, "lexicon")]
+        others = catalog.rows(
+            "SELECT explainer, model, count(*) FILTER (status = 'ok') FROM explanations "
+            "WHERE NOT list_contains(?, explainer_key) GROUP BY explainer_key, explainer, model ORDER BY ALL", [keys],
+        )  # fmt: skip
+        if others:
+            named = (f"{_who(explainer, model)}: {count:,}" for explainer, model, count in others)
+            click.echo(f"labels of before, kept: {'; '.join(named)}")
+        shown = catalog.rows(
+            "SELECT DISTINCT explainer, model FROM explanations JOIN ranking USING (explainer_key) WHERE explainer_key <> ?",
+            [key],
+        )
+        _warn(catalog, "explanations", [key])
+    for explainer, model in shown:
+        click.echo(
+            f"the catalog shows the labels of {_who(explainer, model)} until these are scored: autointerp score --out {out}"
+        )
+
+
+def print_ranking(out: Path) -> None:
+    """The figures that a run is about, and the first labels."""
+    from autointerp.catalog.store import Catalog
+    from autointerp.run_folder import catalog_path
+
+    with Catalog.open(catalog_path(out)) as catalog:
+        facts = catalog.stage_facts("score")
+        rows = catalog.rows("SELECT rank, feature_id, title, score, lo, hi FROM catalog WHERE rank <= 10 ORDER BY rank")
+    if facts.get("median") is None:
+        _warn_of_all_failures(out)
+        raise UserError("no feature has a defined score: see the reasons above, or SELECT * FROM catalog")
+    who = f"{facts['explainer']}, simulator {facts['simulator']}"
+    click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({who}): median {_interval(facts, 'median')}")
+    if facts.get("shuffled_median") is not None:
+        click.echo(f"shuffled labels, {facts['n_shuffled']:,}: median {_interval(facts, 'shuffled_median')}")
+    for name, what in (("detection", "labels"), ("shuffled_detection", "shuffled labels")):
+        if facts.get(name) is not None:
+            click.echo(
+                f"balanced accuracy of {facts[f'n_{name}']:,} {what} in detection: median {_interval(facts, name)}"
+            )
+    if rows:
+        click.echo("\nrank  score and interval   feature  label")
+    for rank, feature, title, value, lo, hi in rows:
+        click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")
+    for line in _unranked(facts):
+        click.echo(line)
+    print_controls(out)
+    _warn_of_all_failures(out)
+
+
+def _unranked(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Labels that the table leaves out, and why."""
+    if without := facts["n_scored"] - facts["n_ranked"]:
+        yield (f"not ranked: {_labels(without)} whose score has no interval; see "
+               "SELECT feature_id, title, score, score_reason FROM catalog WHERE rank IS NULL AND score IS NOT NULL")  # fmt: skip
+    for reason, count in facts["n_undefined"].items():
+        yield f"without a score: {_labels(count)}: {one_line(reason)}"
+
+
+def _labels(count: int) -> str:
+    return f"{count:,} {'label' if count == 1 else 'labels'}"
+
+
+def _who(explainer: str, model: str | None) -> str:
+    return one_line(f"{explainer} ({model})" if model else explainer)
+
+
+def _interval(facts: Mapping[str, Any], name: str) -> str:
+    return f"{facts[name]:.3f} [{facts[f'{name}_lo']:.3f}, {facts[f'{name}_hi']:.3f}]"
+
+
+def _warn_of_all_failures(out: Path) -> None:
+    from autointerp.catalog.store import Catalog
+    from autointerp.run_folder import catalog_path
+
+    with Catalog.open(catalog_path(out)) as catalog:
+        explained = [key for (key,) in catalog.rows("SELECT explainer_key FROM ranking")]
+        scored = [key for (key,) in catalog.rows("SELECT score_key FROM scorings")]
+        _warn(catalog, "explanations", explained)
+        for table in ("simulations", "judgements", "written_texts"):
+            _warn(catalog, table, scored)
+
+
+def _warn(catalog: "Catalog", table: str, keys: Sequence[str]) -> None:
+    """A line on stderr for each kind of failure, with the commonest reasons and how many features they befell."""
+    column = "explainer_key" if table == "explanations" else "score_key"
+    rows = catalog.rows(
+        "SELECT kind, min(reason), count(DISTINCT reason) > 1, count(DISTINCT feature_id) AS n, any_value(n_features) FROM ("
+        "SELECT *, count(DISTINCT feature_id) OVER (PARTITION BY kind) AS n_features FROM ("
+        "SELECT feature_id, reason, split_part(reason, ':', 1) AS kind, regexp_replace(reason, $particular, '#', 'g') AS shape "
+        f"FROM {table} WHERE status = 'failed' AND {column} IN (SELECT unnest($keys)))) GROUP BY kind, shape "
+        "ORDER BY 5 DESC, kind, n DESC, shape",
+        {"keys": list(keys), "particular": PARTICULAR},
+    )
+    for kind in dict.fromkeys(row[0] for row in rows):
+        sorts = [Alike(reason, various, n) for found, reason, various, n, _ in rows if found == kind]
+        count = next(row[4] for row in rows if row[0] == kind)
+        features = "feature" if count == 1 else "features"
+        advice = "" if kind == "no_evidence" else "; run the same command again, or autointerp retry"
+        click.echo(f"{table} of {count:,} {features} failed: {one_line(in_short(sorts))}{advice}", err=True)

@@ -1,0 +1,35 @@
+"""Lists of features as people write them."""
+
+from pathlib import Path
+
+import pytest
+
+from autointerp.errors import DataError, UserError
+from autointerp.harvest.features import parse_features
+
+
+def test_ids_ranges_and_files(tmp_path: Path) -> None:
+    assert parse_features("all", 3).tolist() == [0, 1, 2]
+    assert parse_features(" 7, 2-4,3,, ", 8).tolist() == [2, 3, 4, 7]
+    path = tmp_path / "features.txt"
+    path.write_text("# mine\n5, 6  # both\n\n0-1\n", encoding="utf-8")
+    assert parse_features(str(path), 8).tolist() == [0, 1, 5, 6]
+    path.write_bytes(b"\xef\xbb\xbf1,2\r\n4\r\n")  # as Windows' Notepad writes it
+    assert parse_features(str(path), 8).tolist() == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("8", "out of range"), ("9" * 39, "out of range"), ("4-2", "write 2-4"), ("-1", "neither"), ("1-", "neither"),
+     ("1e3", "neither"), ("\0", "neither"), ("²", "neither"), (" , ", "names no feature"), ("1" * 300, "neither")],
+)  # fmt: skip
+def test_what_is_no_list(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        parse_features(text, 8)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "features.bin"
+    path.write_bytes(b"\xff\xfe1\x00")
+    with pytest.raises(DataError, match=r"features.bin: not a text in UTF-8"):
+        parse_features(str(path), 8)
