@@ -243,6 +243,8 @@ class ScoreConfig(_Section):
     """Texts that a model is shown in one request; they share its instructions."""
     silent: int | None = Field(default=None, ge=1)
     """Test contexts in which the feature does not fire; default: 100 where grading is free, else 50. See docs/scoring.md."""
+    logprobs: bool | None = None
+    """Ask for the log-probabilities of verdicts, for their AUROC; default: where the model runs on this machine."""
     controls: tuple[Literal["shuffled", "generic", "empty"], ...] = ("shuffled", "generic")
     """Labels that are graded in place of a sample of features' own: another feature's, one for all, none at all."""
     control_features: int | None = Field(default=None, ge=0)

@@ -29,8 +29,8 @@ from autointerp.evaluate.over_features import (
 from autointerp.evaluate.sides import Side, corpus_hash, open_side, sampling
 from autointerp.harvest.runs import differences
 from autointerp.hashing import stable_hash
-from autointerp.score.detection import OF_CELLS
 from autointerp.score.paired import OF_SIMULATIONS, Difference, Sums, difference, judged_sums, simulated_sums
+from autointerp.score.verdicts import OF_CELLS
 
 SIGNIFICANT = 0.05
 _CHUNK = 256

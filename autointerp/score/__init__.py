@@ -42,7 +42,7 @@ class Settings:
     `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them.
     `resamples` and `seed` are the bootstrap's. `reading`: of log-probabilities, see `readings`; `offers`: the provider's
     capabilities. `calibration`: contexts of the rerank split from which a simulation's scale is learnt. The `embed_…` are for
-    scorers that want an embedder.
+    scorers that want an embedder. `logprobs`: verdicts come with log-probabilities.
     """
 
     directory: Path | None = None
@@ -57,6 +57,7 @@ class Settings:
     embed_label_prefix: str = ""
     embed_text_prefix: str = ""
     embed_dimensions: int | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

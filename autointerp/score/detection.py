@@ -13,23 +13,20 @@ dropped.
 Bands weigh alike, and so do the two classes: a label that says "always" scores a balanced accuracy of 0.5, whatever the counts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import ClassVar, Self
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.explain.exemplars import bands_in_turn, distinct
 from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import RequestFailed
-from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, bootstrap, scorers
+from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
 from autointerp.score.pool import blinded, scored_contexts
-from autointerp.score.questions import Form, MisalignedError, Question, all_asked, ask_about, quoted
+from autointerp.score.questions import Form, Question, Verdict, all_asked, ask_about, verdict
+from autointerp.score.verdicts import OF_BOTH, Resamples, Verdicts, auroc_row, false_alarms, recall, row
 
 NEGATIVES = ("silent", "near", "token")  # kinds of contexts in which the feature is silent; the first is the random one
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Detection:
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""
-        return replace(self, form=Form.of(settings), resamples=settings.resamples, seed=settings.seed)
+        return replace(self, form=Form.of(settings, verdicts=True), resamples=settings.resamples, seed=settings.seed)
 
     @property
     def version(self) -> str:
@@ -90,86 +87,11 @@ def asked_windows(evidence: FeatureEvidence) -> tuple[list[Context], list[Contex
     return common, [*hard, *bands_in_turn(active)[: round(len(hard) * min(1, share))]]
 
 
-def verdict(tokens: Sequence[str], entries: Sequence[Any]) -> bool:
-    """Whether the feature is active in a text, from what the answer says after its number. Raises MisalignedError."""
-    if len(entries) != 1 or type(entries[0]) is not int or entries[0] not in (0, 1):
-        raise MisalignedError(f"expected the text's number and 1 or 0, found {quoted(list(entries))} after the number")
-    return bool(entries[0])
-
-
-def _judged(context: Context, outcome: bool | RequestFailed) -> Judged:
+def _judged(context: Context, outcome: Verdict | RequestFailed) -> Judged:
     truth = context.peak > 0
     if isinstance(outcome, RequestFailed):
         return Judged(context.window_id, context.kind, truth, None, "failed", str(outcome))
-    return Judged(context.window_id, context.kind, truth, outcome, "ok")
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdicts:
-    """Verdicts of some kinds: `said` bool [n], `truth` bool [n], `strata` int [n], and which failed.
-
-    `missing`: windows of each band that should count and has no verdict.
-    """
-
-    said: NDArray[np.bool_]
-    truth: NDArray[np.bool_]
-    strata: NDArray[np.int64]
-    failures: Sequence[Judged]
-    missing: Mapping[int, int]
-
-    @property
-    def note(self) -> str | None:
-        """What the other bands stand for."""
-        missing = [f"{band} ({size} windows)" for band, size in sorted(self.missing.items())]
-        return f"without a verdict and left out: band {', '.join(missing)}" if missing else None
-
-    @property
-    def weights(self) -> Array:
-        """Of each verdict: 1 for each class, shared alike by its strata, and by the verdicts within one."""
-        weights = np.zeros(len(self.said))
-        for side in (True, False):
-            present = np.unique(self.strata[self.truth == side])
-            for stratum in present:
-                members = (self.strata == stratum) & (self.truth == side)
-                weights[members] = 1 / (len(present) * members.sum())
-        return weights
-
-
-# Of weighted sums [..., 4] over verdicts: true positives, false negatives, false positives, true negatives.
-def _recall(sums: Array) -> Array:
-    tp, fn, _, _ = np.moveaxis(sums, -1, 0)
-    return _ratio(tp, tp + fn)
-
-
-def _false_alarms(sums: Array) -> Array:
-    _, _, fp, tn = np.moveaxis(sums, -1, 0)
-    return _ratio(fp, fp + tn)
-
-
-def _balanced_accuracy(sums: Array) -> Array:
-    return (_recall(sums) + 1 - _false_alarms(sums)) / 2
-
-
-def _precision(sums: Array) -> Array:
-    tp, fn, fp, tn = np.moveaxis(sums, -1, 0)
-    return np.where((tp + fn > 0) & (fp + tn > 0), _ratio(tp, tp + fp), np.nan)
-
-
-def _f1(sums: Array) -> Array:
-    tp, fn, fp, tn = np.moveaxis(sums, -1, 0)
-    return np.where((tp + fn > 0) & (fp + tn > 0), _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
-
-
-def _ratio(part: Array, whole: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: Array = np.where(whole > 0, part / whole, np.nan)
-    return ratio
-
-
-_Metric = Callable[[Array], Array]
-_OF_BOTH: tuple[tuple[str, _Metric], ...] = (
-    ("balanced_accuracy", _balanced_accuracy), ("precision", _precision), ("f1", _f1))  # fmt: skip
-OF_CELLS: Mapping[str, _Metric] = {**dict(_OF_BOTH), "recall": _recall, "false_alarms": _false_alarms}
+    return Judged(context.window_id, context.kind, truth, outcome.yes, "ok", probability=outcome.probability)
 
 
 def score_detection(
@@ -191,60 +113,30 @@ def score_detection(
         band: size for (split, band), size in evidence.stratum_windows.items() if split == "test" and size and band
     }
 
-    def of(*kinds: str, band: int | None = None) -> _Verdicts:
-        chosen = [one for one in judged if one.kind in kinds and band in (None, bands[one.window_id, one.kind])]
-        ok = [one for one in chosen if one.answer is not None]
-        wanted = sizes if "band" in kinds and band is None else {}
-        judged_bands = {bands[one.window_id, one.kind] for one in ok}
-        return _Verdicts(
-            np.array([one.answer for one in ok], dtype=bool), np.array([one.truth for one in ok], dtype=bool),
-            np.array([bands[one.window_id, one.kind] for one in ok], dtype=np.int64),
-            [one for one in chosen if one.answer is None],
-            {missing: size for missing, size in wanted.items() if missing not in judged_bands},
-        )  # fmt: skip
+    def of(*kinds: str, band: int | None = None) -> Verdicts:
+        placed = [(one, bands[one.window_id, one.kind]) for one in judged if one.kind in kinds]
+        found = Verdicts.of((one, at) for one, at in placed if band in (None, at))
+        missing = sizes.keys() - set(found.strata.tolist()) if "band" in kinds and band is None else ()
+        return replace(found, note=_missing({band: sizes[band] for band in missing}))
 
-    draw = stable_hash("detection", seed, evidence.feature_id)
-    rows = [_row("recall", _recall, of("band"), draw, resamples)]
+    draws = Resamples(stable_hash("detection", seed, evidence.feature_id), resamples)
+    rows = [row("recall", recall, of("band"), draws)]
     for kind in NEGATIVES:
         if kind != NEGATIVES[0] and not any(one.kind == kind for one in judged):
             continue
-        suffix = "" if kind == NEGATIVES[0] else f"_{kind}"
-        rows += [_row(name + suffix, metric, of("band", kind), draw, resamples) for name, metric in _OF_BOTH]
-        rows.append(_row("false_alarms" + suffix, _false_alarms, of(kind), draw, resamples))
+        suffix, both = "" if kind == NEGATIVES[0] else f"_{kind}", of("band", kind)
+        rows += [row(name + suffix, metric, both, draws) for name, metric in OF_BOTH]
+        rows.append(row("false_alarms" + suffix, false_alarms, of(kind), draws))
+        if both.has_probabilities or not suffix:
+            rows.append(auroc_row("auroc" + suffix, both, draws))
     present = sorted({bands[one.window_id, one.kind] for one in judged if one.kind == "band"})
-    return rows + [_row(f"recall_band_{band}", _recall, of("band", band=band), draw, resamples) for band in present]
+    return rows + [row(f"recall_band_{band}", recall, of("band", band=band), draws) for band in present]
 
 
-def _row(name: str, metric: _Metric, verdicts: _Verdicts, seed: int, resamples: int) -> ScoreRow:
-    n_ok, n_failed = len(verdicts.said), len(verdicts.failures)
-    if not n_ok and n_failed:
-        reason = f"all {n_failed} contexts failed, for instance: {verdicts.failures[0].reason}"
-        return ScoreRow(name, None, None, None, 0, n_failed, "failed", reason)
-    cells = [verdicts.truth & verdicts.said, verdicts.truth & ~verdicts.said,
-             ~verdicts.truth & verdicts.said, ~verdicts.truth & ~verdicts.said]  # fmt: skip
-    sums = np.stack(cells, axis=-1) * verdicts.weights[:, None]
-    value = float(metric(sums.sum(axis=0)))
-    if np.isnan(value):
-        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(metric, verdicts))
-    resampling = bootstrap.Resampling(verdicts.strata, resamples, seed)
-    alone = set(resampling.singletons)
-    sides = [set(verdicts.strata[verdicts.truth == side].tolist()) for side in (True, False)]
-    if any(side and side <= alone for side in sides):
-        interval = bootstrap.Interval(None, None, 0, "no interval: too few contexts to tell how the score varies")
-    else:
-        interval = resampling.interval(metric, sums, value)
-    notes = [verdicts.note, interval.reason]
-    if interval.lo is not None and interval.lo == interval.hi:
-        notes.append("the verdicts do not vary within strata, so the interval has no width")
-    return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", "; ".join(filter(None, notes)) or None)
-
-
-def _why(metric: _Metric, verdicts: _Verdicts) -> str:
-    if metric is not _false_alarms and not verdicts.truth.any():
-        return "no activating context was judged"
-    if metric is not _recall and verdicts.truth.all():
-        return "no silent context was judged"
-    return "no context was judged active"
+def _missing(sizes: Mapping[int, int]) -> str | None:
+    """That the other bands stand for those that should count and have no verdict; `sizes`: their windows."""
+    missing = [f"{band} ({size} windows)" for band, size in sorted(sizes.items())]
+    return f"without a verdict and left out: band {', '.join(missing)}" if missing else None
 
 
 QUESTION = Question("detection", "active", "detect", verdict)

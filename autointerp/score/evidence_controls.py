@@ -109,6 +109,8 @@ def chance(metric: str, control: str = "shuffled") -> float | None:
         return 0.5
     if metric.startswith("r_") and control not in (YES, NO):
         return 0.0
+    if metric == "accuracy_corrected" and control not in (YES, NO):
+        return 0.0
     if control in (YES, NO):
         said = float(control == YES)
         if metric.startswith(("recall", "false_alarms")):

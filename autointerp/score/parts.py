@@ -43,7 +43,7 @@ def settings_of(config: Config, *, asked_again: bool = True) -> Settings:
         Path(folder) if folder else None, config.score.texts_per_request, asked_again, name, config.score.resamples, config.seed,
         _reading(config, offers), offers, calibration,
         embed_label_prefix=config.score.embed_label_prefix, embed_text_prefix=config.score.embed_text_prefix,
-        embed_dimensions=config.score.embed_dimensions,
+        embed_dimensions=config.score.embed_dimensions, logprobs=asks_logprobs(config),
     )  # fmt: skip
 
 
@@ -57,6 +57,15 @@ def _reading(config: Config, offers: Sequence[str]) -> ReadingName:
     if config.score.reading != "auto":
         return config.score.reading
     return "exact" if "exact_logprobs" in offers else "bills23"
+
+
+def asks_logprobs(config: Config) -> bool:
+    """Whether verdicts are to come with log-probabilities: where the configuration leaves it open, where they cost nothing."""
+    access = config.simulating()
+    if config.score.logprobs is not None or not access.model:
+        return bool(config.score.logprobs)
+    can = provider_for(access).capabilities
+    return can.logprobs and can.local
 
 
 def simulator_for(config: Config) -> Simulator:

@@ -13,7 +13,8 @@ is missing or does not fit is asked about once more, by itself; then it is faile
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,13 +22,16 @@ from pydantic import BaseModel
 
 from autointerp.catalog.records import Context, Label
 from autointerp.errors import UserError
+from autointerp.explain.marking import Marks, marks_for
+from autointerp.explain.marking import quoted as quoted_text
 from autointerp.explain.parsing import parse_json
 from autointerp.hashing import hex_hash, stable_hash
-from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed
+from autointerp.llm.types import Answer, Ask, FailureKind, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
-from autointerp.running_text import habits_of, written
+from autointerp.running_text import Habits, habits_of, written
 from autointerp.score import Settings
-from autointerp.vocabulary import Vocabulary, escape
+from autointerp.score.probabilities import ALTERNATIVES, verdict_places, yes_probabilities
+from autointerp.vocabulary import Vocabulary
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -55,10 +59,27 @@ _WORTH_ASKING_AGAIN = (FailureKind.MALFORMED, FailureKind.TRUNCATED, FailureKind
 
 Value = TypeVar("Value")
 Answered = TypeVar("Answered")
+Item = TypeVar("Item")
 
 
 class MisalignedError(Exception):
     """The answer for a text does not fit the text; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Yes or no; `probability`: of a yes, where the model gave it."""
+
+    yes: bool
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is asked about: a text's tokens, as ids, and the places of those that are marked."""
+
+    tokens: Sequence[int]
+    marked: Sequence[int] = ()
 
 
 class _Texts(BaseModel):
@@ -71,33 +92,41 @@ class Question(Generic[Value]):
 
     `template` and `name`: the prompt and what the question is called in it; `purpose`: under which its cost is counted. `read`
     makes a value of a text's tokens (display texts) and of what the answer says after the text's number; it raises
-    MisalignedError.
+    MisalignedError. `about_marks`: it is told which signs mark tokens.
     """
 
     template: str
     name: str
     purpose: str
     read: Callable[[Sequence[str], Sequence[Any]], Value]
+    about_marks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How questions are put. `temperature` None leaves it to the provider; see `Settings` for the others."""
+    """How questions are put. `temperature` None leaves it to the provider; see `Settings` for the others.
+
+    `logprobs`: of verdicts only.
+    """
 
     texts_per_request: int = 25
     max_tokens: int = 8192
     temperature: float | None = None
     directory: Path | None = None
     asked_again: bool = True
+    logprobs: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> "Form":
-        return cls(settings.texts_per_request, directory=settings.directory, asked_again=settings.asked_again)
+    def of(cls, settings: Settings, *, verdicts: bool = False) -> "Form":
+        """The form that a run's settings ask for; `verdicts`: the answers are such."""
+        return cls(settings.texts_per_request, directory=settings.directory, asked_again=settings.asked_again,
+                   logprobs=verdicts and settings.logprobs)  # fmt: skip
 
     def version(self, template: str) -> str:
         """Changes with everything that answers depend on, the model apart."""
+        probabilities = ("probabilities",) if self.logprobs else ()
         return hex_hash("2", self.texts_per_request, self.max_tokens, self.temperature,
-                        template_hash(template, directory=self.directory))  # fmt: skip
+                        template_hash(template, directory=self.directory), *probabilities)  # fmt: skip
 
 
 async def ask_about(
@@ -109,18 +138,39 @@ async def ask_about(
     vocabulary: Vocabulary,
 ) -> list[Value | RequestFailed]:
     """The answer for each context, in their order, or why there is none. Raises UserError where `ask` is None."""
-    if ask is None:
-        raise UserError(
-            f"{question.template} asks a model, and none is given; name one, or score with the lexicon simulator"
-        )
     order = sorted(range(len(contexts)), key=lambda index: stable_hash("mixed", contexts[index].window_id))
-    count = -(-len(order) // form.texts_per_request)  # of groups, all about as large
-    groups = [order[len(order) * at // count : len(order) * (at + 1) // count] for at in range(count)]
-    asking = _Asking(question, form, label, ask, vocabulary)
-    answered = await all_asked(asking.group([contexts[index] for index in group]) for group in groups)
+    groups = in_groups(order, form.texts_per_request)
+    texts = [[Text([int(token) for token in contexts[index].tokens]) for index in group] for group in groups]
+    answered = await ask_in_groups(question, form, label, texts, ask, vocabulary)
     found = {index: one for group, some in zip(groups, answered, strict=True)
              for index, one in zip(group, some, strict=True)}  # fmt: skip
     return [found[index] for index in range(len(contexts))]
+
+
+def in_groups(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
+    """`items` in their order, in as few groups as have at most so many; all about as large."""
+    count = -(-len(items) // most)
+    return [items[len(items) * at // count : len(items) * (at + 1) // count] for at in range(count)]
+
+
+async def ask_in_groups(
+    question: Question[Value],
+    form: Form,
+    label: Label,
+    groups: Sequence[Sequence[Text]],
+    ask: Ask | None,
+    vocabulary: Vocabulary,
+) -> list[list[Value | RequestFailed]]:
+    """A request for each group; the answers for its texts. Raises UserError where `ask` is None."""
+    asking = _Asking(question, form, label, needed(ask, question.template), vocabulary)
+    return await all_asked(asking.group(group) for group in groups)
+
+
+def needed(ask: Ask | None, by: str) -> Ask:
+    """`ask`; raises UserError where there is none."""
+    if ask is None:
+        raise UserError(f"{by} asks a model, and none is given; name one, or score with the lexicon simulator")
+    return ask
 
 
 async def all_asked(questions: Iterable[Awaitable[Answered]]) -> list[Answered]:
@@ -141,25 +191,39 @@ class _Asking(Generic[Value]):
     ask: Ask
     vocabulary: Vocabulary
 
-    async def group(self, group: Sequence[Context]) -> list[Value | RequestFailed]:
+    async def group(self, group: Sequence[Text]) -> list[Value | RequestFailed]:
         outcomes = await self._once(group, sample=0)
-        doubtful = [index for index, outcome in enumerate(outcomes) if _is_worth_asking_again(outcome)]
+        doubtful = [index for index, outcome in enumerate(outcomes) if is_worth_asking_again(outcome)]
         singly = (self._once([group[index]], sample=1) for index in doubtful)
         for index, again in zip(doubtful, await all_asked(singly), strict=True):
             outcomes[index] = again[0]
         return outcomes
 
-    async def _once(self, group: Sequence[Context], sample: int) -> list[Value | RequestFailed]:
-        texts = [[self.vocabulary.text(int(token)) for token in context.tokens] for context in group]
+    async def _once(self, group: Sequence[Text], sample: int) -> list[Value | RequestFailed]:
+        texts = [[self.vocabulary.text(token) for token in text.tokens] for text in group]
         try:
-            return self._outcomes((await self.ask(self._request(texts, sample))).text, texts)
+            answer = await self.ask(self._request(group, texts, sample))
         except RequestFailed as failure:
             return [failure for _ in group]
+        return self._weighed(self._outcomes(answer.text, texts), answer)
 
-    def _request(self, texts: Sequence[Sequence[str]], sample: int) -> Request:
+    def _weighed(self, outcomes: list[Value | RequestFailed], answer: Answer) -> list[Value | RequestFailed]:
+        """Verdicts with their probability, where the answer has any."""
+        if not answer.logprobs:
+            return outcomes
+        known = yes_probabilities(answer.text, verdict_places(answer.text), answer.logprobs)
+        return [
+            replace(one, probability=known.get(number)) if isinstance(one, Verdict) else one
+            for number, one in enumerate(outcomes, start=1)
+        ]
+
+    def _request(self, group: Sequence[Text], texts: Sequence[Sequence[str]], sample: int) -> Request:
         habits = habits_of(self.vocabulary)
-        shown = fenced("\n".join(f"{number}|{written(text, habits)}" for number, text in enumerate(texts, start=1)))
-        asked = f'{{"question":"{self.question.name}","explanation":"{escape(self.label.description)}"}}'
+        marks = marks_for("".join(text) for text in texts) if self.question.about_marks else None
+        lines = [marked_line(tokens, text.marked, marks, habits) for text, tokens in zip(group, texts, strict=True)]
+        shown = fenced("\n".join(f"{number}|{line}" for number, line in enumerate(lines, start=1)))
+        about = f',"marks":{marks.json}' if marks else ""
+        asked = f'{{"question":"{self.question.name}"{about},"explanation":{quoted_text(self.label.description)}}}'
         prompt = render(self.question.template, directory=self.form.directory, texts=shown, question=fenced(asked),
                         indents=habits.indents, signs=habits.signs)  # fmt: skip
         end = prompt.user.find(shown) + len(shown)
@@ -170,6 +234,7 @@ class _Asking(Generic[Value]):
             temperature=self.form.temperature,
             json_schema=SCHEMA,
             schema_name=SCHEMA_NAME,
+            logprobs=ALTERNATIVES if self.form.logprobs else None,
             sample=sample,
             purpose=self.question.purpose,
             template_hash=prompt.template_hash,
@@ -195,8 +260,27 @@ class _Asking(Generic[Value]):
             return RequestFailed(FailureKind.MALFORMED, str(error))
 
 
-def _is_worth_asking_again(outcome: object) -> bool:
+def is_worth_asking_again(outcome: object) -> bool:
+    """Whether a second question may mend it."""
     return isinstance(outcome, RequestFailed) and outcome.kind in _WORTH_ASKING_AGAIN
+
+
+def marked_line(tokens: Sequence[str], marked: Sequence[int], marks: Marks | None, habits: Habits) -> str:
+    """A text's line, with marks around each run of marked tokens. A mark is a boundary of tokens, too."""
+    if marks is None or not marked:
+        return written(tokens, habits)
+    chosen, parts = set(marked), []
+    for is_marked, run in groupby(range(len(tokens)), key=chosen.__contains__):
+        line = written([tokens[at] for at in run], habits)
+        parts.append(f"{marks.opening}{line}{marks.closing}" if is_marked else line)
+    return "".join(parts)
+
+
+def verdict(tokens: Sequence[str], entries: Sequence[Any]) -> Verdict:
+    """What an answer says after a text's number where 1 or 0 was asked for. Raises MisalignedError."""
+    if len(entries) != 1 or type(entries[0]) is not int or entries[0] not in (0, 1):
+        raise MisalignedError(f"expected the text's number and 1 or 0, found {quoted(list(entries))} after the number")
+    return Verdict(bool(entries[0]))
 
 
 def quoted(value: object) -> str:

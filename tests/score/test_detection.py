@@ -306,7 +306,7 @@ def test_true_activations_are_not_shown() -> None:
 
 
 def test_verdicts() -> None:
-    assert verdict([], [1]) is True and verdict([], [0]) is False
+    assert verdict([], [1]).yes is True and verdict([], [0]).yes is False
     with pytest.raises(MisalignedError, match="expected the text's number and 1 or 0"):
         verdict([], [0.0])
 

@@ -5,10 +5,11 @@ import pytest
 
 from autointerp.score import Judged, Simulated
 from autointerp.score.bootstrap import Resampling
-from autointerp.score.detection import OF_CELLS, score_detection
+from autointerp.score.detection import score_detection
 from autointerp.score.jackknife import standard_error
 from autointerp.score.paired import OF_SIMULATIONS, difference, judged_sums, simulated_sums
 from autointerp.score.simulation import difference_rows, score_simulation
+from autointerp.score.verdicts import OF_CELLS
 from tests.score.builders import context, evidence, failed
 
 

@@ -30,7 +30,12 @@ Script = Callable[[Request], str | Reply]
 NAME = "mock"
 """What the provider is called, and how the name of a model begins that it takes."""
 
-_WHOLE = {"active": 2, "rating": 3}  # questions about whole texts, with the number of answers that there are
+_WHOLE = {
+    "active": 2,
+    "marks": 2,
+    "rating": 3,
+    "fit": 4,
+}  # questions about whole texts, with the number of their answers
 _FREE_LENGTH = 3  # items of an array whose schema gives no length
 _FREE_RANGE = 11  # integers 0 .. 10 where the schema gives no bounds: the scale of simulated activations
 _CHARACTERS_PER_TOKEN = 4
@@ -96,11 +101,13 @@ class MockProvider:
         if request.tools and request.may_call and not any(message.calls for message in request.messages):
             calls = mock_calls(request, stable_hash(canonical_json(payload), request.sample))
             return Reply("", model="mock", usage=_usage(request, str(calls)), calls=calls)
-        if request.logprobs is not None or request.continuation is not None:
+        if request.json_schema is None and (request.logprobs is not None or request.continuation is not None):
             return mock_numbers(request)
-        simulated = mock_simulation(request.messages[-1].content) if request.schema_name == "texts" else None
-        if simulated is not None:
-            return simulated
+        about_texts = (
+            mock_simulation(request.messages[-1].content) if request.schema_name in ("texts", "answers") else None
+        )
+        if about_texts is not None:
+            return about_texts
         if request.schema_name in TEXTS_ASKED_FOR:
             return mock_texts(request, stable_hash(canonical_json(payload), request.sample))
         return default_answer(request.json_schema, stable_hash(canonical_json(payload), request.sample))
@@ -175,7 +182,8 @@ def mock_calls(request: Request, seed: int) -> tuple[ToolCall, ...]:
 
 
 def mock_simulation(question: str) -> str | None:
-    """An aligned answer to a question about texts (prompts/_texts.j2), fenced as in `prompts_loader`; else None.
+    """An aligned answer to a question about numbered texts, fenced as in `prompts_loader` and followed by the fenced question;
+    else None.
 
     A token fires or not by a hash of explanation and token: one token in ten, everywhere alike. Whether a text is active is
     a hash's choice, too, of explanation and text: half of them are, whatever the tokens.
@@ -184,6 +192,10 @@ def mock_simulation(question: str) -> str | None:
         texts, asked = (data for _, data in _FENCED.findall(question))
         wanted = json.loads(asked)
         explanation, question = str(wanted["explanation"]), wanted["question"]
+        if question.startswith("delphi24"):
+            return json.dumps({"answers": [stable_hash(explanation, line) % 2 for line in texts.split("\n")]})
+        if question != "activations" and question not in _WHOLE:
+            return None
         numbered = [line.split("|", 1) for line in texts.split("\n")]
         lines = [(int(number), line) for number, line in numbered]
     except (KeyError, TypeError, ValueError):
