@@ -170,13 +170,6 @@ def token_auroc(true: Array, simulated: Array, weights: Array | None = None) -> 
     return _defined(auroc(simulated, fires, weights), "every token fires" if fires.any() else "no token fires")
 
 
-def token_auroc(true: Array, simulated: Array, weights: Array | None = None) -> Metric:
-    """`auroc` of the simulated value for "the feature fires (a > 0)", over pooled tokens."""
-    true, simulated, weights = _checked(true, simulated, weights)
-    fires = true > 0
-    return _defined(auroc(simulated, fires, weights), "every token fires" if fires.any() else "no token fires")
-
-
 def effective_sample_size(weights: Array) -> Metric:
     """(Σw)²/Σw²: the number of equally weighted contexts that would be as informative (Kish, 1965)."""
     square = float(np.sum(weights**2))
