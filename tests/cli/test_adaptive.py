@@ -154,6 +154,6 @@ def test_scorers_of_the_feature_know_whose_label_stopped_it(out: Path) -> None:
         return stage.score_keys(load_config(None, settings | changed, base=base))["intruder"]
 
     fixed, adaptive = {"score.adaptive": False}, {"score.adaptive": True}
-    others = {"explain.explainer": "highlighted", "explain.model": "mock"}
+    others = {"explain.explainer": "token_activation", "explain.model": "mock"}
     assert key(**fixed) == key(**fixed, **others)
     assert key(**adaptive) != key(**adaptive, **others)
