@@ -139,7 +139,9 @@ def test_another_judge_of_written_texts_is_known_by_its_model(tmp_path: Path) ->
     assert [(one.who, one.n, one.rho) for one in found] == [("second", 4, pytest.approx(1.0))]
 
 
-@pytest.mark.parametrize(("metric", "expected"), [("r", 0.0), ("responsiveness_corpus", 0.5), ("abs_r", None), ("r2", None)])
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("r", 0.0), ("responsiveness_corpus", 0.5), ("abs_r", None), ("r2", None)]
+)
 def test_what_a_label_that_says_nothing_gets(metric: str, expected: float | None) -> None:
     assert chance(metric) == expected
 
