@@ -48,6 +48,9 @@ SENTENCE = "The word of an example, after a verb of motion, in running text; wea
 CACHES = {"none": (0, 0), "1,024": (1024, 128), "any": (16, 16)}  # the least that is cached, and the step
 STEP = 16
 
+# Scorers whose answers are all about as long as the mock's.
+_VERDICTS = ("fuzz", "delphi24_detection", "delphi24_fuzz", "specificity", "saebench25")
+
 Encode = Callable[[str], list[int]]
 
 
@@ -96,6 +99,8 @@ class Dry:
 
 def _shortest(request: Request, answered: str) -> str | None:
     """The shortest answer that is complete: nothing is active."""
+    if request.purpose in _VERDICTS:
+        return answered
     if request.purpose not in ("simulate", "rerank", "detect"):
         return None
     texts = json.loads(answered)["texts"]
@@ -166,8 +171,10 @@ def table(trial: Trial) -> Iterable[str]:
     asking = [name for name, part in explainers.items() if part.needs_model and "tools" not in part.needs]
     for name in asking:
         yield line("explain", name, [trial.explained(name, Dry(trial.encode))])
-    grading = [name for name in scorers.names() if name in ("simulation", "detection")]
-    for name in grading[::-1]:
+    alone = [
+        name for name, part in scorers.items() if part.wants.model and not (part.wants.bench or part.wants.embedder)
+    ]
+    for name in ["simulation", *alone]:
         yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
     for name in ("token_activation", "highlighted"):
         dry = Dry(trial.encode)
