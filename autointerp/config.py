@@ -122,6 +122,10 @@ class NegativesConfig(_Section):
     tries: int = Field(default=2, ge=1, le=20)
     """Windows that are read for each negative wanted: in some of them the feature turns out to fire."""
 
+    def identity(self) -> str:
+        """The settings that decide which there are; "0": none."""
+        return f"{self.per_kind} of {self.tries}" if self.per_kind else "0"
+
 
 class SteeringConfig(_Section):
     """What the model says otherwise when a feature is switched on."""
@@ -219,6 +223,20 @@ class ScoreConfig(_Section):
     """Address of the server that answers simulators."""
     api_key_env: KeyVariable = None
     """Environment variable that holds its key; default: the provider's own."""
+    embedder: str | None = None
+    """The model that makes vectors of texts, for the scorer embedding."""
+    embed_provider: str | None = None
+    """Who answers for it; default: as for explainers, and then its address and key variable are theirs, too."""
+    embed_base_url: BaseUrls = ()
+    """Address of the server that answers for the embedder."""
+    embed_api_key_env: KeyVariable = None
+    """Environment variable that holds its key; default: the provider's own."""
+    embed_label_prefix: str = ""
+    """Put before a label for the embedder, as its model card says of queries, such as "query: "."""
+    embed_text_prefix: str = ""
+    """Put before a text for the embedder, as its model card says of documents, such as "passage: "."""
+    embed_dimensions: int | None = Field(default=None, ge=1)
+    """Only so many first numbers of each vector, of embedders that were made for that; the journal gets smaller."""
     per_band: int = Field(default=5, ge=1)
     """Test contexts drawn from each band, as far as sampled."""
     texts_per_request: int = Field(default=25, ge=1, le=100)
@@ -233,10 +251,24 @@ class ScoreConfig(_Section):
     """Features in each of these controls; default: 1,000 where grading is free, else 50 (shuffled) and 20 (the others)."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples for the intervals."""
+    reading: Literal["auto", "exact", "bills23"] = "auto"
+    """How log-probabilities are read; exact: of all numbers; bills23: of the 15 likeliest tokens; auto: exact if possible."""
+    calibration: int | None = Field(default=None, ge=0, le=1000)
+    """Contexts of the rerank split that are simulated to learn the scale; default: 10 where simulating is free, else 0, none."""
     rank_by: str = "r_corpus"
     """The metric whose lower bound orders the catalog: r_corpus, r_balanced, or scorer.metric, as detection.balanced_accuracy."""
     random_directions: int = Field(default=0, ge=0, le=512)
     """Random directions that `run` explains and scores in the features' stead, for p-values; 0: none. See autointerp null."""
+    adaptive: bool = False
+    """Simulate contexts in rounds, each feature only until enough is known of it; see docs/scoring.md."""
+    rounds: int = Field(default=4, ge=2, le=8)
+    """Rounds of adaptive scoring; after each a feature that goes on has twice as many contexts, after the last all of them."""
+    target_width: float = Field(default=0.3, ge=0, le=2)
+    """A feature is done when the interval of its score, as adaptive scoring has it, is so narrow; 0: never for that."""
+    top_k: int | None = Field(default=None, ge=1)
+    """So many features are to be found that are best; others are done when they surely are not among them."""
+    threshold: float | None = Field(default=None, ge=-1, le=1)
+    """A feature is done when its score is surely above or below this."""
 
     def ranked(self) -> tuple[str, str]:
         """Scorer and metric of the ranking."""
@@ -290,6 +322,16 @@ class Config(_Section):
         given = self.score if self.score.provider else self.explain
         return self._access(given, self.score.provider or self.explain.provider, self.score.model or self.explain.model)
 
+    def embedding(self) -> "ModelAccess":
+        """How the embedder is asked: as explainers ask, as far as nothing else is said, but never by batches."""
+        score, explain = self.score, self.explain
+        own = score.embed_provider is not None
+        return ModelAccess(
+            score.embed_provider or explain.provider.removesuffix("-batch"), score.embedder,
+            score.embed_base_url if own else explain.base_url, score.embed_api_key_env if own else explain.api_key_env,
+            explain.concurrency, explain.timeout_s, self.spending.budget, self.spending.prices, "embed",
+        )  # fmt: skip
+
     def _access(self, given: "ExplainConfig | ScoreConfig", provider: str, model: str | None) -> "ModelAccess":
         return ModelAccess(
             provider, model, given.base_url, given.api_key_env, self.explain.concurrency, self.explain.timeout_s,
@@ -299,7 +341,7 @@ class Config(_Section):
 
 @dataclass(frozen=True, slots=True)
 class ModelAccess:
-    """How a language model is reached, and what it may cost; `budget` in US dollars for the run's whole journal."""
+    """How a model is reached, and what it may cost; `budget` in US dollars for the run's whole journal. `role`: what for."""
 
     provider: str
     model: str | None
@@ -309,3 +351,4 @@ class ModelAccess:
     timeout_s: float
     budget: float | None
     prices: str | None
+    role: Literal["ask", "embed"] = "ask"

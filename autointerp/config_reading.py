@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails
 from autointerp.config import NO_MODEL, WITH_MODEL, Config
 from autointerp.errors import UserError
 
+_PROVIDERS = (("explain", "provider"), ("score", "provider"), ("score", "embed_provider"))
+
 
 def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Config:
     """The configuration of a TOML file over `base`, with `overrides` ("section.field" → value, None ignored) on top. What
@@ -61,9 +63,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _providers(data: Mapping[str, Any]) -> dict[str, Any]:
-    """ "section.provider" → name, of the sections that name one."""
-    sections = {name: data[name] for name in ("explain", "score") if isinstance(data.get(name), dict)}
-    return {f"{name}.provider": section["provider"] for name, section in sections.items() if section.get("provider")}
+    """ "section.field" → name, of the fields that name a provider."""
+    fields = ((section, field) for section, field in _PROVIDERS if isinstance(data.get(section), dict))
+    return {f"{section}.{field}": data[section][field] for section, field in fields if data[section].get(field)}
 
 
 def _without_other_servers(data: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,10 +73,9 @@ def _without_other_servers(data: dict[str, Any], given: Mapping[str, Any]) -> di
     see the new one's key. A provider and its batches are one."""
     for name, provider in _providers(data).items():
         if name in given and _who_serves(given[name]) != _who_serves(provider):
-            section = name.partition(".")[0]
-            data = data | {
-                section: {key: value for key, value in data[section].items() if key not in ("base_url", "api_key_env")}
-            }
+            section, _, field = name.partition(".")
+            its_own = [field.removesuffix("provider") + part for part in ("base_url", "api_key_env")]
+            data = data | {section: {key: value for key, value in data[section].items() if key not in its_own}}
     return data
 
 
@@ -119,7 +120,7 @@ def _sentence(detail: ErrorDetails, where: str) -> str:
         near = difflib.get_close_matches(location[-1], known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
         return f"{where}: unknown key {name!r}; {hint}"
-    if {"api_key_env", "base_url"} & set(location):
+    if any(part.endswith(("api_key_env", "base_url")) for part in location):
         return f"{where}: {name}: {detail['msg']}"  # what was given may hold a key
     return f"{where}: {name} = {detail['input']!r}: {detail['msg'].lower()}"
 

@@ -6,9 +6,9 @@ that the stages have still to do.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from autointerp.config import Config, ModelAccess
 from autointerp.explain import stage as explaining
 from autointerp.explain.at_hand import experiments, rehearsed
 from autointerp.explain.experiments import MadeUpBench
+from autointerp.explain.supply import with_negatives, with_steered
 from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
@@ -33,7 +34,7 @@ from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked
 from autointerp.score import Means, Scorer
 from autointerp.score import stage as scoring
 from autointerp.score.controls import StandIn, can_grade, stand_ins
-from autointerp.score.parts import asking, part_of, scorers_for, silent_contexts
+from autointerp.score.parts import asking, embedding, part_of, scorers_for, silent_contexts
 from autointerp.score.writing import Task
 
 SAMPLE = 20
@@ -85,7 +86,8 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     """
     explainer = explaining.explainer_for(config, config.explain.explainer)
     parts = [("explainer", config.explain.explainer, explainer.needs_model),
-             *((*part_of(name, scorer), scorer.wants.model) for name, scorer in scorers_for(config).items())]  # fmt: skip
+             *((*part_of(name, scorer), scorer.wants.model or scorer.wants.embedder)
+               for name, scorer in scorers_for(config).items())]  # fmt: skip
     free = [f"the {kind} {part} asks no model and costs nothing" for kind, part, needs in parts if not needs]
     if len(free) == len(parts):
         return Estimate((), tuple(free))
@@ -97,6 +99,10 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     rows = [row for row in rows if row.features]
     early = explaining.explainer_for(_untiring(config), config.explain.explainer).version != explainer.version
     notes = [*free, *_notes(rows)]
+    if rows and embedding(scorers_for(config)):
+        notes.append(
+            "a text that several features share is embedded once; beyond the sample it is counted for each of them"
+        )
     if rows and config.score.random_directions:
         notes.append(_of_random_directions(rows, config.score.random_directions))
     if rows and experiments(explainer):
@@ -163,7 +169,7 @@ class _Line:
 
     def __init__(self, access: ModelAccess, out: Path, journal: Journal | None, by: str) -> None:
         self._model, self._journal, self._mock = require_model(access, by), journal, MockProvider()
-        self._provider = provider_for(access, out)
+        self._provider, self._known = provider_for(access, out), set[str]()
         self.billing = Billing(
             access.provider, self._model, find_price(access.provider, self._model, access.base_url, access.prices),
             journal.calibration(self._model) if journal is not None else {}, self._provider.capabilities.prompt_caching,
@@ -174,6 +180,13 @@ class _Line:
         requests began with; None: all were begun."""
         return drawn(_Trace(self, asked, begun), draw)
 
+    async def answer(self, request: Request) -> Answer:
+        """The journal's, or one that is made up; what the trial has asked already counts as the journal's."""
+        key = self.key(request)
+        known = key in self._known
+        self._known.add(key)
+        return self.recorded(request) or replace(await self.made_up(request, key), from_journal=known)
+
     def key(self, request: Request) -> str:
         check_request(self._provider, request)
         payload = self._provider.payload(self._model, request)
@@ -182,10 +195,10 @@ class _Line:
     def recorded(self, request: Request) -> Answer | None:
         return self._journal.get(self.key(request)) if self._journal is not None else None
 
-    async def made_up(self, request: Request) -> Answer:
+    async def made_up(self, request: Request, key: str) -> Answer:
         reply = await self._mock.send(request, self._mock.payload(self._model, request))
         finish = "calls" if reply.calls else reply.finish
-        return Answer(self.key(request), reply.text, finish, self._model, reply.usage, calls=reply.calls)
+        return Answer(key, reply.text, finish, self._model, reply.usage, logprobs=reply.logprobs, calls=reply.calls)
 
 
 class _Trace:
@@ -195,7 +208,7 @@ class _Trace:
         self._line, self._asked, self._begun = line, asked, begun
 
     async def ask(self, request: Request) -> Answer:
-        answer = self._line.recorded(request) or await self._line.made_up(request)
+        answer = await self._line.answer(request)
         self._asked.append(Asked.of(request, answer, again=self._begun is None or request.beginning in self._begun))
         if self._begun is not None and request.shared:
             self._begun.add(request.beginning)
@@ -231,20 +244,29 @@ class _Trial:
             self._line = _Line(config.explaining(), self._out, self._journal, f"explainer {name}")
             trial = await self._explain(_evenly(self._todo, sample))
             rows.append(project("explain", name, self._line.billing, len(self._todo), trial))
-        grading = asking(scorers_for(config))
-        if grading:
-            line = _Line(config.simulating(), self._out, self._journal, " ".join(part_of(*next(iter(grading.items())))))
-            own: dict[int, StandIn] = {feature: feature for feature in features}
-            for control, members in {"": own, **stand_ins(config, self._catalog, list(features))}.items():
-                begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
-                for name, scorer in grading.items():
-                    if control and not (scorer.wants.label and can_grade(control, scorer.simulator)):
-                        continue
-                    done = self._done(name, control)
-                    left = [pair for pair in members.items() if pair[0] not in done]
-                    trial = await self._grade(name, scorer, line, control, _evenly(left, sample), begun)
-                    stage = f"control {control}" if control else "score"
-                    rows.append(project(stage, part_of(name, scorer)[1], line.billing, len(left), trial))
+        return rows + await self._gradings(sample, features)
+
+    async def _gradings(self, sample: int, features: Sequence[int]) -> list[Row]:
+        """A row for each scorer and each model that it asks."""
+        config, rows, parts = self._config, [], scorers_for(self._config)
+        lines = {which: _Line(wanted.access, self._out, self._journal, wanted.by)
+                 for which, wanted in scoring.models(config, parts).items()}  # fmt: skip
+        if not lines:
+            return []
+        own: dict[int, StandIn] = {feature: feature for feature in features}
+        for control, members in {"": own, **stand_ins(config, self._catalog, list(features))}.items():
+            begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
+            for name, scorer in {**asking(parts), **embedding(parts)}.items():
+                if control and not (scorer.wants.label and can_grade(control, scorer.simulator)):
+                    continue
+                done = self._done(name, control)
+                left = [pair for pair in members.items() if pair[0] not in done]
+                chosen = _evenly(left, sample)
+                if control:  # what is asked about a feature's texts whatever the label is known from its own label, too
+                    await self._grade(name, scorer, lines, "", [(feature, feature) for feature, _ in chosen], begun)
+                stage = f"control {control}" if control else "score"
+                for which, trial in (await self._grade(name, scorer, lines, control, chosen, begun)).items():
+                    rows.append(project(stage, part_of(name, scorer)[1], lines[which].billing, len(left), trial))
         return rows
 
     def _done(self, name: str, control: str) -> set[int]:
@@ -258,8 +280,8 @@ class _Trial:
     async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
         trial = []
-        negatives = explaining.with_negatives(self._config, self._explainer)
-        steered = explaining.with_steered(self._config, self._explainer)
+        negatives = with_negatives(self._config, self._explainer)
+        steered = with_steered(self._config, self._explainer)
         for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives, steered=steered):
             asked: list[Asked] = []
             draw = self._draws.get((evidence.feature_id, ""), 0)
@@ -275,24 +297,28 @@ class _Trial:
         self,
         name: str,
         scorer: Scorer,
-        line: _Line,
+        lines: Mapping[str, _Line],
         control: str,
         pairs: Sequence[tuple[int, StandIn]],
         begun: set[str] | None,
-    ) -> list[list[Asked]]:
-        """Grade each pair's (feature, whose label it is); return what was asked for each."""
+    ) -> dict[str, list[list[Asked]]]:
+        """Grade each pair's (feature, whose label it is); return what each model was asked for each."""
         wanted = {other for _, other in pairs if not isinstance(other, Label)}
         await self._explain(sorted(wanted - self._labels.keys()))
         labels = [(feature, other if isinstance(other, Label) else self._labels[other]) for feature, other in pairs]
         tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
-        trial: list[list[Asked]] = [[] for _, label in labels if label is None]
+        used = [which for which, wants in (("model", scorer.wants.model), ("embedder", scorer.wants.embedder)) if wants]
+        trials: dict[str, list[list[Asked]]] = {which: [[] for _, label in labels if label is None] for which in used}
         draws = read_draws(self._catalog, scoring.STAGE, self._keys[name])
         for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
-            asked: list[Asked] = []
-            ask = line.ask_into(asked, draws.get((task.feature_id, control), 0), begun)
-            await scorer(task.label, evidence, Means(self._vocabulary, ask, bench=MadeUpBench()))
-            trial.append(asked)
-        return trial
+            asks = {}
+            for which in used:
+                asked: list[Asked] = []
+                trials[which].append(asked)
+                asks[which] = lines[which].ask_into(asked, draws.get((task.feature_id, control), 0), begun)
+            means = Means(self._vocabulary, asks.get("model"), asks.get("embedder"), bench=MadeUpBench())
+            await scorer(task.label, evidence, means)
+        return trials
 
 
 def _evenly(items: Sequence[Item], count: int) -> list[Item]:

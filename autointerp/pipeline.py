@@ -79,6 +79,8 @@ def check_models(config: Config, out: Path) -> None:
     for name, scorer in scorers.items():
         if scorer.wants.model:
             check_access(config.simulating(), out, " ".join(part_of(name, scorer)), scorer.wants.capabilities)
+        if scorer.wants.embedder:
+            check_access(config.embedding(), out, " ".join(part_of(name, scorer)), ("embeddings",))
 
 
 def sample_stage(config: Config, out: Path, **how: Any) -> list[dict[str, Any]]:
@@ -249,11 +251,11 @@ def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
     """
     from autointerp.explain import explainers
     from autointerp.explain.stage import explain
-    from autointerp.score.parts import asking, scorers_for
+    from autointerp.score.parts import asking, embedding, scorers_for
     from autointerp.score.stage import score
 
-    name = config.explain.explainer
-    asks = explainers.get(name).needs_model, bool(asking(scorers_for(config)))
+    name, scorers = config.explain.explainer, scorers_for(config)
+    asks = explainers.get(name).needs_model, bool(asking(scorers) or embedding(scorers))
     with _sampled(config, out) as catalog:
         if not any(asks):
             raise UserError(

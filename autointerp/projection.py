@@ -54,7 +54,7 @@ class Asked:
 
     @classmethod
     def of(cls, request: Request, answer: Answer, again: bool = False) -> "Asked":
-        generated = request.continuation is None
+        generated = request.continuation is None and not request.embed
         written = len(answer.text) + sum(len(call.name) + len(call.arguments) for call in answer.calls)
         return cls(request.purpose, prompt_text(request), request.max_tokens if generated else 0,
                    written if generated else 0, answer.from_journal, _kept(request), again)  # fmt: skip

@@ -39,6 +39,7 @@ from autointerp.run_folder import catalog_path, saved_config
 from autointerp.score import Means, scorers
 from autointerp.score import stage as scoring
 from autointerp.score.parts import scorers_for, silent_contexts
+from autointerp.score.pool import scored_contexts
 from autointerp.score.writing import Task
 
 DELPHI = 37_000  # prompt tokens a latent, explain + detection + fuzzing at its defaults (measured for design/peers.md)
@@ -50,6 +51,8 @@ STEP = 16
 
 # Scorers whose answers are all about as long as the mock's.
 _VERDICTS = ("fuzz", "delphi24_detection", "delphi24_fuzz", "specificity", "saebench25")
+
+PUBLISHED = ("bills23_top_random", "bills23_random", "transluce24")  # protocols of simulation
 
 Encode = Callable[[str], list[int]]
 
@@ -70,19 +73,25 @@ class Dry:
     def __init__(self, encode: Encode) -> None:
         self._encode, self._mock = encode, MockProvider()
         self._begun: set[tuple[int, int]] = set()
+        self._asked: set[tuple[str | int, ...]] = set()
 
     def into(self, cost: Cost) -> Ask:
         async def ask(request: Request) -> Answer:
-            tokens = self._encode("\n".join(message.content for message in request.messages))
+            parts = [message.content for message in request.messages] + [request.continuation or ""]
+            reply = await self._mock.send(request, self._mock.payload("m", request))
+            answer = Answer("key", reply.text, reply.finish, "m", reply.usage, logprobs=reply.logprobs)
+            if (*parts, request.sample) in self._asked:  # the journal has it
+                return answer
+            self._asked.add((*parts, request.sample))
+            tokens = self._encode("\n".join(parts).strip("\n"))
             known = self._known(tokens)
             cost.requests += 1
             for name, (least, step) in CACHES.items():
                 cached = known // step * step if step and known >= least else 0
                 cost.uncached[name] += len(tokens) - cached
-            reply = await self._mock.send(request, self._mock.payload("m", request))
             shortest = _shortest(request, reply.text)
             cost.least = None if shortest is None or cost.least is None else cost.least + len(self._encode(shortest))
-            return Answer("key", reply.text, reply.finish, "m", reply.usage)
+            return answer
 
         return ask
 
@@ -101,8 +110,12 @@ def _shortest(request: Request, answered: str) -> str | None:
     """The shortest answer that is complete: nothing is active."""
     if request.purpose in _VERDICTS:
         return answered
+    if request.embed or request.purpose == "surprisal":
+        return ""
     if request.purpose not in ("simulate", "rerank", "detect"):
         return None
+    if request.continuation is not None or request.logprobs is not None:
+        return "" if request.continuation is not None else "0"
     texts = json.loads(answered)["texts"]
     return json.dumps({"texts": [[text[0], 0] if request.purpose == "detect" else [text[0]] for text in texts]})
 
@@ -129,12 +142,13 @@ class Trial:
                 continue
         return cost
 
-    def scored(self, names: Sequence[str], dry: Dry) -> dict[str, Cost]:
-        return asyncio.run(self._scored(names, dry))
+    def scored(self, names: Sequence[str], dry: Dry, simulator: str | None = None) -> dict[str, Cost]:
+        return asyncio.run(self._scored(names, dry, simulator))
 
-    async def _scored(self, names: Sequence[str], dry: Dry) -> dict[str, Cost]:
+    async def _scored(self, names: Sequence[str], dry: Dry, simulator: str | None) -> dict[str, Cost]:
         """The scorers in turn, for each feature; the costs of each."""
-        chosen = self.config.score.model_copy(update={"scorers": tuple(dict.fromkeys(["simulation", *names]))})
+        wanted = {"scorers": tuple(dict.fromkeys(["simulation", *names]))}
+        chosen = self.config.score.model_copy(update=wanted | ({"simulator": simulator} if simulator else {}))
         config = self.config.model_copy(update={"score": chosen})
         parts = {name: scorer for name, scorer in scorers_for(config).items() if name in names}
         costs = {name: Cost(len(self.ids)) for name in names}
@@ -142,9 +156,10 @@ class Trial:
         tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None, tuple(parts)) for feature in self.ids]
         contexts = 0
         for task, evidence in scoring.with_evidence(config, reader, tasks):
-            contexts += len(scoring.scored_contexts(evidence))
+            contexts += len(scored_contexts(evidence))
             for name, scorer in parts.items():
-                await scorer(task.label, evidence, Means(self.vocabulary, dry.into(costs[name])))
+                ask = dry.into(costs[name])
+                await scorer(task.label, evidence, Means(self.vocabulary, ask, ask))
         self.contexts = contexts / len(self.ids)
         return costs
 
@@ -172,10 +187,17 @@ def table(trial: Trial) -> Iterable[str]:
     for name in asking:
         yield line("explain", name, [trial.explained(name, Dry(trial.encode))])
     alone = [
-        name for name, part in scorers.items() if part.wants.model and not (part.wants.bench or part.wants.embedder)
-    ]
+        name for name, part in scorers.items()
+        if (part.wants.model or part.wants.embedder) and not part.wants.bench and name not in PUBLISHED
+    ]  # fmt: skip
     for name in ["simulation", *alone]:
         yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
+    for name in PUBLISHED:
+        yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
+    for simulator in ("all_at_once", "one_at_a_time"):
+        for name in ("simulation", "bills23_top_random"):
+            costs = trial.scored([name], Dry(trial.encode), simulator)
+            yield line("score", f"{name} by {simulator}", costs.values())
     for name in ("token_activation", "highlighted"):
         dry = Dry(trial.encode)
         label, scores = trial.explained(name, dry), trial.scored(["simulation", "detection"], dry)

@@ -19,6 +19,7 @@ from autointerp.explain.at_hand import rehearsed
 from autointerp.explain.exemplars import Selection
 from autointerp.explain.refine import Refine
 from autointerp.explain.toolbox import TOOLS
+from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.types import Answer, Ask, FailureKind, Message, Request, RequestFailed
 from autointerp.prompts_loader import render
 from autointerp.score import Means, Simulated, scorers, simulators
@@ -50,6 +51,21 @@ QUESTIONS = """
 The simulator `logprob_free` and the scorer `detection` ask about the same texts in the same words ([scoring.md](scoring.md)), but
 for the last three lines.
 
+"""
+
+SURPRISAL = """
+## surprisal
+
+The scorer `surprisal` asks for no answer: it gives one, and has its log-probabilities read. The other time the last
+description is "Various unrelated sentences.".
+
+"""
+
+PROBABILITIES = """
+## Simulators that read log-probabilities
+
+`all_at_once` reads what the model expects in place of each "unknown"; `one_at_a_time` what it would answer, here for the last
+token.
 """
 
 _ACTIVE = (
@@ -106,8 +122,33 @@ def _about_texts() -> str:
     asyncio.run(scorers.get("detection")(label, replace(evidence, contexts=contexts), Means(vocabulary, ask)))
     simulated, judged = (request.messages for request in sent)
     last = judged[1].content.split("\n")[-3:]
-    return (f"{QUESTIONS}System:\n\n{_fenced(simulated[0].content)}\nUser:\n\n{_fenced(simulated[1].content)}\n"
+    shown = (f"{QUESTIONS}System:\n\n{_fenced(simulated[0].content)}\nUser:\n\n{_fenced(simulated[1].content)}\n"
             f"The last three lines of `detection`:\n\n{_fenced(chr(10).join(last))}")  # fmt: skip
+    sent.clear()
+    asyncio.run(scorers.get("surprisal")(label, replace(evidence, contexts=contexts[:1]), Means(vocabulary, ask)))
+    system, user = sent[-1].messages
+    shown += (f"{SURPRISAL}System:\n\n{_fenced(system.content)}\nUser:\n\n{_fenced(user.content)}\n"
+              f"The answer that is given:\n\n{_fenced(str(sent[-1].continuation))}")  # fmt: skip
+    return shown + _from_probabilities(label, contexts[:1], vocabulary)
+
+
+def _from_probabilities(label: Label, contexts: Sequence[Context], vocabulary: Vocabulary) -> str:
+    """What the simulators are shown that read log-probabilities."""
+    sent: list[Request] = []
+
+    async def ask(request: Request) -> Answer:
+        sent.append(request)
+        reply = await MockProvider().send(request, {})
+        return Answer("key", reply.text, "stop", "model", logprobs=reply.logprobs)
+
+    parts = [PROBABILITIES]
+    for name in ("all_at_once", "one_at_a_time"):
+        asyncio.run(simulators.get(name)(label, contexts, 1.0, ask, vocabulary))
+        system, user = sent[-1].messages
+        parts.append(f"\n### {name}\n\nSystem:\n\n{_fenced(system.content)}\nUser:\n\n{_fenced(user.content)}")
+        if sent[-1].continuation is not None:
+            parts.append(f"\nThe model's answer, given to it:\n\n{_fenced(sent[-1].continuation)}")
+    return "".join(parts)
 
 
 def _of_scorer(name: str) -> str:

@@ -116,11 +116,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class OutputLabel:
-    """What a feature makes the model say. `agrees`: whether that is the concept of the input label; None if nobody judged."""
+    """What a feature makes the model say. `agrees`: whether that is the concept of the input label; None if nobody judged.
+    `clear`: whether there is something to judge."""
 
     title: str
     description: str
     agrees: bool | None = None
+    clear: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,9 @@ def steered_features(catalog: Catalog) -> set[int]:
     return {feature for (feature,) in catalog.rows("SELECT DISTINCT feature_id FROM steered_tokens")}
 
 
-def unmoved_features(catalog: Catalog) -> set[int]:
-    """Features that were steered and changed nothing: their decoder direction is zero, or no strength could be measured."""
-    return set(catalog.stage_facts(STAGE).get("unmoved", ()))
+def without_rows(catalog: Catalog) -> dict[str, set[int]]:
+    """Features that were steered and have no rows. unmoved: nothing changes, since their decoder direction is zero, or no
+    strength could be measured. unlisted: the predictions moved, but of no token that is likely enough to be listed.
+    """
+    facts = catalog.stage_facts(STAGE)
+    return {kind: set(facts.get(kind, ())) for kind in ("unmoved", "unlisted")}

@@ -5,6 +5,7 @@ import sys
 import click
 
 from autointerp import __version__
+from autointerp.cli.compare import compare
 from autointerp.cli.doctor import doctor
 from autointerp.cli.estimate import estimate
 from autointerp.cli.evaluate import evaluate
@@ -47,7 +48,8 @@ def cli() -> None:
 
 
 for command in (
-    run, sample, negatives, steer, estimate, explain, score, null, report, retry, rederive, sql, journal, probe, evaluate, doctor,
+    run, sample, negatives, steer, estimate, explain, score, null, report, retry, rederive, sql, compare, journal, probe,
+    evaluate, doctor,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -1,19 +1,17 @@
 """The commands `eval …`: how good explainers, simulators and judges are where the truth is known."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from autointerp.cli.options import model_options, overrides, score_options
+from autointerp.cli.reliability import reliability
+from autointerp.cli.tables import print_table
 from autointerp.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from autointerp.evaluate import Findings
-    from autointerp.evaluate.tables import Table
-
-_WIDTH = 200  # where the output is no terminal
 
 
 @click.group(name="eval")
@@ -24,7 +22,11 @@ def evaluate() -> None:
     autointerp eval explainers
     autointerp eval explainers --provider openai --label-model NAME --to results
     autointerp eval metrics
+    autointerp eval reliability RUN_DIR
     """
+
+
+evaluate.add_command(reliability)
 
 
 @evaluate.command()
@@ -67,7 +69,7 @@ def metrics(windows: int, per_family: int, trials: int, seed: int, to: Path | No
 
     found = study(windows, per_family, trials, seed)
     for table in found:
-        _print(table, left=2)
+        print_table(table, left=2)
     if to is not None:
         from autointerp.files import write_text
 
@@ -160,24 +162,9 @@ def show(findings: "Findings") -> None:
 
     click.echo(one_line(heading(findings)))
     for one in tables(findings):
-        _print(one)
+        print_table(one)
     for note in notes(findings):
         click.echo(f"- {one_line(note)}")
-
-
-def _print(table: "Table", left: int = 1) -> None:
-    """The first `left` columns are words, the others numbers."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=None, pad_edge=False)
-    for number, name in enumerate(table.header):
-        shown.add_column(name, justify="left" if number < left else "right")
-    for row in table.rows:
-        shown.add_row(*map(Text, row))
-    click.echo()
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
 
 
 def _write(findings: "Findings", folder: Path) -> None:

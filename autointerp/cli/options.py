@@ -24,7 +24,10 @@ _FIELDS = {
     "label_model": "explain.model",
     "base_url": "explain.base_url", "api_key_env": "explain.api_key_env", "concurrency": "explain.concurrency",
     "budget": "spending.budget", "prices": "spending.prices",
-    "simulator": "score.simulator", "rank_by": "score.rank_by", "seed": "seed",
+    "embedder": "score.embedder", "embed_provider": "score.embed_provider", "embed_base_url": "score.embed_base_url",
+    "embed_api_key_env": "score.embed_api_key_env",
+    "simulator": "score.simulator", "rank_by": "score.rank_by", "adaptive": "score.adaptive", "top_k": "score.top_k",
+    "seed": "seed",
 }  # fmt: skip
 
 
@@ -121,10 +124,18 @@ model_options = _stack(
 )  # fmt: skip
 
 score_options = _stack(
-    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free. "
-                                      "[default: to suit the labels]"),
+    click.option("--simulator", help="Who predicts activations from a label: lexicon, logprob_free, all_at_once, "
+                                      "one_at_a_time; see docs/scoring.md. [default: to suit the labels]"),
+    click.option("--embedder", metavar="NAME", help="The model that makes vectors of texts, for the scorer embedding."),
+    click.option("--embed-provider", metavar="NAME[:ARGUMENT]",
+                 help="Who answers for it: openai, http, sentence-transformers, files:DIR, mock. [default: as --provider]"),
+    click.option("--embed-base-url", metavar="URL", multiple=True, default=None, help="Address of its server."),
+    click.option("--embed-api-key-env", metavar="NAME", help="Environment variable that holds its key."),
     click.option("--rank-by", help="r_corpus, r_balanced, or any scorer.metric with intervals, such as "
                                        "detection.balanced_accuracy. [default: r_corpus]"),
+    click.option("--adaptive", is_flag=True, default=None, help="Simulate each feature only until enough is known of it; see "
+                                                                "docs/scoring.md."),
+    click.option("--top-k", type=click.IntRange(1), help="With --adaptive: how many of the best features are to be found."),
 )  # fmt: skip
 
 

@@ -68,6 +68,9 @@ def print_ranking(out: Path) -> None:
                 f"balanced accuracy of {facts[f'n_{name}']:,} {what} in detection: median {_interval(facts, name)}"
             )
     if rows:
+        if (spent := facts.get("adaptive")) is not None:
+            why = ", ".join(f"{count:,} {reason}" for reason, count in spent["stopped"].items())
+            click.echo(f"adaptive: {spent['contexts']:,} contexts simulated; features done: {why or 'none yet'}")
         click.echo("\nrank  score and interval   feature  label")
     for rank, feature, title, value, lo, hi in rows:
         click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")

@@ -20,6 +20,7 @@ from autointerp.errors import UserError
 # Those of `autointerp.llm.types.FailureKind`, which is not imported for a help text; a test compares them.
 _KINDS = (
     "refused", "truncated", "malformed", "timeout", "rate_limited", "server_error", "rejected", "over_budget", "no_evidence",
+    "too_large",
 )  # fmt: skip
 _GLANCE = '"SELECT rank, feature_id, title, score, lo, hi FROM catalog LIMIT 20"'
 
@@ -155,6 +156,8 @@ def steer(**options: Any) -> None:
         reached = (
             f"{facts['kl']:g} nats reached by {facts['reached']:,}, less by {weak:,}, none by {len(facts['unmoved']):,}"
         )
+        if facts["unlisted"]:
+            reached += f"; {len(facts['unlisted']):,} moved only tokens below steering.floor, and have none listed"
         texts = f"{facts['prompts']} texts of {facts['length']} tokens"
         click.echo(f"{one.out}: {facts['features']:,} features steered over {texts}: {reached}")
 

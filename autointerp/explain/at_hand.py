@@ -8,7 +8,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain import Experimenter, Explainer
-from autointerp.explain.bench import Bench
+from autointerp.explain.bench import Bench, BrokenBenchError
 from autointerp.explain.experiments import MadeUpBench, NoBench
 
 
@@ -30,12 +30,15 @@ def at_bench(
     """The explainer with a bench if it wants one.
 
     Labels that are made `anew` take what their first investigations found; `explanation` gives a feature's explanation id.
+    Raises BrokenBenchError where the device has failed: that is no reason to explain otherwise.
     """
     if not experiments(explainer):
         return explainer
     bench: Bench
     try:
         bench = open_bench(config, catalog)
+    except BrokenBenchError:
+        raise
     except UserError as error:
         bench = NoBench(str(error))
 

@@ -8,6 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from autointerp.errors import UserError
+
+
+class TooLargeError(Exception):
+    """There was too little memory for one experiment. Others may be possible; the text says where memory was short."""
+
+
+class BrokenBenchError(UserError):
+    """The device has failed: no experiment is possible in this process. It ends the run, and nothing is made up for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
@@ -27,7 +37,8 @@ class Continuations:
 
 
 class Bench(Protocol):
-    """Raises UserError where the subject model cannot be had; RequestFailed never."""
+    """Raises UserError where the subject model cannot be had, BrokenBenchError where it was lost, TooLargeError where one
+    experiment is too large for the memory; RequestFailed never."""
 
     def activations(self, feature_id: int, text: str) -> list[tuple[int, float]]:
         """(token, raw activation) of the text's tokens in order, read as the harvest reads a document's first window."""

@@ -79,16 +79,20 @@ class Dual(ModelExplainer):
             return label
         if isinstance(output, BaseException):
             raise output
-        agrees = None if "unclear" in (label.kind, output.kind) else await self._agrees(label, output, ask)
         safety = tuple(
             dict.fromkeys((*label.safety, *output.safety))
         )  # a reviewer must find it whichever side it is on
-        return replace(label, safety=safety, output=OutputLabel(output.title, output.description, agrees))
+        said = OutputLabel(output.title, output.description, clear=output.kind != "unclear")
+        return await self.compared(replace(label, safety=safety, output=said), ask)
 
-    async def _agrees(self, label: Label, output: Label, ask: Ask | None) -> bool:
+    async def compared(self, label: Label, ask: Ask | None) -> Label:
+        """The label with whether its sides agree. Nobody is asked where one is missing or unclear. Raises RequestFailed."""
+        output = label.output
+        if output is None or not output.clear or label.kind == "unclear":
+            return label
         data = f'{{"input":"{escape(label.description)}",\n"output":"{escape(output.description)}"}}'
         answer = await self.answer(ask, data, SameAnswer, SAME_SCHEMA, "agreement")
-        return answer.same == "yes"
+        return replace(label, output=replace(output, agrees=answer.same == "yes"))
 
 
 explainers.register("dual")(Dual())

@@ -6,13 +6,14 @@ journal where there is no subject model.
 """
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from autointerp.catalog.records import Step
 from autointerp.errors import UserError
-from autointerp.explain.bench import Bench, Continuations, Neighbour
+from autointerp.explain.bench import Bench, BrokenBenchError, Continuations, Neighbour, TooLargeError
 
 _REMEMBERED = 20_000  # results; of some KB each
 
@@ -95,12 +96,21 @@ class Laboratory:
             self._count += len(known)
 
     async def result(self, feature_id: int, asked: str, experiment: Callable[[Bench], str]) -> str:
-        """What `experiment` finds, or found when it was `asked` before. Raises NotAtHandError."""
+        """What `experiment` finds, or found when it was `asked` before; where memory is too small for it, a fault in the same
+        form, remembered likewise: a conversation must go the same way when it is gone through again.
+
+        Raises NotAtHandError, and BrokenBenchError, which ends the run.
+        """
         memory = self._memory.setdefault(feature_id, {})
         if asked not in memory:
             async with self._lock:
                 try:
                     found = await asyncio.to_thread(experiment, self._bench)
+                except TooLargeError as error:
+                    found = json.dumps({"fault": f"this could not be computed: {error}"})
+                    self._say(f"feature {feature_id}: an experiment could not be made: {error}")
+                except BrokenBenchError:
+                    raise
                 except UserError as error:
                     raise NotAtHandError(str(error)) from None
             memory[asked] = found

@@ -16,7 +16,10 @@ from autointerp.llm.types import Answer, FailureKind, RequestFailed
 Record = TypeVar("Record", bound=BaseModel)
 
 _MAX_CHARS = 200_000
-_MAX_OBJECTS = 1000  # opening braces tried in one text: bounds the work on hostile ones
+# Work on one text, a tenth or two of a second: of characters read in strings, of looks at what comes next, and of beginnings.
+# An answer of ten thousand values takes less than half of it; hostile ones, where every brace could begin an object, any amount.
+_MOST_WORK = 3_000_000
+_LOOK, _BEGINNING = 30, 500  # what these cost, in characters
 _MAX_DEPTH = 32
 
 _SPACE = re.compile(r"\s*")
@@ -57,11 +60,14 @@ def parse_json(text: str, model: type[Record]) -> Record:
     """
     problem = "no JSON object in the answer"
     record: Record | None = None
-    for found in _objects(text):
-        try:
-            record = model.model_validate(found)
-        except ValidationError as error:
-            problem = _first_problem(error)
+    try:
+        for found in _objects(text):
+            try:
+                record = model.model_validate(found)
+            except ValidationError as error:
+                problem = _first_problem(error)
+    except _TangledError:  # the last object, which counts, was not reached
+        record, problem = None, "too tangled to be read: braces and quotes that nothing closes"
     if record is None:
         raise RequestFailed(FailureKind.MALFORMED, problem)
     return record
@@ -74,7 +80,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _objects(text: str) -> Iterator[Any]:
-    """The top-level JSON objects in a text, in their order."""
+    """The top-level JSON objects in a text, in their order. Raises _TangledError where looking for them takes too long."""
     try:
         whole = json.loads(text)
         json.dumps(whole, ensure_ascii=False).encode()  # half a character, escaped, is JSON but no text
@@ -85,10 +91,9 @@ def _objects(text: str) -> Iterator[Any]:
         return
     reader = _Reader(text[:_MAX_CHARS])
     begin = 0
-    for _ in range(_MAX_OBJECTS):
-        begin = reader.position = reader.text.find("{", begin)
-        if begin < 0:
-            return
+    while (begin := reader.text.find("{", begin)) >= 0:
+        reader.position = begin
+        reader.spend(_BEGINNING)
         try:
             yield reader.value(0)
             begin = reader.position
@@ -100,12 +105,22 @@ class _NotJsonError(Exception):
     pass
 
 
+class _TangledError(Exception):
+    pass
+
+
 class _Reader:
     """Reads values of lenient JSON, each from `position` on."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.position = text, 0
+        self.text, self.position, self._left = text, 0, _MOST_WORK
         self._closing: dict[str, tuple[int, int]] = {}  # of each quote the last search: from where, and what it found
+
+    def spend(self, work: int) -> None:
+        """Raises _TangledError once there has been too much of it, over all beginnings."""
+        self._left -= work
+        if self._left < 0:
+            raise _TangledError
 
     def value(self, depth: int) -> Any:
         char = self._peek()
@@ -150,9 +165,11 @@ class _Reader:
             found = _STRING_ENDS[quote].search(self.text, start)
             end = found.end() - 1 if found else len(self.text)
             self._closing[quote] = (start, end)
+            self.spend(end - start)
         if end == len(self.text):
             return self._fail()
         self.position = end + 1
+        self.spend(end - start)
         text = _ESCAPE.sub(_unescaped, self.text[start:end])
         try:  # joins the halves of characters that were escaped in two
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
@@ -164,12 +181,14 @@ class _Reader:
         if word is None:
             return self._fail()
         self.position = word.end()
+        self.spend(len(word[0]))
         return word[0]
 
     def _peek(self) -> str:
         """The next character that is not white space; empty at the end."""
-        space = _SPACE.match(self.text, self.position)
-        self.position = space.end() if space else self.position
+        begin, space = self.position, _SPACE.match(self.text, self.position)
+        self.position = space.end() if space else begin
+        self.spend(_LOOK + self.position - begin)
         return self.text[self.position : self.position + 1]
 
     def _expect(self, char: str) -> None:

@@ -7,7 +7,8 @@ mended on is not what it is chosen by, and one that only learnt its errors by he
 
 It ends after `steps`, after `patience` steps without a better score, or where there is no error to show. A step whose answer is
 of no use ends it too, with a remark. Where a step fails for a reason that may pass the whole label fails and is tried again.
-All labels are kept as candidates, each with the one that it was made from.
+All labels are kept as candidates, each with the one that it was made from. Where `dual` wrote the first one and a later one is
+chosen, one question more settles whether its two sides agree.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from autointerp.errors import UserError
 from autointerp.explain import explainers
 from autointerp.explain.answers import SCHEMA, LabelAnswer
 from autointerp.explain.asking import ModelExplainer
+from autointerp.explain.dual import Dual
 from autointerp.explain.mistakes import Findings
 from autointerp.explain.refinement import Refinement
 from autointerp.explain.searching import SearchingExplainer
@@ -42,7 +44,7 @@ class Rewriter(ModelExplainer):
         new = answer.label(list(dict.fromkeys((*label.evidence, *active))))
         if label.output is None:
             return new
-        # Nobody has compared the new description with it, and a tag may be there for its sake.
+        # Nobody has compared the new description with it yet, and a tag may be there for its sake.
         safety = tuple(dict.fromkeys((*new.safety, *label.safety)))
         return replace(new, safety=safety, output=replace(label.output, agrees=None))
 
@@ -65,7 +67,7 @@ class Refine(SearchingExplainer):
         """Changes with everything that the labels depend on, the model apart."""
         given = self.search
         return hex_hash(
-            "1", given.inner, given.steps, given.patience, given.errors, self._inner().version,
+            "2", given.inner, given.steps, given.patience, given.errors, self._inner().version,
             given.simulator, self._simulator_version(), self._rewriter().version,
         )  # fmt: skip
 
@@ -84,7 +86,23 @@ class Refine(SearchingExplainer):
         await refinement.add(first, None)
         if refinement.compared:
             await self._refine(refinement, ask)
-        return refinement.result()
+        return await self._compared(refinement.result(), ask)
+
+    async def _compared(self, label: Label, ask: Ask) -> Label:
+        """The label with whether its two sides agree, where `dual` wrote the first one and this one is new.
+
+        Raises RequestFailed for a reason that may pass.
+        """
+        inner = self._inner()
+        if not isinstance(inner, Dual) or label.output is None or label.output.agrees is not None:
+            return label
+        try:
+            return await inner.compared(label, ask)
+        except RequestFailed as failure:
+            if failure.kind not in LASTING:
+                raise
+            remark = f"not known whether the two sides agree: {failure}"
+            return replace(label, remark=f"{label.remark}; {remark}" if label.remark else remark)
 
     async def _refine(self, refinement: Refinement, ask: Ask) -> None:
         """Step after step, until one of the ends."""

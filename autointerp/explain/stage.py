@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -16,13 +15,13 @@ from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_vocabulary
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.catalog.spending import write_spending
-from autointerp.catalog.steered import STAGE as STEERING
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain import Explainer, Search, explainers
 from autointerp.explain.at_hand import at_bench
 from autointerp.explain.exemplars import Selection
+from autointerp.explain.supply import require_supplies, supplied, warn_of_no_negatives, with_negatives, with_steered
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
@@ -60,43 +59,12 @@ def explainer_for(config: Config, name: str) -> Explainer:
     return explainer
 
 
-def with_negatives(config: Config, explainer: Explainer) -> bool:
-    """Whether the explainer's evidence is to hold hard negatives."""
-    return explainer.wants_negatives or config.exemplars.negatives > 0
-
-
-def with_steered(config: Config, explainer: Explainer) -> bool:
-    """Whether the explainer's evidence is to hold what steering changed."""
-    return explainer.wants_steered and config.steering.enabled
-
-
-def require_steered(config: Config, catalog: Catalog, explainer: Explainer) -> None:
-    """Raise UserError where the explainer is to be shown what steering changed and that was not measured."""
-    if not with_steered(config, explainer):
-        return
-    settings, facts = config.steering, catalog.stage_facts(STEERING)
-    measured = catalog.value("SELECT config FROM stages WHERE stage = ?", [STEERING])
-    same = measured is not None and json.loads(measured)["steering"] == settings.identity()
-    if not same or facts["which"] != settings.features or facts["missing"]:
-        raise UserError("steering.enabled is true, but not all of it is measured with these settings; run: autointerp steer "
-                        f"--out {catalog.path.parent}, or leave it out with --set steering.enabled=false")  # fmt: skip
-
-
-def warn_of_no_negatives(config: Config, catalog: Catalog, explainer: Explainer) -> None:
-    """Say on stderr where the explainer is to be shown hard negatives and none were looked for: random silent texts stand in."""
-    if with_negatives(config, explainer) and not catalog.value("SELECT count(*) FROM stages WHERE stage = 'negatives'"):
-        found_by = f"autointerp negatives --out {catalog.path.parent}"
-        print(f"no hard negatives were looked for; random silent texts stand in, and tell less. To find some: {found_by}",
-              file=sys.stderr)  # fmt: skip
-
-
 def explainer_key(config: Config, name: str) -> str:
     """Identity of an explainer with everything that its labels depend on, the harvest apart."""
     explainer = explainer_for(config, name)
     access = config.explaining()
     model = (provider_for(access).name, access.model) if explainer.needs_model else ("", "")
-    steered = [str(config.steering.identity()), config.steering.features] if with_steered(config, explainer) else []
-    return hex_hash("explainer", name, explainer.version, *model, config.seed, *steered)
+    return hex_hash("explainer", name, explainer.version, *model, config.seed, *supplied(config, explainer))
 
 
 def explain(
@@ -114,7 +82,7 @@ def explain(
     Returns counts.
     """
     explainer = explainer_for(config, name)
-    require_steered(config, catalog, explainer)
+    require_supplies(config, catalog, explainer)
     key = explainer_key(config, name)
     todo = features_to_label(catalog, key, config.explain.include_rare, which)
     if only is not None:

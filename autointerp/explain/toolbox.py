@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from autointerp.catalog.records import Context, FeatureEvidence
 from autointerp.errors import UserError
-from autointerp.explain.bench import Bench
+from autointerp.explain.bench import Bench, BrokenBenchError
 from autointerp.explain.exemplars import Selection, cut
 from autointerp.explain.experiments import Laboratory
 from autointerp.explain.marking import listed, marked, marked_text, marks_for, marks_for_exemplars, quoted
@@ -271,6 +271,8 @@ def _asked(name: str, arguments: BaseModel) -> str:
 def _neighbours(bench: Bench, feature: int, count: int) -> str:
     try:
         neighbours = bench.nearest(feature, count)
+    except BrokenBenchError:
+        raise
     except UserError as error:
         return _fault(f"not possible here: {error}")
     found = []
@@ -283,6 +285,8 @@ def _neighbours(bench: Bench, feature: int, count: int) -> str:
 def _steered(bench: Bench, feature: int, prompt: str, strength: float) -> str:
     try:
         found = bench.steered(feature, prompt, strength, _CONTINUED)
+    except BrokenBenchError:
+        raise
     except UserError as error:
         return _fault(f"not possible here: {error}")
     return f'{{"prompt":{quoted(prompt)},\n"clean":{quoted(found.clean)},\n"steered":{quoted(found.steered)}}}'

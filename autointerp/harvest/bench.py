@@ -5,7 +5,9 @@ come from several threads; the model does one thing at a time.
 """
 
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +17,9 @@ from torch import Tensor
 
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
+from autointerp.devices import free_memory, is_broken_device, is_out_of_memory
 from autointerp.errors import UserError
-from autointerp.explain.bench import Bench, Continuations, Neighbour
+from autointerp.explain.bench import Bench, BrokenBenchError, Continuations, Neighbour, TooLargeError
 from autointerp.explain.stage import explainer_key
 from autointerp.harvest.forward import Reader
 from autointerp.harvest.lens import nearest
@@ -46,9 +49,14 @@ class Known:
 def open_bench(config: Config, catalog: Catalog) -> Bench:
     """The bench of a run: model and SAE loaded, the catalog's facts read.
 
-    Raises UserError where the model or the SAE cannot be had, or do not fit each other.
+    Raises UserError where the model or the SAE cannot be had, do not fit each other or into memory; BrokenBenchError where the
+    device fails.
     """
-    [reader] = open_readers([Run(config, catalog.path.parent)])
+    try:
+        with on_device():
+            [reader] = open_readers([Run(config, catalog.path.parent)])
+    except TooLargeError as error:
+        raise UserError(f"the subject model and its dictionary do not fit: {error}") from None
     return SubjectBench(config, reader, read_known(config, catalog))
 
 
@@ -66,6 +74,26 @@ def read_known(config: Config, catalog: Catalog) -> Known:
         [explainer_key(config, _BASELINE)],
     )
     return Known(dict(catalog.rows("SELECT feature_id, max_activation FROM features")), dict(titles), near)
+
+
+@contextmanager
+def on_device() -> Iterator[None]:
+    """Says in the words of `Bench` what fails on the device, and leaves other errors as they are. Where memory is too small the
+    message holds no numbers: it is told to a model, whose next question must not depend on them.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_broken_device(error):
+            text = str(error).strip().splitlines()[0][:200]
+            raise BrokenBenchError(
+                f"the device has failed ({text}); what was finished is kept: start again to go on from there"
+            ) from error
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors
+        free_memory()
+        raise TooLargeError("out of memory") from None
 
 
 class SubjectBench:
@@ -89,7 +117,7 @@ class SubjectBench:
         if not len(windows):
             return []
         tokens = windows.tokens[: windows.offsets[1]]
-        with self._lock:
+        with self._lock, on_device():
             found = self.reader.firings(windows, 0, 1, np.array([feature_id], np.int64))
         values = np.zeros(len(tokens), np.float32)
         values[found.position] = found.value
@@ -100,7 +128,7 @@ class SubjectBench:
 
         Raises UserError for a feature that the SAE does not have.
         """
-        with self._lock:
+        with self._lock, on_device():
             windows = [self._read(text) for text in texts]
         read = [index for index, found in enumerate(windows) if len(found)]
         peaks: list[float | None] = [None] * len(texts)
@@ -108,7 +136,7 @@ class SubjectBench:
             return peaks
         first = join([cut_document(index, str(index), windows[index].tokens[: windows[index].offsets[1]], self._window, 0)
                       for index in read])  # fmt: skip
-        with self._lock:
+        with self._lock, on_device():
             found = self.reader.firings(first, 0, len(first), np.array([feature_id], np.int64))
         highest = np.zeros(len(read), np.float32)
         np.maximum.at(highest, found.row, found.value)
@@ -126,7 +154,7 @@ class SubjectBench:
         count = max(0, min(count, len(self.known.maxima) - 1))
         if len(found) < count:
             ids = np.array(sorted(self.known.maxima), np.int64)
-            with self._lock:
+            with self._lock, on_device():
                 found = nearest(directions(self.reader.sae, ids.tolist()), ids, feature_id, count)
         return [Neighbour(other, cosine, self.known.titles.get(other)) for other, cosine in found[:count]]
 
@@ -141,7 +169,7 @@ class SubjectBench:
         size = strength * self._maximum(feature_id)
         if not size and strength:
             raise UserError(f"feature {feature_id} never fires, so that there is no strength to switch it on with")
-        with self._lock:
+        with self._lock, on_device():
             added = directions(self.reader.sae, [feature_id]) * size
             ids, valid = self._prompt(prompt)
             limit = max(0, min(tokens, _MOST_TOKENS, self._context - ids.shape[1]))

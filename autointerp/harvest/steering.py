@@ -25,11 +25,11 @@ import numpy as np
 import pyarrow as pa
 
 from autointerp.catalog.records import SPLITS
-from autointerp.catalog.steered import STAGE, steered_features, unmoved_features
+from autointerp.catalog.steered import STAGE, steered_features, without_rows
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config, SteeringConfig
 from autointerp.errors import UserError
-from autointerp.harvest.features import parse_features
+from autointerp.harvest.features import features_identity, parse_features
 from autointerp.harvest.runs import Run, runs_of
 from autointerp.hashing import hex_hash, sample_key, stable_hash
 from autointerp.progress import Advance, progress
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # Raised when the measurement itself changes, so that old rows are not taken for new ones.
 _ALGORITHM = 1
 _SECONDS_BETWEEN_WRITES = 10.0
+_MOVED = 0.01  # of the target: below, the predictions have not moved but for rounding
 _SCHEMA = pa.schema(
     [("feature_id", pa.uint32()), ("direction", pa.string()), ("rank", pa.uint16()), ("token", pa.uint32()),
      ("change", pa.float32()), ("kl", pa.float32()), ("strength", pa.float32())]
@@ -61,9 +62,12 @@ class _Work:
     def write(self, chunk: "Sequence[tuple[int, Found | None]]") -> None:
         """A few features' rows, with what is known of the whole by then."""
         rows = [row for feature, found in chunk if found is not None for row in _rows(feature, found)]
-        moved = {row["feature_id"] for row in rows}
-        unmoved = unmoved_features(self.catalog) | {feature for feature, _ in chunk if feature not in moved}
-        settings = self.run.config.steering
+        listed, settings = {row["feature_id"] for row in rows}, self.run.config.steering
+        without = without_rows(self.catalog)
+        for feature, found in chunk:
+            if feature not in listed:
+                has_moved = found is not None and found.effect.kl >= _MOVED * settings.kl
+                without["unlisted" if has_moved else "unmoved"].add(feature)
         with self.catalog.transaction():
             self.catalog.insert("steered_tokens", pa.Table.from_pylist(rows, schema=_SCHEMA))
             count, reached = self.catalog.rows(
@@ -71,10 +75,11 @@ class _Work:
                 "FROM steered_tokens GROUP BY feature_id)",
                 {"target": settings.kl * (1 - 1e-6)},  # it is stored with seven digits
             )[0]
-            missing = self.maxima.keys() - steered_features(self.catalog) - unmoved
+            missing = self.maxima.keys() - steered_features(self.catalog) - set().union(*without.values())
             facts = {
-                "features": count, "reached": reached, "unmoved": sorted(unmoved), "missing": len(missing),
-                "which": settings.features, "kl": settings.kl, "prompts": len(self.prompts), "length": settings.length,
+                "features": count, "reached": reached, **{kind: sorted(some) for kind, some in without.items()},
+                "missing": len(missing), "which": features_identity(settings.features), "kl": settings.kl,
+                "prompts": len(self.prompts), "length": settings.length,
             }  # fmt: skip
             self.catalog.finish_stage(STAGE, self.fingerprint, _settings(self.run.config), facts)
 
@@ -106,12 +111,12 @@ def _of_run(run: Run, readers: "Callable[[], list[Reader]]", index: int) -> dict
             with catalog.transaction():
                 catalog.connection.execute("DELETE FROM steered_tokens")
                 catalog.connection.execute("DELETE FROM stages WHERE stage = ?", [STAGE])
-        done = steered_features(catalog) | unmoved_features(catalog)
+        done = steered_features(catalog).union(*without_rows(catalog).values())
         work = _Work(run, catalog, fingerprint, prompts, {f: m for f, m in wanted.items() if f not in done})
         if work.maxima:
             with progress(STAGE, len(wanted), "features", done=len(wanted) - len(work.maxima)) as advance:
                 _measure_all(work, readers()[index], advance)
-        elif catalog.stage_facts(STAGE).get("which") != run.config.steering.features:
+        elif catalog.stage_facts(STAGE).get("which") != features_identity(run.config.steering.features):
             work.write([])
         return catalog.stage_facts(STAGE)
 

@@ -241,6 +241,8 @@ class Broker:
             if error.overloaded:
                 self.limiter.overloaded(began)
                 self.limiter.pause(min(error.retry_after or 0.0, _LONGEST_PAUSE_S))
+            if error.is_echo:
+                raise
             if error.retryable:
                 self.limiter.pause(self._breaker.failed(key, error.reason, overloaded=error.overloaded))
             elif error.kind == FailureKind.REJECTED:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from autointerp.errors import UserError
-from autointerp.llm.logprobs import MOST_ALTERNATIVES, answer_logprobs, continuation_logprobs
+from autointerp.llm.logprobs import MOST_ALTERNATIVES, answer_logprobs, at_slots, continuation_logprobs
 from autointerp.llm.provider import CallFailed, Finish, Reply
 from autointerp.llm.tools import calls_of, shown_arguments
 from autointerp.llm.types import FailureKind, Message, Request, ToolCall, Usage
@@ -35,7 +35,10 @@ def chat_payload(model: str, request: Request) -> dict[str, Any]:
     """
     messages = [_message(message) for message in request.messages]
     if request.continuation is not None:
-        return {
+        slots = (
+            {} if request.slots is None else {"slots": list(request.slots)}
+        )  # the answer that is kept depends on them
+        return slots | {
             "model": model,
             "messages": [*messages, {"role": "assistant", "content": request.continuation}],
             "max_completion_tokens": 1,
@@ -93,7 +96,7 @@ def wire_body(payload: Mapping[str, Any], address: str, beginning: str = "") -> 
     requests with the same `beginning` to the same machine. vLLM names the ids of the prompt's
     tokens if asked; the others ignore the question.
     """
-    body = dict(payload)
+    body = {name: value for name, value in payload.items() if name != "slots"}
     if own_host(address):
         if beginning:
             body["prompt_cache_key"] = beginning
@@ -141,7 +144,7 @@ def read_completion(body: Mapping[str, Any], request: Request | None = None, pau
     )
     model = str(body.get("model") or "")
     if request is not None and request.continuation is not None:
-        given = continuation_logprobs(body, request.continuation, request.logprobs or 0)
+        given = at_slots(continuation_logprobs(body, request.continuation, request.logprobs or 0), request.slots)
         return Reply(request.continuation, "stop", model, tokens, given, pause)
     finish: Finish = "refusal" if refusal else _FINISH.get(str(reason), "stop")
     if calls is None and finish == "stop":
@@ -150,6 +153,8 @@ def read_completion(body: Mapping[str, Any], request: Request | None = None, pau
         return Reply(content, "stop", model, tokens, pause=pause, calls=calls)
     elif finish == "stop" and not content.strip():
         finish = "empty"
+    if request is not None and request.may_be_cut and finish in ("length", "empty"):
+        finish = "stop"
     wanted = request is not None and request.logprobs is not None and finish == "stop"
     logprobs = answer_logprobs(choice) if wanted else ()
     return Reply(content or str(refusal or ""), finish, model, tokens, logprobs, pause)

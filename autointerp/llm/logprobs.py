@@ -8,6 +8,7 @@ of the one that is there. (vLLM, `vllm/entrypoints/openai/chat_completion/protoc
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autointerp.llm.provider import CallFailed
@@ -53,6 +54,17 @@ def continuation_logprobs(body: Mapping[str, Any], continuation: str, alternativ
         return _last_tokens(positions, body.get("prompt_token_ids"), continuation, alternatives)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, StopIteration) as error:
         raise _unreadable(error) from None
+
+
+def at_slots(tokens: Sequence[TokenLogprobs], slots: Sequence[int] | None) -> tuple[TokenLogprobs, ...]:
+    """The tokens of a continuation, with alternatives only where one begins at a slot; see `Request`."""
+    if slots is None:
+        return tuple(tokens)
+    wanted, at, found = set(slots), 0, []
+    for token in tokens:
+        found.append(token if at in wanted and token.token else replace(token, top={}))
+        at += len(token.token)
+    return tuple(found)
 
 
 def _last_tokens(

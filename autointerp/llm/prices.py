@@ -21,7 +21,7 @@ from autointerp.errors import DataError, UserError
 from autointerp.llm.price import FREE, LongPrompts, Price
 from autointerp.resources import packaged
 
-FREE_PROVIDERS = ("mock", "transformers")
+FREE_PROVIDERS = ("mock", "transformers", "sentence-transformers")
 
 _VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest)")
 # provider → the variable that its client reads a base URL from, and its own host
@@ -78,7 +78,7 @@ def find_price(
 ) -> Price | None:
     """What `model` of `provider` (NAME or NAME:ARGUMENT) costs, or None where that is not known.
 
-    The user's file comes first, whatever the provider. Then `mock` and `transformers` cost nothing, and the packaged prices
+    The user's file comes first, whatever the provider. Then `mock` and what runs here cost nothing, and the packaged prices
     hold for the host that is asked: that of the base URLs, else the provider's own. Among the entries of a file the
     longest name counts which is the model's, or the model's without a version or date at its end.
     Raises UserError (DataError) for a file that is missing or is not a table of prices.

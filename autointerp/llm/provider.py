@@ -22,6 +22,7 @@ Finish = Literal["stop", "length", "refusal", "empty", "other"]
 class Capabilities:
     """What a provider can be asked for through this package. Everything is off unless the provider says otherwise.
 
+    `exact_logprobs`: log-probabilities of any given texts, not only of the likeliest.
     `batch`: it is a `DeferredProvider`. `local`: it computes on this machine, so what waits for its turn has not failed:
     the broker sends as many as it may from the start and sets no time limit.
     """
@@ -30,14 +31,21 @@ class Capabilities:
     seed: bool = False
     logprobs: bool = False
     prompt_logprobs: bool = False
+    exact_logprobs: bool = False
     json_schema: bool = False
     tools: bool = False
     prompt_caching: bool = False
+    embeddings: bool = False
     batch: bool = False
     local: bool = False
 
 
 _MANNERS = ("batch", "local")  # capabilities that nobody asks for
+_OFFERED_BY = {  # for messages: not every provider has these, and it cannot be seen without opening them
+    "logprobs": "transformers, or openai and http where the server gives them",
+    "prompt_logprobs": "transformers, or http and openai with a server such as vLLM (--base-url)",
+    "exact_logprobs": "transformers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,8 @@ class Reply:
 class CallFailed(Exception):
     """One attempt brought no reply. If `retryable` the broker tries again, after `retry_after` seconds if known.
 
-    `overloaded`: the server had too much to do (429, 503, 529); the broker sends less.
+    `overloaded`: the server had too much to do (429, 503, 529); the broker sends less. `is_echo`: another request was in the
+    same message and tells the broker of the same failure.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class CallFailed(Exception):
         retryable: bool = False,
         retry_after: float | None = None,
         overloaded: bool = False,
+        is_echo: bool = False,
     ) -> None:
         super().__init__(f"{kind}: {reason}")
         self.kind = kind
@@ -79,6 +89,14 @@ class CallFailed(Exception):
         self.retryable = retryable
         self.retry_after = retry_after
         self.overloaded = overloaded
+        self.is_echo = is_echo
+
+    def echo(self) -> "CallFailed":
+        """The same failure for a further request that was in the same message."""
+        return CallFailed(
+            self.kind, self.reason, retryable=self.retryable, retry_after=self.retry_after, overloaded=self.overloaded,
+            is_echo=True,
+        )  # fmt: skip
 
 
 class Provider(Protocol):
@@ -233,7 +251,9 @@ def require(provider: AnyProvider, *needs: str, by: str) -> None:
                 for f in fields(Capabilities)
                 if f.name not in _MANNERS and getattr(provider.capabilities, f.name)
             ]
-            remedy = getattr(provider, "remedies", {}).get(need, f"choose another provider or leave {need} out")
+            others = f": {_OFFERED_BY[need]}" if need in _OFFERED_BY else ""
+            otherwise = f"choose another provider{others}, or leave {need} out"
+            remedy = getattr(provider, "remedies", {}).get(need, otherwise)
             raise UserError(
                 f"{by} needs {need}, which the provider {provider.name!r} does not offer (it offers: "
                 f"{', '.join(has) or 'none'}); {remedy}"
@@ -243,6 +263,8 @@ def require(provider: AnyProvider, *needs: str, by: str) -> None:
 def check_request(provider: AnyProvider, request: Request) -> None:
     """Raise UserError if the request asks for something that the provider can't do."""
     by = f"the {request.purpose or 'unnamed'} request"
+    if request.embed:
+        require(provider, "embeddings", by=by)
     if request.temperature is not None:
         require(provider, "temperature", by=by)
     if request.json_schema is not None:
@@ -253,3 +275,5 @@ def check_request(provider: AnyProvider, request: Request) -> None:
         require(provider, "prompt_logprobs", by=by)
     elif request.logprobs is not None:
         require(provider, "logprobs", by=by)
+    if request.among:
+        require(provider, "exact_logprobs", by=by)

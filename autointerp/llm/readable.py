@@ -51,7 +51,9 @@ def _request(request: Queued, seen: dict[str, str]) -> Iterator[str]:
         return f"\n{head}:\n\n{fenced(text)}"
 
     yield f"\n## {visible(request.key)}\n"
-    for message in payload["messages"]:
+    if "input" in payload:
+        yield f"\nThe vector of this text is asked for:\n\n{fenced(payload['input'])}"
+    for message in payload.get("messages", ()):
         if message["content"] is not None:
             role = visible(message["role"])
             repeats = role == "system"

@@ -39,21 +39,21 @@ async def in_rounds(
     Where `work` ends in Deferred the item's turn comes again once answers have come. What is finished is written whatever
     happens. Without a session items are worked on one by one.
     """
-    answers_later = session is not None and session.broker.provider.capabilities.batch
+    answers_later = session is not None and session.answers_later
     with progress(what, len(todo), unit, steady=not answers_later) as advance:
         begun = False
         while todo:
             if session is not None:
-                session.broker.progress.is_repeat = begun
+                session.begin_round(repeat=begun)
             beat = asyncio.create_task(_beat(advance, session))
             try:
                 todo = await _round(todo, read, work, write, session, advance, begun)
             finally:
                 beat.cancel()
-            if not todo or session is None or not await session.broker.collect():
+            if not todo or session is None or not await session.collect():
                 break
             begun = True
-    if todo and session is not None and session.broker.is_offline:
+    if todo and session is not None and session.is_offline:
         print(
             f"{what}: {len(todo):,} {unit} are left as they were: the journal does not have all of their answers",
             file=sys.stderr,
@@ -101,7 +101,7 @@ def _prepared(
     for begin in range(0, len(todo), CHUNK):
         chunk = todo[begin : begin + CHUNK]
         for pair in zip(chunk, read(chunk), strict=True):
-            if session is not None and (session.broker.is_draining or (session.broker.is_over_budget and not begun)):
+            if session is not None and (session.is_draining or (session.is_over_budget and not begun)):
                 return
             yield pair
 

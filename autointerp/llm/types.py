@@ -55,10 +55,19 @@ class Request:
     is tried anew, so that its other answers are not paid for again.
 
     With `continuation` nothing is generated: it is taken as the answer, after the messages, and what comes back is the
-    log-probability of each of its tokens with `logprobs` alternatives (the capability prompt_logprobs).
+    log-probability of each of its tokens with `logprobs` alternatives (the capability prompt_logprobs). `slots`: characters of
+    it at which a token begins whose alternatives are wanted; the other tokens come without any. None: all are wanted.
+
+    `among`: texts whose log-probabilities are wanted exactly, among the alternatives of each token and in addition to the
+    `logprobs` likeliest (the capability exact_logprobs). Of a text of several tokens it is that of all of them, or missing.
+
+    `may_be_cut`: what was written when `max_tokens` were reached is an answer; so is an empty one that has log-probabilities.
 
     `shared`: so many first characters of the last message begin further requests, too, after the same messages. Providers that
     cache prompts are told; it is no part of the identity.
+
+    With `embed` the vector of the only message's content is asked for (the capability embeddings), its first `dimensions` where
+    they are given; see `llm.embeddings`.
 
     `tools` are what the model may call (the capability tools). With `may_call` False it is to answer now: providers want the
     tools to be described all the same where the messages hold calls of them.
@@ -71,6 +80,11 @@ class Request:
     schema_name: str = "answer"
     logprobs: int | None = None
     continuation: str | None = None
+    embed: bool = False
+    dimensions: int | None = None
+    slots: Sequence[int] | None = None
+    among: Sequence[str] = ()
+    may_be_cut: bool = False
     tools: Sequence[Tool] = ()
     may_call: bool = True
     sample: int = 0
@@ -144,6 +158,7 @@ class FailureKind(StrEnum):
     REJECTED = "rejected"  # the server says that the request itself is wrong (HTTP 400, 413, 422)
     OVER_BUDGET = "over_budget"
     NO_EVIDENCE = "no_evidence"  # nothing was asked: there is nothing to show
+    TOO_LARGE = "too_large"  # the answer was had, but memory is too small to compute what it needs
 
 
 class RequestFailed(Exception):

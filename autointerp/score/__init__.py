@@ -39,9 +39,10 @@ __all__ = [
 class Settings:
     """A run's settings, for scorers and simulators. `directory`: the user's own prompts. `simulator`: its name.
 
-    `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them. `logprobs`:
-    verdicts come with log-probabilities.
-    `resamples` and `seed` are the bootstrap's.
+    `asked_again`: the same texts are asked about more than once, so it pays to have the provider's cache keep them.
+    `resamples` and `seed` are the bootstrap's. `reading`: of log-probabilities, see `readings`; `offers`: the provider's
+    capabilities. `calibration`: contexts of the rerank split from which a simulation's scale is learnt. The `embed_…` are for
+    scorers that want an embedder. `logprobs`: verdicts come with log-probabilities.
     """
 
     directory: Path | None = None
@@ -50,6 +51,12 @@ class Settings:
     simulator: str = "lexicon"
     resamples: int = 1000
     seed: int = 0
+    reading: Literal["exact", "bills23"] = "bills23"
+    offers: tuple[str, ...] = ()
+    calibration: int = 0
+    embed_label_prefix: str = ""
+    embed_text_prefix: str = ""
+    embed_dimensions: int | None = None
     logprobs: bool = False
 
 
@@ -138,8 +145,8 @@ class Wants:
 
     `model`: a language model, with the provider's `capabilities`; `embedder`: a model that makes vectors of texts; `bench`: the
     subject model itself. `negatives`: the hard negatives that there are; `random`: so many uniformly drawn windows of the test
-    split, active or not (kind "random"). `label` False: it says something of the feature, whatever the label: there is one
-    grade a feature, and no control with another label.
+    split, active or not (kind "random"). `rerank`: the rerank split's contexts, too. `label` False: it says something of the
+    feature, whatever the label: there is one grade a feature, and no control with another label.
     """
 
     model: bool = False
@@ -148,6 +155,7 @@ class Wants:
     bench: bool = False
     negatives: bool = False
     random: int = 0
+    rerank: bool = False
     label: bool = True
 
 

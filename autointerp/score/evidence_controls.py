@@ -44,11 +44,13 @@ class Regrading(Protocol):
 def evidence_controls(
     scorer: object, evidence: FeatureEvidence, grade: Grade, *, seed: int, verdicts: bool
 ) -> dict[str, list[ScoreRow]]:
-    """Rows by the control's name, of one label's grade. Simulations of whole contexts only: a protocol that cuts its own
-    windows has contexts of its own. `verdicts`: with those of classifying scorers, which cost as much as a grade each."""
+    """Rows by the control's name, of one label's grade. Simulations of the scored contexts only: a protocol that cuts its own
+    windows has contexts of its own, and those that a scale was learnt from are of the rerank split. `verdicts`: with those of
+    classifying scorers, which cost as much as a grade each."""
     scored = {context.window_id for context in scored_contexts(evidence)}
-    if grade.simulated and all(one.start is None and one.window_id in scored for one in grade.simulated):
-        return of_simulation(evidence, grade.simulated, seed)
+    simulated = [one for one in grade.simulated if one.start is None and one.window_id in scored]
+    if simulated:
+        return of_simulation(evidence, simulated, seed)
     if verdicts and grade.judged and isinstance(scorer, Regrading):
         return of_verdicts(scorer, evidence, grade.judged, seed)
     return {}

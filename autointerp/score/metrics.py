@@ -142,14 +142,25 @@ def auroc(values: Array, truth: NDArray[np.bool_], weights: Array) -> Array:
         raise ValueError(f"values of shape {values.shape}, truth {truth.shape}, weights {weights.shape}")
     if not np.isfinite(values).all():
         raise ValueError("a value is not finite")
-    order = np.argsort(values, kind="stable")
-    ordered, truth, weights = values[order], truth[order], weights[..., order]
-    first, after = np.searchsorted(ordered, ordered, side="left"), np.searchsorted(ordered, ordered, side="right")
-    true, false = weights * truth, weights * ~truth
-    below = np.cumsum(false, axis=-1)
-    below = np.concatenate([np.zeros((*below.shape[:-1], 1)), below], axis=-1)  # weight of the false before each place
-    won = (true * (below[..., first] + below[..., after])).sum(axis=-1) / 2
-    return _ratio(won, true.sum(axis=-1) * false.sum(axis=-1))
+    true, false = weights[..., truth], weights[..., ~truth]
+    if weights.ndim > 1:  # all pairs: for a thousand rows of a hundred values a tenth of the time that ranks take
+        above = np.sign(values[truth][:, None] - values[~truth]) / 2 + 0.5
+        return _ratio(((true @ above) * false).sum(axis=-1), true.sum(axis=-1) * false.sum(axis=-1))
+    order = np.argsort(values[~truth], kind="stable")
+    ordered, below = values[~truth][order], np.append(0.0, np.cumsum(false[order]))
+    first, after = (np.searchsorted(ordered, values[truth], side=side) for side in ("left", "right"))
+    return _ratio(true @ (below[first] + below[after]) / 2, true.sum() * false.sum())
+
+
+def class_weights(truth: NDArray[np.bool_], strata: NDArray[np.integer]) -> Array:
+    """Of each context 1 for its class (`truth` [n]), shared alike by the class's strata, and by the contexts within one: [n]."""
+    weights = np.zeros(len(truth))
+    for side in (True, False):
+        present = np.unique(strata[truth == side])
+        for stratum in present:
+            members = (strata == stratum) & (truth == side)
+            weights[members] = 1 / (len(present) * members.sum())
+    return weights
 
 
 def token_auroc(true: Array, simulated: Array, weights: Array | None = None) -> Metric:

@@ -69,6 +69,12 @@ def _check(
         return
     if not known and not catalog.value("SELECT count(*) FROM scores WHERE score_key = ?", [key]):
         return  # no label was graded at all: others say why
+    by_chance = catalog.value(
+        "SELECT bool_and(coalesce(contains(reason, 'no interval'), false)) FROM scores "
+        "WHERE score_key = ? AND metric = ? AND value IS NOT NULL AND control = ''", [key, metric],
+    )  # fmt: skip
+    if known and by_chance:
+        return  # the metric has intervals, but not with so few contexts: the rows say so
     rows = catalog.rows(
         "SELECT scorer, metric FROM scores WHERE score_key IN (SELECT unnest(?)) AND control = '' GROUP BY ALL "
         "HAVING count(lo) > 0 ORDER BY ALL", [[one.key for one in scorings.values()]],

@@ -1,18 +1,21 @@
 """Which scorers and which simulator a configuration means, with its settings: the one place where they are looked up."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
+from autointerp.explain.supply import negatives_found
 from autointerp.llm.session import provider_for
 from autointerp.score import Scorer, Settings, Simulator, scorers, simulators
+from autointerp.score.readings import ReadingName
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
 
 _SILENT, _SILENT_OF_A_MODEL = 100, 50
+_FREE_CALIBRATION = 10  # contexts, where simulating costs nothing
 
 
 def simulator_name(config: Config) -> str:
@@ -30,11 +33,30 @@ def silent_contexts(config: Config) -> int:
 
 def settings_of(config: Config, *, asked_again: bool = True) -> Settings:
     """The settings of a run for its scorers and simulators."""
-    folder = config.explain.prompt_dir
+    folder, name = config.explain.prompt_dir, simulator_name(config)
+    by = simulators.get(name)
+    offers = _offers(config) if {"logprobs", "prompt_logprobs"} & set(by.needs) else ()
+    calibration = config.score.calibration
+    if calibration is None:
+        calibration = 0 if by.needs_model else _FREE_CALIBRATION
     return Settings(
-        Path(folder) if folder else None, config.score.texts_per_request, asked_again, simulator_name(config),
-        config.score.resamples, config.seed, asks_logprobs(config),
+        Path(folder) if folder else None, config.score.texts_per_request, asked_again, name, config.score.resamples, config.seed,
+        _reading(config, offers), offers, calibration,
+        embed_label_prefix=config.score.embed_label_prefix, embed_text_prefix=config.score.embed_text_prefix,
+        embed_dimensions=config.score.embed_dimensions, logprobs=asks_logprobs(config),
     )  # fmt: skip
+
+
+def _offers(config: Config) -> tuple[str, ...]:
+    """Capabilities of the provider that answers simulators."""
+    can = provider_for(config.simulating()).capabilities
+    return tuple(one.name for one in fields(can) if getattr(can, one.name))
+
+
+def _reading(config: Config, offers: Sequence[str]) -> ReadingName:
+    if config.score.reading != "auto":
+        return config.score.reading
+    return "exact" if "exact_logprobs" in offers else "bills23"
 
 
 def asks_logprobs(config: Config) -> bool:
@@ -78,6 +100,16 @@ def asking(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
     return {name: scorer for name, scorer in parts.items() if scorer.wants.model}
 
 
+def embedding(parts: Mapping[str, Scorer]) -> dict[str, Scorer]:
+    """Those that ask for vectors."""
+    return {name: scorer for name, scorer in parts.items() if scorer.wants.embedder}
+
+
+def names_of(parts: Mapping[str, Scorer]) -> str:
+    """Scorers, or their simulators, in a row, for messages."""
+    return ", ".join(" ".join(part_of(*item)) for item in parts.items())
+
+
 def require_negatives(config: Config, catalog: Catalog) -> None:
     """Raise UserError where scorers are to look at hard negatives and the stage that finds them was not run with these
     settings.
@@ -86,8 +118,7 @@ def require_negatives(config: Config, catalog: Catalog) -> None:
     """
     if not config.negatives.per_kind or not any(scorer.wants.negatives for scorer in scorers_for(config).values()):
         return
-    found = catalog.value("SELECT config FROM stages WHERE stage = 'negatives'")
-    if found is None or json.loads(found) != {"negatives": config.negatives.model_dump(), "seed": config.seed}:
+    if not negatives_found(config, catalog):
         raise UserError(
             f"negatives.per_kind is {config.negatives.per_kind}, but hard negatives were not looked for with these settings; run "
             f"first: autointerp negatives --out {catalog.path.parent}, or score without: --set negatives.per_kind=0"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from autointerp.catalog.records import Context, FeatureEvidence
 from autointerp.score import Simulated
 from autointerp.score.discretise import LEVELS
+from autointerp.score.readings import mass_remark
 
 Array = NDArray[np.float64]
 Mode = Literal["balanced", "corpus"]
@@ -39,7 +40,7 @@ class Weights:
 class Pool:
     """The contexts that every given simulation covers: `true` and each of `simulated` [tokens], the rest by context.
 
-    `failure` is the reason of one of the `n_failed` contexts that are left out.
+    `failure` is the reason of one of the `n_failed` contexts that are left out. `remark`: what is to be said of the others.
     """
 
     true: Array
@@ -48,6 +49,7 @@ class Pool:
     strata: NDArray[np.int64]
     n_failed: int
     failure: str | None
+    remark: str | None = None
 
 
 def scored_contexts(evidence: FeatureEvidence) -> list[Context]:
@@ -78,7 +80,14 @@ def pooled(evidence: FeatureEvidence, *simulations: Sequence[Simulated]) -> Pool
         strata=np.array([context.band for context in kept], dtype=np.int64),
         n_failed=len(contexts) - len(kept),
         failure=next((failed.reason for failed in failures), None),
+        remark=mass_note([sides[0][context.window_id] for context in kept]),
     )
+
+
+def mass_note(simulated: Sequence[Simulated]) -> str | None:
+    """How many of the simulations were read from probabilities that are hardly on numbers."""
+    low = sum(one.mass is not None and mass_remark(one.mass) is not None for one in simulated)
+    return f"little probability on numbers in {low} of {len(simulated)} contexts" if low else None
 
 
 def _by_window(contexts: Sequence[Context], simulated: Sequence[Simulated]) -> dict[int, Simulated]:

@@ -8,7 +8,9 @@ from typing import Any, Self
 
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.hashing import hex_hash
-from autointerp.score import Grade, Means, Settings, Simulator, Wants, scorers, simulators
+from autointerp.score import Grade, Means, Settings, Simulated, Simulator, Wants, scorers, simulators
+from autointerp.score.calibration import NOT_ASKED_FOR, Line, NoLine, calibration_contexts, fitted
+from autointerp.score.discretise import LEVELS
 from autointerp.score.pool import blinded, scored_contexts
 from autointerp.score.simulation import SCORER, difference_rows, score_simulation
 
@@ -28,7 +30,7 @@ class Simulation:
     @property
     def wants(self) -> Wants:
         by = self._by()
-        return Wants(model=by.needs_model, capabilities=by.needs)
+        return Wants(model=by.needs_model, capabilities=by.needs, rerank=self.settings.calibration > 0)
 
     @property
     def simulator(self) -> str:
@@ -37,7 +39,7 @@ class Simulation:
     @property
     def version(self) -> str:
         """Changes with everything that the simulations depend on, the model apart."""
-        return hex_hash(self.simulator, self._by().version)
+        return hex_hash("2", self.simulator, self._by().version, self.settings.calibration)
 
     def _by(self) -> Simulator:
         return simulators.get(self.settings.simulator).configured(self.settings)
@@ -47,12 +49,28 @@ class Simulation:
         contexts = [blinded(context) for context in scored_contexts(evidence)]
         options: dict[str, Any] = {"seed": self.settings.seed, "resamples": self.settings.resamples}
         simulated = await self._by()(label, contexts, evidence.max_activation, means.ask, means.vocabulary)
-        rows = score_simulation(evidence, simulated, **options)
+        learnt, further = await self._calibration(label, evidence, means)
+        rows = score_simulation(evidence, simulated, calibration=learnt, **options)
         if means.baseline is not None:
             by = simulators.get(BASELINE)
             other = await by(means.baseline, contexts, evidence.max_activation, None, means.vocabulary)
             rows = [*rows, *difference_rows(evidence, simulated, other, **options)]
-        return Grade(rows, simulated=simulated)
+        return Grade(rows, simulated=[*simulated, *further])
+
+    async def _calibration(
+        self, label: Label, evidence: FeatureEvidence, means: Means
+    ) -> tuple[Line | NoLine, list[Simulated]]:
+        """The scale, learnt on contexts of the rerank split, and their simulations. Asked apart from the scored texts, which
+        other questions of the same texts share."""
+        contexts = calibration_contexts(evidence, self.settings.calibration)
+        if not self.settings.calibration:
+            return NOT_ASKED_FOR, []
+        blind = [blinded(context) for context in contexts]
+        simulated = (
+            await self._by()(label, blind, evidence.max_activation, means.ask, means.vocabulary) if blind else []
+        )
+        scale = LEVELS / evidence.max_activation if evidence.max_activation > 0 else 0.0
+        return fitted(contexts, simulated, scale), simulated
 
 
 scorers.register(SCORER)(Simulation())

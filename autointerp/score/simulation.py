@@ -8,7 +8,7 @@ whole corpus.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from autointerp.catalog.records import FeatureEvidence
 from autointerp.hashing import stable_hash
 from autointerp.score import ScoreRow, Simulated, bootstrap, metrics
 from autointerp.score.bootstrap import Resampling
+from autointerp.score.calibration import NOT_ASKED_FOR, Line, NoLine
 from autointerp.score.discretise import LEVELS, discretise
 from autointerp.score.pool import MODES, Array, Mode, Pool, Weights, context_weights, pooled, scored_contexts
 
@@ -67,6 +68,9 @@ METRICS = (
     "quantisation_ceiling_corpus",
     "r2_uncentred",
     "absdev_uncentred",
+    "r2_calibrated",
+    "absdev_calibrated",
+    "auroc_balanced",
     "f1_corpus",
     "auprc_corpus",
     "ess_corpus",
@@ -74,12 +78,18 @@ METRICS = (
 
 
 def score_simulation(
-    evidence: FeatureEvidence, simulated: Sequence[Simulated], *, seed: int = 0, resamples: int = 1000
+    evidence: FeatureEvidence,
+    simulated: Sequence[Simulated],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    calibration: Line | NoLine = NOT_ASKED_FOR,
 ) -> list[ScoreRow]:
     """One row for each of `METRICS`, from the simulations of the feature's scored contexts.
 
-    A scored context without a simulation counts as failed. Raises ValueError for simulations that do not fit the
-    contexts (shape, range, unknown or repeated windows) and for contexts of a stratum whose size is not known.
+    `calibration`: from the simulated to the true activations on the scale 0..10, learnt elsewhere. A scored context without a
+    simulation counts as failed. Raises ValueError for simulations that do not fit the contexts (shape, range, unknown or repeated
+    windows) and for contexts of a stratum whose size is not known.
     """
     pool = pooled(evidence, simulated)
     if not pool.lengths:
@@ -95,6 +105,13 @@ def score_simulation(
     def row(name: str, mode: Mode, measured: _Measured) -> ScoreRow:
         return _row(name, pool, draws, weights[mode], measured)
 
+    def calibrated(name: str, measure: _Measure) -> ScoreRow:
+        if isinstance(calibration, NoLine):
+            return _undefined_row(name, pool, calibration.reason)
+        line = calibration.slope * expected + calibration.intercept
+        found = row(name, "balanced", measure.on(pool, scaled, line))
+        return replace(found, reason="; ".join(note for note in (found.reason, calibration.note) if note))
+
     return [
         row("r_balanced", "balanced", r),
         row("r_corpus", "corpus", r),
@@ -102,8 +119,11 @@ def score_simulation(
         row("quantisation_ceiling_corpus", "corpus", of_truth),
         row("r2_uncentred", "balanced", _R2.on(pool, scaled, expected)),
         row("absdev_uncentred", "balanced", _ABSDEV.on(pool, scaled, expected)),
+        calibrated("r2_calibrated", _R2),
+        calibrated("absdev_calibrated", _ABSDEV),
+        _order_row("auroc_balanced", metrics.token_auroc, pool, weights["balanced"]),
         row("f1_corpus", "corpus", _F1.on(pool, truth, expected)),
-        _auprc_row(pool, weights["corpus"]),
+        _order_row("auprc_corpus", metrics.average_precision, pool, weights["corpus"]),
         _ess_row(pool, weights["corpus"]),
     ]
 
@@ -169,14 +189,16 @@ def _row(name: str, pool: Pool, draws: Resampling, weights: Weights, measured: _
     return _ok_row(name, pool, value, interval, weights.note, _singleton_note(draws), interval.reason)
 
 
-def _auprc_row(pool: Pool, weights: Weights) -> ScoreRow:
-    """The average precision is no function of sums, and has no interval."""
+def _order_row(
+    name: str, metric: Callable[[Array, Array, Array], metrics.Metric], pool: Pool, weights: Weights
+) -> ScoreRow:
+    """Of a metric that looks at the order of the tokens alone: it is no function of sums, and has no interval."""
     if weights.values is None:
-        return _undefined_row("auprc_corpus", pool, weights.note)
-    point = metrics.average_precision(pool.true, pool.simulated[0], np.repeat(weights.values, pool.lengths))
+        return _undefined_row(name, pool, weights.note)
+    point = metric(pool.true, pool.simulated[0], np.repeat(weights.values, pool.lengths))
     if point.value is None:
-        return _undefined_row("auprc_corpus", pool, point.reason, weights.note)
-    return _ok_row("auprc_corpus", pool, point.value, bootstrap.Interval(None, None), weights.note)
+        return _undefined_row(name, pool, point.reason, weights.note)
+    return _ok_row(name, pool, point.value, bootstrap.Interval(None, None), weights.note)
 
 
 def _difference_row(name: str, pool: Pool, draws: Resampling, weights: Weights) -> ScoreRow:
@@ -223,7 +245,7 @@ def _singleton_note(draws: Resampling) -> str | None:
 
 
 def _ok_row(name: str, pool: Pool, value: float, interval: bootstrap.Interval, *notes: str | None) -> ScoreRow:
-    reason = "; ".join(note for note in notes if note) or None
+    reason = "; ".join(note for note in (*notes, pool.remark) if note) or None
     return ScoreRow(name, value, interval.lo, interval.hi, len(pool.lengths), pool.n_failed, "ok", reason)
 
 

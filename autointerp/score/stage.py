@@ -16,10 +16,10 @@ from typing import Any
 
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
-from autointerp.catalog.records import FeatureEvidence, Label
+from autointerp.catalog.records import FeatureEvidence, Label, Split
 from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
-from autointerp.config import Config
+from autointerp.config import Config, ModelAccess
 from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
 from autointerp.explain.bench import Bench
@@ -27,16 +27,17 @@ from autointerp.explain.experiments import NoBench
 from autointerp.explain.stage import Which, explainer_key, features_to_label
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
-from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
+from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions, provider_for
 from autointerp.score import Grade, Means, Scorer
+from autointerp.score.adaptive import Adaptive, due, facts_of, first_looks, identity, plan_of
 from autointerp.score.controls import SHUFFLED, can_grade, stand_ins
 from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
-from autointerp.score.parts import asking, part_of, scorers_for, silent_contexts
-from autointerp.score.pool import scored_contexts
+from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
+from autointerp.score.simulation import SCORER
 from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
@@ -50,11 +51,18 @@ def score_keys(config: Config) -> dict[str, str]:
 
 
 def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
-    settings, access, wants = config.score, config.simulating(), scorer.wants
-    model = (provider_for(access).name, access.model) if wants.model else ("", "")
+    settings, wants = config.score, scorer.wants
+    model = _identity(config.simulating()) if wants.model else ("", "")
+    embedder = _identity(config.embedding()) if wants.embedder else ()
     chosen = (settings.per_band, silent_contexts(config), settings.resamples, config.seed)
-    negatives = config.negatives.per_kind if wants.negatives else 0
-    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives)
+    negatives = config.negatives.identity() if wants.negatives else "0"
+    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives, *embedder,
+                    *identity(config))  # fmt: skip
+
+
+def _identity(access: ModelAccess) -> tuple[str, str | None]:
+    """Whose answers they are."""
+    return provider_for(access).name, access.model
 
 
 def score(
@@ -88,7 +96,7 @@ def score(
         "WHERE score_key IN (SELECT unnest(?)) AND status = 'failed'", [list(keys.values())],
     )  # fmt: skip
     with catalog.transaction():
-        facts = write_ranks(config, catalog, found, SHUFFLED)
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
         # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
         is_whole = not failed and not tasks(config, catalog)
         catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
@@ -100,18 +108,26 @@ def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
     was."""
     fingerprint = catalog.stage_fingerprint(STAGE) or ""
     with catalog.transaction():
-        facts = write_ranks(config, catalog, scorings(config), SHUFFLED)
+        found = scorings(config)
+        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
         catalog.finish_stage(STAGE, fingerprint, config.score.model_dump(), facts)
     return facts
 
 
 def scorings(config: Config) -> dict[str, Scoring]:
     """Of each scorer how its rows are marked."""
-    keys, model = score_keys(config), config.simulating().model
+    keys = score_keys(config)
     return {
-        name: Scoring(name, keys[name], scorer.simulator, model if scorer.wants.model else None, scorer.wants.label)
+        name: Scoring(name, keys[name], scorer.simulator, _model(config, scorer), scorer.wants.label)
         for name, scorer in scorers_for(config).items()
     }
+
+
+def _model(config: Config, scorer: Scorer) -> str | None:
+    """The model that a scorer's rows are marked with."""
+    if scorer.wants.model:
+        return config.simulating().model
+    return config.embedding().model if scorer.wants.embedder else None
 
 
 def require_labels(config: Config, catalog: Catalog) -> None:
@@ -151,6 +167,9 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
     )
     failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
 
+    for feature in due(config, catalog, found):
+        failures.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+
     def wanted(feature: int, control: str) -> tuple[str, ...]:
         return tuple(
             name
@@ -184,41 +203,70 @@ def _is_wanted(which: Which, n_failed: int | None) -> bool:
 async def _score_all(
     config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool
 ) -> None:
-    parts, access = scorers_for(config), config.simulating()
-    needed = {name for task in todo for name in task.scorers}
+    parts = scorers_for(config)
+    needed = {name: parts[name] for task in todo for name in task.scorers}
     reader = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
     draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
     means = Means(read_vocabulary(catalog))
-    if any(parts[name].wants.bench for name in needed):
+    if any(scorer.wants.bench for scorer in needed.values()):
         means = replace(means, bench=_bench(config, catalog, offline))
-    turns = Turns()
+    turns, plan = Turns(), plan_of(config)
+    adaptive = Adaptive(config, catalog, plan, found[SCORER].key) if plan else None
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
-        if by := asking({name: scorer for name, scorer in parts.items() if name in needed}):
-            names = ", ".join(" ".join(part_of(*item)) for item in by.items())
-            session = await stack.enter_async_context(open_session(access, run, names, offline=offline))
+        if wanted := models(config, needed):
+            session = await stack.enter_async_context(open_sessions(wanted, run, offline=offline))
 
-        async def grade(name: str, task: Task, evidence: FeatureEvidence) -> Grade:
+        async def grade(name: str, task: Task, evidence: FeatureEvidence, looks: int) -> Grade:
             draw = draws[name].get((task.feature_id, task.control), 0)
-            ask = turns.of(drawn(session.broker, draw)) if session and parts[name].wants.model else None
+            ways = {which: drawn(broker, draw) for which, broker in session.brokers.items()} if session else {}
+            ask = turns.of(ways["model"]) if parts[name].wants.model else None
+            embed = ways["embedder"] if parts[name].wants.embedder else None
             peaks = _known_peaks(catalog, task.feature_id) if parts[name].wants.bench else {}
-            return await parts[name](task.label, evidence, replace(means, ask=ask, baseline=task.baseline, peaks=peaks))
+            given = replace(means, ask=ask, embed=embed, baseline=task.baseline, peaks=peaks)
+            if adaptive is not None and name == SCORER and not task.control:
+                return await adaptive.scorer(parts).looked(task.label, evidence, given, looks)
+            return await parts[name](task.label, evidence, given)
 
-        async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
-            task, evidence = item
-            grades = await all_asked(grade(name, task, evidence) for name in task.scorers)
-            bands = {context.window_id: context.band for context in scored_contexts(evidence)}
-            by_scorer = dict(zip(task.scorers, grades, strict=True))
-            controls = {} if task.control else {
-                name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
-                for name, one in by_scorer.items()
-            }  # fmt: skip
-            return Graded(task, by_scorer, bands, controls)
+        async def turn(todo: Sequence[Task], looks: Mapping[int, int]) -> None:
+            async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
+                task, evidence = item
+                grades = await all_asked(
+                    grade(name, task, evidence, looks.get(task.feature_id, 0)) for name in task.scorers
+                )
+                return _graded(config, parts, task, evidence, dict(zip(task.scorers, grades, strict=True)))
 
-        await in_rounds(
-            "score", "labels", todo, lambda chunk: with_evidence(config, reader, chunk), work,
-            lambda finished: write_grades(catalog, finished, found), session,
-        )  # fmt: skip
+            def read(chunk: Sequence[Task]) -> Iterator[tuple[Task, FeatureEvidence]]:
+                whole = with_evidence(config, reader, chunk)
+                return first_looks(plan, looks, whole) if plan else whole
+
+            await in_rounds(
+                "score", "labels", todo, read, work, lambda finished: write_grades(catalog, finished, found), session
+            )
+
+        await (turn(todo, {}) if adaptive is None else adaptive.grade(todo, turn))
+
+
+def _graded(
+    config: Config, parts: Mapping[str, Scorer], task: Task, evidence: FeatureEvidence, grades: Mapping[str, Grade]
+) -> Graded:
+    """The grades with what their controls come to that need no other answers."""
+    bands = {context.window_id: context.band for context in evidence.contexts if context.kind in ("band", "silent")}
+    controls = {} if task.control else {
+        name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
+        for name, one in grades.items()
+    }  # fmt: skip
+    return Graded(task, grades, bands, controls)
+
+
+def models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
+    """The models that scorers ask, by what for."""
+    wanted = {}
+    if by := asking(needed):
+        wanted["model"] = Wanted(config.simulating(), names_of(by))
+    if by := embedding(needed):
+        wanted["embedder"] = Wanted(config.embedding(), names_of(by))
+    return wanted
 
 
 def _bench(config: Config, catalog: Catalog, offline: bool) -> Bench:
@@ -240,11 +288,12 @@ def _known_peaks(catalog: Catalog, feature: int) -> dict[str, float]:
 def with_evidence(
     config: Config, reader: EvidenceReader, chunk: Sequence[Task]
 ) -> Iterator[tuple[Task, FeatureEvidence]]:
-    """Each task with the test split's evidence of its feature: what any of the scorers wants."""
+    """Each task with the test split's evidence of its feature: what any of the scorers wants, of the rerank split, too."""
     wants = [scorer.wants for scorer in scorers_for(config).values()]
     found = reader.read(
-        sorted({task.feature_id for task in chunk}), ("test",),
-        negatives=any(one.negatives for one in wants), random=max(one.random for one in wants),
+        sorted({task.feature_id for task in chunk}), ("test", "rerank") if any(one.rerank for one in wants) else ("test",),
+        negatives=config.negatives.per_kind > 0 and any(one.negatives for one in wants),
+        random=max(one.random for one in wants),
     )  # fmt: skip
     evidence = {one.feature_id: one for one in found}
     for task in chunk:
@@ -252,13 +301,14 @@ def with_evidence(
 
 
 def _limited(evidence: FeatureEvidence, per_band: int) -> FeatureEvidence:
-    """Only the first `per_band` contexts of each band, in the order of the sampling hash: still a uniform draw."""
-    taken: dict[int, int] = {}
+    """Only the first `per_band` contexts of each split and band, in the order of the sampling hash: still a uniform draw."""
+    taken: dict[tuple[Split, int], int] = {}
     kept = []
     for context in evidence.contexts:
         if context.kind == "band":
-            taken[context.band] = taken.get(context.band, 0) + 1
-            if taken[context.band] > per_band:
+            place = (context.split, context.band)
+            taken[place] = taken.get(place, 0) + 1
+            if taken[place] > per_band:
                 continue
         kept.append(context)
     return replace(evidence, contexts=kept)

@@ -4,7 +4,7 @@ The classes weigh alike, whatever their counts, and within a class its strata do
 once are `flat`. What is resampled for intervals are windows: two verdicts on one go together. Pure.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,7 +32,8 @@ class Resamples:
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """Verdicts of some kinds: `said` bool [n], `truth` bool [n], `strata` int [n], `windows` [n], `probability` of a yes [n],
-    NaN where it is not known; and those that failed. `flat`: all weigh alike. Verdicts on one window have one stratum."""
+    NaN where it is not known; and those that failed. `flat`: all weigh alike. Verdicts on one window have one stratum.
+    `note`: what is to be remarked on every value."""
 
     said: NDArray[np.bool_]
     truth: NDArray[np.bool_]
@@ -41,6 +42,7 @@ class Verdicts:
     probability: Array
     failures: Sequence[Judged]
     flat: bool = False
+    note: str | None = None
 
     @classmethod
     def of(cls, judged: Iterable[tuple[Judged, int]], *, flat: bool = False) -> "Verdicts":
@@ -120,6 +122,9 @@ OF_BOTH: tuple[tuple[str, Metric], ...] = (
 )
 
 
+OF_CELLS: Mapping[str, Metric] = {**dict(OF_BOTH), "recall": recall, "false_alarms": false_alarms}
+
+
 def row(name: str, metric: Metric, verdicts: Verdicts, draws: Resamples) -> ScoreRow:
     """One metric of verdicts, with its interval."""
     truth, said = verdicts.truth, verdicts.said
@@ -148,7 +153,8 @@ def _row(name: str, metric: Metric, verdicts: Verdicts, sums: Array, draws: Resa
     together = np.zeros((len(first), sums.shape[1]))
     np.add.at(together, unit, sums)
     interval = interval_of(metric, verdicts.strata[first], together, value, draws, _sides(verdicts))
-    return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", interval.reason)
+    remark = "; ".join(filter(None, (verdicts.note, interval.reason))) or None
+    return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", remark)
 
 
 def failed_row(name: str, n_failed: int, reason: str | None, things: str = "contexts") -> ScoreRow:

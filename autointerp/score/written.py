@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from autointerp.errors import UserError
+from autointerp.explain.bench import Bench, TooLargeError
 from autointerp.explain.experiments import NotAtHandError
 from autointerp.explain.parsing import parse_answer, parse_json
 from autointerp.llm.types import FailureKind, Request, RequestFailed
@@ -107,27 +108,39 @@ def count_faults(wanted: Sequence[Wanted]) -> int:
 
 
 async def read_by_subject(feature_id: int, wanted: Sequence[Wanted], means: Means, scorer: str) -> list[Written]:
-    """The texts with the feature's maximum over each; what was read before is not read again. Raises UserError where the
-    subject model is needed and cannot be had.
+    """The texts with the feature's maximum over each; what was read before is not read again.
+
+    Where memory is too small for all together they are read one by one; what is too large by itself is failed. Raises UserError
+    where the subject model is needed and cannot be had, or the device fails.
     """
     usable = [one.text for one in wanted if one.text is not None and one.fault is None]
     new = [text for text in usable if text not in means.peaks]
-    peaks: dict[str, float | None] = {text: means.peaks[text] for text in usable if text in means.peaks}
+    peaks: dict[str, float | str | None] = {text: means.peaks[text] for text in usable if text in means.peaks}
     if new:
         if means.bench is None:
             raise UserError(f"the scorer {scorer} reads texts with the subject model, which is not at hand")
         try:
-            found = await asyncio.to_thread(means.bench.peaks, feature_id, new)
+            read = await asyncio.to_thread(_peaks, means.bench, feature_id, new)
         except NotAtHandError as missing:
             raise UserError(f"the scorer {scorer} needs the subject model: {missing}") from None
-        peaks |= zip(new, found, strict=True)
+        peaks |= zip(new, read, strict=True)
     return [_written(number, one, peaks.get(one.text or "")) for number, one in enumerate(wanted, start=1)]
 
 
-def _written(number: int, wanted: Wanted, peak: float | None) -> Written:
-    if wanted.fault is None and peak is not None:
+def _peaks(bench: Bench, feature_id: int, texts: Sequence[str]) -> list[float | str | None]:
+    """Of each text the maximum, None where it has no token, or why it could not be read."""
+    try:
+        return list(bench.peaks(feature_id, texts))
+    except TooLargeError as error:
+        if len(texts) == 1:
+            return [f"{FailureKind.TOO_LARGE}: {error}"]
+    return [_peaks(bench, feature_id, [text])[0] for text in texts]
+
+
+def _written(number: int, wanted: Wanted, peak: float | str | None) -> Written:
+    if wanted.fault is None and isinstance(peak, float):
         return Written(number, wanted.active, wanted.text, peak, "ok")
-    reason = f"{FailureKind.MALFORMED}: {wanted.fault or 'a text without tokens'}"
+    reason = peak if isinstance(peak, str) else f"{FailureKind.MALFORMED}: {wanted.fault or 'a text without tokens'}"
     return Written(number, wanted.active, wanted.text, None, "failed", reason)
 
 

@@ -319,11 +319,11 @@ def test_what_the_provider_lacks_is_said_before_the_harvest(
     tiny_settings: dict[str, object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(TokenActivation, "needs", ("prompt_logprobs",))
+    monkeypatch.setattr(TokenActivation, "needs", ("exact_logprobs",))
     code, err = run(capsys, "run", *settings(tiny_settings), "--explainer", "token_activation", "--provider", "mock",
                     "--label-model", "mock", "--out", tmp_path / "run")  # fmt: skip
     assert (
-        code == 2 and "needs prompt_logprobs, which the provider 'mock' does not offer" in err and "harvest" not in err
+        code == 2 and "needs exact_logprobs, which the provider 'mock' does not offer" in err and "harvest" not in err
     )
 
 

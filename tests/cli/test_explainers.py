@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from autointerp.catalog.store import Catalog
 from autointerp.explain import explainers
 from autointerp.explain.contrastive import NEGATIVES
 from autointerp.explain.single_token import SingleToken
@@ -107,12 +106,26 @@ def test_a_run_that_looked_for_no_hard_negatives_says_so_where_they_are_wanted(
 ) -> None:
     said = "no hard negatives were looked for; random silent texts stand in, and tell less. To find some: autointerp negatives"
     assert said not in run(capsys, "explain", "--explainer", "contrastive", *MODEL, "--out", out)[1]
-    with Catalog.open(out / "catalog.duckdb", write=True) as catalog, catalog.transaction():
-        catalog.rows("DELETE FROM stages WHERE stage = 'negatives'")
-        catalog.rows("DELETE FROM explanations")
-    assert said not in run(capsys, "explain", "--explainer", "highlighted", *MODEL, "--out", out)[1]
-    err = run(capsys, "explain", "--explainer", "contrastive", *MODEL, "--out", out)[1]
+    none = ["--set", "negatives.per_kind=0"]
+    assert said not in run(capsys, "explain", "--explainer", "highlighted", *MODEL, *none, "--out", out)[1]
+    err = run(capsys, "explain", "--explainer", "contrastive", *MODEL, *none, "--out", out)[1]
     assert err.count(said) == 1
+
+
+def test_labels_with_hard_negatives_without_and_with_others_are_other_labels(
+    capsys: pytest.CaptureFixture[str], out: Path, sent: list[Request]
+) -> None:
+    command = ["explain", "--explainer", "contrastive", *MODEL, "--out", out]
+    assert run(capsys, *command, "--set", "negatives.per_kind=0")[0] == 0
+    assert sent and not any('"why":"near"' in one.messages[1].content for one in sent)  # though the catalog has some
+    assert run(capsys, *command, "--set", "negatives.per_kind=6")[0] == 0
+    assert any('"why":"near"' in one.messages[1].content for one in sent)
+    keys = catalog_rows(out, "SELECT DISTINCT explainer_key FROM explanations WHERE explainer = 'contrastive'")
+    assert len(keys) == 2
+    code, err = run(capsys, *command, "--set", "negatives.tries=3")
+    assert (
+        code == 2 and "hard negatives were not looked for with these settings; run first: autointerp negatives" in err
+    )
 
 
 def test_contrastive_is_given_hard_negatives_though_none_are_configured(

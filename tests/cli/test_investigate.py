@@ -10,7 +10,7 @@ import pytest
 
 from autointerp.errors import UserError
 from autointerp.explain import at_hand, explainers
-from autointerp.explain.bench import Bench, Continuations, Neighbour
+from autointerp.explain.bench import Bench, BrokenBenchError, Continuations, Neighbour
 from autointerp.llm import Journal
 from autointerp.llm.providers import mock
 from tests.cli.test_bad_input import options, run
@@ -152,6 +152,27 @@ def test_through_files_every_turn_is_a_round(
     assert code == 0, err
     assert len(catalog_rows(out, STEPS)) == 2 * len(first)
     assert [row[1] for row in catalog_rows(out, LABELS) if row[2] == "ok"] == ["by hand"] * len(first)
+
+
+def test_a_device_that_fails_ends_the_run_in_one_line_and_what_was_finished_is_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, out: Path, bench: ByteBench
+) -> None:
+    activations = bench.activations
+
+    def failing(feature: int, text: str) -> Any:
+        if feature >= 2:
+            raise BrokenBenchError("the device has failed (CUDA error: unspecified launch failure)")
+        return activations(feature, text)
+
+    monkeypatch.setattr(bench, "activations", failing)
+    command = ["explain", *MOCK, "--set", "explain.concurrency=1", "--out", out]
+    code, err = run(capsys, *command)
+    assert code == 2 and "Traceback" not in err
+    assert err.strip().splitlines()[-1] == "autointerp: the device has failed (CUDA error: unspecified launch failure)"
+    labels = catalog_rows(out, LABELS)
+    assert [row[0] for row in labels] == [0, 1] and not any(row[1] == "refined" for row in labels)
+    monkeypatch.setattr(bench, "activations", activations)
+    assert run(capsys, *command)[0] == 0 and len(catalog_rows(out, LABELS)) > 2
 
 
 def test_without_the_subject_model_refine_writes_the_labels_and_it_is_said(

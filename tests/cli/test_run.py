@@ -54,12 +54,12 @@ def test_offline(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settin
     assert ("dead", None, None, None) in unranked
     assert all(score is None or reason for flag, status_, score, reason in unranked if status_ == "ok")
     assert "<!doctype html" in (out / "report.html").read_text(encoding="utf-8")[:200].lower()
-    # Only the explain split was shown, and only the test split is simulated.
+    # Only the explain split was shown, and of the others the rerank split's contexts serve to learn the scale.
     splits = catalog_rows(out, "SELECT DISTINCT w.split FROM explanation_evidence e JOIN windows w USING (window_id)")
     assert splits == [("explain",)]
-    assert catalog_rows(out, "SELECT DISTINCT w.split FROM simulations s JOIN windows w USING (window_id)") == [
-        ("test",)
-    ]
+    assert catalog_rows(
+        out, "SELECT DISTINCT w.split FROM simulations s JOIN windows w USING (window_id) ORDER BY 1"
+    ) == [("rerank",), ("test",)]
     assert not catalog_rows(
         out,
         "SELECT 1 FROM simulations s JOIN contexts c USING (feature_id, window_id) WHERE c.kind = 'band' AND c.duplicate",

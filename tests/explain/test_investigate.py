@@ -15,6 +15,7 @@ from autointerp.catalog.records import Context, FeatureEvidence, Label, Step
 from autointerp.errors import UserError
 from autointerp.explain import Search, explainers
 from autointerp.explain.answers import SCHEMA
+from autointerp.explain.bench import BrokenBenchError, TooLargeError
 from autointerp.explain.exemplars import Selection
 from autointerp.explain.experiments import Laboratory, MadeUpBench, NoBench, NotAtHandError
 from autointerp.explain.investigate import Investigate
@@ -511,3 +512,43 @@ async def test_a_subject_that_is_missing_is_one_failure_whoever_finds_out() -> N
     for bench in (WordBench(missing="gone"), NoBench("gone")):
         with pytest.raises(NotAtHandError, match="gone"):
             await Laboratory(bench).result(1, "a", lambda found: str(found.nearest(1, 1)))
+
+
+class FailingBench(WordBench):
+    """Fails with `error` at the texts and prompts that hold the word "huge"."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__({5: 9.99})
+        self.error = error
+
+    def _computed(self, *call: Any) -> None:
+        if any("huge" in str(part) for part in call):
+            raise self.error
+        super()._computed(*call)
+
+
+async def test_an_experiment_that_memory_is_too_small_for_is_a_step_with_a_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench = FailingBench(TooLargeError("out of memory"))
+    huge, small = {"texts": ["huge w5"]}, {"texts": ["w5"]}
+    model = Model(
+        [("activations", huge)], [("steer", {"prompt": "huge", "strength": 1}), ("activations", small)], LABEL
+    )
+    label = await run(model, bench, investigate_steps=5)
+    fault = {"fault": "this could not be computed: out of memory"}
+    assert model.told(0) == [(4, fault)]
+    reasons = [json.loads(step.result).get("fault") for step in label.steps]
+    assert reasons == [*[fault["fault"]] * 2, None]
+    assert label.title == GOOD["title"] and label.remark is None
+    assert [json.loads(step.result).get("fault") for step in label.steps] == [fault["fault"], fault["fault"], None]
+    assert capsys.readouterr().err.count("feature 7: an experiment could not be made: out of memory") == 2
+
+
+@pytest.mark.parametrize(
+    "call", [("activations", {"texts": ["huge"]}), ("steer", {"prompt": "huge", "strength": 1})], ids=str
+)
+async def test_a_device_that_fails_ends_the_run_and_is_no_absence_of_the_subject(call: tuple[str, Any]) -> None:
+    """Neither by `refine` instead, nor with a note to the model that it cannot be done here."""
+    with pytest.raises(BrokenBenchError, match="gone for good"):
+        await run(Model([call], LABEL), FailingBench(BrokenBenchError("gone for good")))

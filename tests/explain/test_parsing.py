@@ -143,3 +143,31 @@ def test_hostile_texts_take_little_time(unit: str) -> None:
         with pytest.raises(RequestFailed):
             parse_json(text, Pet)
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":' * 1000 + '"' + "x" * 54_000 + '"',  # thirty beginnings reach each string, which is long
+        '{"a":' + '{"b":"' * 900 + "".join(f'{{"k{n}":"' for n in range(10)) + "x" * 50_000 + '",' * 900,
+        "{x:" * 30 + "[" + "1," * 29_000,  # each of thirty beginnings reads all numbers
+        "{a:" * 1000 + "w" * 55_000,
+        "{" * 60_000,
+    ],
+)
+def test_the_work_on_all_beginnings_of_a_text_together_is_bounded(text: str) -> None:
+    started = time.process_time()
+    with pytest.raises(RequestFailed) as failure:
+        parse_json(text, Pet)
+    assert time.process_time() - started < 1  # 0.2 s; without the bound up to 4 s, in which nothing else runs
+    assert failure.value.kind == FailureKind.MALFORMED
+    with pytest.raises(RequestFailed, match="too tangled"):  # not taken for the last object
+        parse_json('{"name": "Draft", "legs": 4} ' + "{x:" * 30 + "[" + "1," * 29_000, Pet)
+
+
+def test_the_longest_answers_of_real_models_are_within_the_bound() -> None:
+    """100 texts with 40 entries each, after thoughts with braces and a draft, and with a comma too much."""
+    texts = [[number, *[[f" token {place}", 8] for place in range(40)]] for number in range(100)]
+    thoughts = "Is it {x}, or { y: 'z'? Sets such as {1, 2}. " * 100
+    text = f'{thoughts}\n{{"content": [1, 2,]}}\n```json\n{json.dumps({"content": texts})[:-1]},}}\n```'
+    assert len(text) > 75_000 and parse_json(text, Anything).content == texts

@@ -16,6 +16,7 @@ from autointerp.errors import UserError
 from autointerp.explain import Search, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.explain.mistakes import Findings
+from autointerp.explain.output import Output
 from autointerp.explain.refine import Refine, Rewriter
 from autointerp.explain.refinement import batch, probed_contexts
 from autointerp.explain.searching import SearchingExplainer
@@ -24,6 +25,7 @@ from autointerp.prompts_loader import fenced, render
 from autointerp.score import Simulated
 from autointerp.vocabulary import Vocabulary
 from tests.explain.test_inputside import ATTACKS, HOSTILE, data_of
+from tests.explain.test_output import LENS, SAID
 from tests.explain.test_token_activation import GOOD, VOCABULARY, evidence, one_hot
 
 PEAK = 20  # of every active context
@@ -382,6 +384,60 @@ async def test_what_is_said_of_the_output_side_stays_but_is_not_compared_with_th
     assert new.title == GOOD["title"] and new.safety == ("privacy", "scams")
     plain = await Rewriter().rewritten(replace(old, output=None), none, "{}", model)
     assert plain.output is None and plain.safety == ("privacy",)
+
+
+class BothSides(Model):
+    """Answers `dual`'s two further questions, too: the output side is `said`, and the sides agree as `same` has it in turn."""
+
+    def __init__(self, at: Sequence[Any], same: Sequence[Any], said: dict[str, Any] = SAID) -> None:
+        super().__init__(at)
+        self.same, self.said = same, said
+        self.compared: list[dict[str, str]] = []
+
+    def label(self, request: Request) -> str:
+        if request.schema_name == "agreement":
+            found = self.same[min(len(self.compared), len(self.same) - 1)]
+            self.compared.append(data_of(request))
+            if isinstance(found, Exception):
+                raise found
+            return json.dumps({"same": found})
+        return json.dumps(self.said) if request.template_hash == Output().template_hash else super().label(request)
+
+
+LENS_TOO = replace(
+    EVIDENCE,
+    promoted=LENS.promoted, suppressed=LENS.suppressed,
+    promoted_logits=LENS.promoted_logits, suppressed_logits=LENS.suppressed_logits,
+)  # fmt: skip
+
+
+class TestBothSides:
+    async def test_a_label_that_was_written_anew_is_compared_with_the_output_side_once(self) -> None:
+        model = BothSides(BETTER, ["no", "yes"])
+        label = await run(model, LENS_TOO, inner="dual")
+        assert label.title == "label 3" and label.remark is None
+        assert label.output is not None and (label.output.title, label.output.agrees) == (SAID["title"], True)
+        assert [asked["input"] for asked in model.compared] == ["says 0", "says 3"]  # not those in between
+
+    async def test_where_the_first_label_stays_its_own_comparison_does(self) -> None:
+        model = BothSides([BETTER[3], BETTER[0]], ["no"])
+        label = await run(model, LENS_TOO, inner="dual")
+        assert label.title == "label 0" and label.output is not None and label.output.agrees is False
+        assert len(model.compared) == 1
+
+    async def test_there_is_nothing_to_compare_with_an_unclear_side(self) -> None:
+        model = BothSides(BETTER, [], {**SAID, "kind": "unclear"})
+        label = await run(model, LENS_TOO, inner="dual")
+        assert label.title == "label 3" and label.output is not None and label.output.agrees is None
+        assert model.compared == [] and label.remark is None
+
+    async def test_a_judge_of_no_use_leaves_the_label_and_one_that_is_late_fails_it(self) -> None:
+        model = BothSides(BETTER, ["no", RequestFailed(FailureKind.REFUSED, "the model refused")])
+        label = await run(model, LENS_TOO, inner="dual")
+        assert label.title == "label 3" and label.output is not None and label.output.agrees is None
+        assert label.remark == "not known whether the two sides agree: refused: the model refused"
+        with pytest.raises(RequestFailed, match="slow"):
+            await run(BothSides(BETTER, ["no", RequestFailed(FailureKind.TIMEOUT, "slow")]), LENS_TOO, inner="dual")
 
 
 @pytest.mark.parametrize("inner", ["lexicon", "best_of_k", "refine"])

@@ -13,7 +13,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.config_reading import load_config
 from autointerp.errors import UserError
-from autointerp.explain.bench import Bench, Continuations
+from autointerp.explain.bench import Bench, BrokenBenchError, Continuations, TooLargeError
 from autointerp.explain.stage import explain
 from autointerp.harvest.bench import SubjectBench, open_bench
 from autointerp.harvest.probe import probe
@@ -201,3 +201,54 @@ def test_peaks_are_those_of_the_single_texts(bench: SubjectBench) -> None:
     assert bench.peaks(0, []) == [] and bench.peaks(0, [""]) == [None]
     with pytest.raises(UserError):
         bench.peaks(24, ["cat"])
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes", "says"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), TooLargeError, "^out of memory$"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate"),
+            TooLargeError,
+            "^out",
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), TooLargeError, "^out"),
+        (MemoryError(), TooLargeError, "^out of memory$"),
+        (
+            RuntimeError("CUDA error: device-side assert triggered\nCompile with"),
+            BrokenBenchError,
+            "triggered.; what was",
+        ),
+        (torch.AcceleratorError("unspecified launch failure"), BrokenBenchError, "the device has failed .unspecified"),
+        (RuntimeError("shape '[3]' is invalid"), RuntimeError, "shape"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_fails_on_the_device(
+    bench: SubjectBench, monkeypatch: pytest.MonkeyPatch, error: Exception, becomes: type[Exception], says: str
+) -> None:
+    def fail(*given: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bench.reader), "firings", fail)
+        for call in (lambda: bench.activations(0, "the cat"), lambda: bench.peaks(0, ["the cat", "a dog"])):
+            with pytest.raises(becomes, match=says) as caught:
+                call()
+            assert type(caught.value) is becomes
+    assert len(bench.activations(0, "the cat")) > 0  # the lock is free
+
+
+def test_a_model_that_does_not_fit_into_memory_is_not_at_hand(
+    config: Config, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(runs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("autointerp.harvest.bench.open_readers", too_large)
+    with (
+        Catalog.open(out / "catalog.duckdb") as catalog,
+        pytest.raises(UserError, match="do not fit: out of memory") as caught,
+    ):
+        open_bench(config, catalog)
+    assert type(caught.value) is UserError

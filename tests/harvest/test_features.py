@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autointerp.errors import DataError, UserError
-from autointerp.harvest.features import parse_features
+from autointerp.harvest.features import features_identity, parse_features
 
 
 def test_ids_ranges_and_files(tmp_path: Path) -> None:
@@ -33,3 +33,18 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe1\x00")
     with pytest.raises(DataError, match=r"features.bin: not a text in UTF-8"):
         parse_features(str(path), 8)
+
+
+def test_a_choice_of_features_is_known_by_what_its_file_lists(tmp_path: Path) -> None:
+    path, other = tmp_path / "features.txt", tmp_path / "other.txt"
+    path.write_text("# mine\n5, 6\n0-1\n", encoding="utf-8")
+    other.write_text("0-1,5,6", encoding="utf-8")
+    first = features_identity(str(path))
+    assert first == features_identity(str(other)) and str(path) not in first
+    path.write_text("5, 6\n0-2\n", encoding="utf-8")
+    assert features_identity(str(path)) != first
+    assert (features_identity("all"), features_identity("1,5-7")) == ("all", "1,5-7")
+    path.unlink()
+    with pytest.raises(UserError, match="no file has that name"):
+        features_identity(str(path))
+    assert features_identity("0-4000000000") == "0-4000000000"  # no list of them is made

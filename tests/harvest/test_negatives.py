@@ -288,7 +288,7 @@ def test_the_command(
 ) -> None:
     command = ("negatives", *options(tiny_settings), "--out", tmp_path / "run")
     code, err = run(capsys, *command, "--per-kind", 20)
-    assert code == 2 and "the sampling is not finished; run the same" in err
+    assert code == 2 and "nothing sampled here yet; run first" in err
     assert run(capsys, "sample", *options(tiny_settings), "--out", tmp_path / "run")[0] == 0
     code, err = run(capsys, *command)
     assert code == 2 and "say how many with --per-kind" in err

@@ -14,7 +14,8 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.config_reading import load_config
 from autointerp.errors import UserError
-from autointerp.explain.stage import explainer_for, explainer_key, require_steered
+from autointerp.explain.stage import explainer_for, explainer_key
+from autointerp.explain.supply import require_steered
 from autointerp.harvest import steering
 from autointerp.harvest.forward import Reader
 from autointerp.harvest.runs import runs_of
@@ -206,6 +207,42 @@ def test_some_features_first_and_the_others_later(config: Config, sampled: Path,
     assert [row[:4] for row in rows(folder)] == [row[:4] for row in rows(out)]
     [facts] = steer(chosen, folder)  # nothing to do but to note what was asked for
     assert facts["which"] == "1,5-7" and [row[:4] for row in rows(folder)] == [row[:4] for row in rows(out)]
+
+
+def test_a_file_of_features_that_has_changed_is_another_choice(config: Config, sampled: Path, tmp_path: Path) -> None:
+    folder, path = Path(shutil.copytree(sampled, tmp_path / "run")), tmp_path / "chosen.txt"
+    path.write_text("5\n")
+    chosen = set_steering(config, features=str(path), enabled=True)
+    chosen = chosen.model_copy(
+        update={"explain": config.explain.model_copy(update={"model": "mock", "provider": "mock"})}
+    )
+    steer(chosen, folder)
+    key = explainer_key(chosen, "output")
+    path.write_text("5, 6\n")
+    assert explainer_key(chosen, "output") != key
+    with Catalog.open(folder / "catalog.duckdb") as catalog, pytest.raises(UserError, match="run: autointerp steer"):
+        require_steered(chosen, catalog, explainer_for(chosen, "output"))
+    steer(chosen, folder)
+    assert {feature for feature, *_ in rows(folder)} == {5, 6}
+    with Catalog.open(folder / "catalog.duckdb") as catalog:
+        require_steered(chosen, catalog, explainer_for(chosen, "output"))
+
+
+def test_features_that_move_only_unlikely_tokens_are_no_unmoved_ones(
+    config: Config, sampled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(sampled, tmp_path / "run"))
+    plain = open_readers(runs_of(config, folder))
+    assert plain[0].sae.decoder is not None
+    plain[0].sae.decoder[4] = 0.0
+    monkeypatch.setattr("autointerp.harvest.setup.open_readers", lambda runs: plain)
+    [facts] = steer(set_steering(config, features="4-6", floor=0.999), folder)
+    assert (facts["unmoved"], facts["unlisted"]) == ([4], [5, 6])
+    assert (facts["features"], facts["missing"]) == (0, 0) and rows(folder) == []
+    asked: list[object] = []
+    monkeypatch.setattr(steering, "measuring", lambda *args: asked.append(args))
+    [again] = steer(set_steering(config, features="4-6", floor=0.999), folder)
+    assert asked == [] and again == facts
 
 
 def test_weak_features_and_those_that_move_nothing_are_recorded_as_such(

@@ -1,6 +1,7 @@
 """Tiny random models in several families, a tokenizer with and without a chat template, and the plainest way to ask them."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,3 +131,26 @@ async def outcome(provider: TransformersProvider, request: Request, model: str) 
         return await send(provider, request, model)
     except CallFailed as failure:
         return failure
+
+
+def save_embedder(folder: Path, window: int = 32) -> Path:
+    """A random BERT whose vectors are the means of its tokens' states, in the layout of sentence-transformers."""
+    from transformers import BertConfig, BertModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tokenizer(folder, None)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"pad_token": "</s>"}))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    BertModel(BertConfig(vocab_size=328, max_position_embeddings=1024, pad_token_id=1, **sizes)).save_pretrained(folder)
+    pooling = folder / "1_Pooling"
+    pooling.mkdir()
+    (pooling / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": window, "do_lower_case": False}))
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    (folder / "modules.json").write_text(json.dumps([
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(modules)
+    ]))  # fmt: skip
+    return folder

@@ -9,9 +9,11 @@ It runs in a thread with an event loop of its own, so that it serves blocking co
 """
 
 import asyncio
+import base64
 import gzip
 import hashlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -112,6 +114,9 @@ class LlmServer:
     was connected (also those with finish "length" and "refusal"). `bodies`, `keys`, `times`: of all requests, in
     order. `usual` is what happens when the script is used up, `delay` the seconds before each reply, `write` makes
     the text of an answer.
+
+    `embed` makes the vector of a text, or leaves it out; a list with a text that it should `refuse` is a wrong request. `texts`
+    counts those that came, `lists` how many came together.
     """
 
     def __init__(self) -> None:
@@ -124,6 +129,11 @@ class LlmServer:
         self.usual = answer()
         self.delay = 0.0
         self.write: Callable[[Body], str] = lambda body: f"answer to {body['messages'][-1]['content']}"
+        self.embed: Callable[[str], list[float] | None] = lambda text: [float(len(text)), 1.0, -0.5]
+        self.gives_prompt_logprobs = False
+        self.refuse: Callable[[str], bool] | None = None
+        self.texts: Counter[str] = Counter()
+        self.lists: list[int] = []
         self._script: deque[Behaviour] = deque()
         self._open = 0
         self._loop = asyncio.new_event_loop()
@@ -182,6 +192,7 @@ class LlmServer:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._chat_completion)
         app.router.add_post("/v1/messages", self._message)
+        app.router.add_post("/v1/embeddings", self._embeddings)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -196,6 +207,17 @@ class LlmServer:
 
     async def _message(self, request: web.Request) -> web.StreamResponse:
         return await self._handle(request, anthropic_reply)
+
+    async def _embeddings(self, request: web.Request) -> web.StreamResponse:
+        """Every text counts in `texts`, those that were refused with their list included."""
+        body = await request.json()
+        self.texts.update(body["input"])
+        self.lists.append(len(body["input"]))
+        if self.refuse is not None and (wrong := [text for text in body["input"] if self.refuse(text)]):
+            message = f"input of {len(wrong[0])} characters: maximum context length is 8192 tokens"
+            error = {"message": message, "type": "invalid_request_error"}
+            return web.json_response({"error": error}, status=400)
+        return await self._handle(request, lambda body, text, finish: embeddings_reply(body, self.embed))
 
     async def _handle(
         self, request: web.Request, reply: Callable[[Body, str, str], dict[str, Any]]
@@ -212,8 +234,12 @@ class LlmServer:
         try:
             if self.delay:
                 await asyncio.sleep(self.delay)
-            text = self.write(body) if behaviour.text is None else behaviour.text
+            text = behaviour.text
+            if text is None:
+                text = self.write(body) if "messages" in body else ""
             made = reply(body, text, behaviour.finish)
+            if self.gives_prompt_logprobs and "prompt_logprobs" in body:
+                made = prompt_logprobs_reply(body)
             if behaviour.calls:
                 add_calls(made, behaviour.calls)
             return await self._behave(request, behaviour, json.dumps(made).encode(), name)
@@ -283,6 +309,38 @@ def openai_reply(body: Body, text: str, finish: str) -> dict[str, Any]:
             "prompt_tokens_details": {"cached_tokens": min(10, prompt)},
         },
     }
+
+
+def prompt_logprobs_reply(body: Body) -> dict[str, Any]:
+    """A chat completion as vLLM sends it with `prompt_logprobs`: words are tokens, likelier where the prompt has them."""
+    *before, last = body["messages"]
+    known = set(re.findall(r"\w+", " ".join(message["content"] for message in before)))
+    pieces = [piece for piece in re.split(r"(\W+)", last["content"]) if piece]
+    values = [-1.0 if piece in known else -2.0 - len(piece) / 8 for piece in pieces]
+    made: list[Any] = [None, {"0": {"logprob": -1.0, "rank": 1, "decoded_token": "…"}}]
+    made += [
+        {str(number): {"logprob": value, "rank": 1, "decoded_token": piece}}
+        for number, (piece, value) in enumerate(zip(pieces, values, strict=True), start=1)
+    ]
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "length"}
+    usage = {"prompt_tokens": len(made), "completion_tokens": 1, "total_tokens": len(made) + 1}
+    return {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage,
+            "prompt_logprobs": made, "prompt_token_ids": [7, *range(len(pieces) + 1)]}  # fmt: skip
+
+
+def embeddings_reply(body: Body, embed: Callable[[str], list[float] | None]) -> dict[str, Any]:
+    """A list of embeddings, the last first, in the encoding that is asked for. A token a character; None is left out."""
+    data = []
+    for index, text in reversed(list(enumerate(body["input"]))):
+        vector = embed(text)
+        if vector is not None:
+            vector = vector[: body.get("dimensions", len(vector))]
+            packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+            given = packed if body["encoding_format"] == "base64" else vector
+            data.append({"object": "embedding", "index": index, "embedding": given})
+    total = sum(map(len, body["input"]))
+    return {"object": "list", "data": data, "model": f"{body['model']}-dated",
+            "usage": {"prompt_tokens": total, "total_tokens": total}}  # fmt: skip
 
 
 def anthropic_reply(body: Body, text: str, finish: str) -> dict[str, Any]:

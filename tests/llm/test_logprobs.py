@@ -8,7 +8,8 @@ import pytest
 
 from autointerp.errors import UserError
 from autointerp.llm import CallFailed, FailureKind, Message, Reply, Request, TokenLogprobs, Usage, open_provider
-from autointerp.llm.chat import read_completion, wire_body
+from autointerp.llm.chat import chat_payload, read_completion, wire_body
+from autointerp.llm.logprobs import at_slots
 from tests.llm import server as serve
 from tests.llm.server import LlmServer
 
@@ -170,3 +171,30 @@ async def test_over_the_wire(name: str, llm_server: LlmServer) -> None:
             await provider.send(GIVEN, provider.payload("m", GIVEN))
     finally:
         await provider.close()
+
+
+def test_alternatives_are_kept_at_slots_only() -> None:
+    """Of "a\\tunknown": at the character after the tab. A piece without text before it begins there, too, and is not meant."""
+    tokens = [TokenLogprobs(text, -1.0, {"7": -2.0}) for text in ("a", "\t", "", "un", "known")]
+    kept = at_slots(tokens, (2,))
+    assert [one.top for one in kept] == [{}, {}, {}, {"7": -2.0}, {}]
+    assert [one.logprob for one in kept] == [-1.0] * 5
+    assert at_slots(tokens, None) == tuple(tokens) and not any(one.top for one in at_slots(tokens, ()))
+
+
+def test_slots_tell_requests_apart_and_are_not_sent() -> None:
+    asked = Request([Message("user", "x")], continuation="a\tunknown", logprobs=15, slots=(2,))
+    payload = chat_payload("m", asked)
+    assert payload["slots"] == [2] and "slots" not in chat_payload("m", replace(asked, slots=None))
+    assert "slots" not in wire_body(payload, "http://127.0.0.1:8000/v1")
+
+
+@pytest.mark.parametrize(("may_be_cut", "finish"), [(True, "stop"), (False, "length")])
+@pytest.mark.parametrize("text", ["7", " "])
+def test_an_answer_of_one_token_that_may_be_cut(text: str, may_be_cut: bool, finish: str) -> None:
+    content = [{"token": text, "logprob": -0.5, "top_logprobs": [{"token": "7", "logprob": -0.5}]}]
+    choice = {"message": {"content": text}, "finish_reason": "length", "logprobs": {"content": content}}
+    asked = Request([Message("user", "x")], max_tokens=1, logprobs=1, may_be_cut=may_be_cut)
+    reply = read_completion({"choices": [choice]}, asked)
+    assert reply.finish == finish
+    assert [one.top for one in reply.logprobs] == ([{"7": -0.5}] if may_be_cut else [])

@@ -41,7 +41,8 @@ REQUEST = Request(
     json_schema=SCHEMA,
     schema_name="number",
 )
-NAMES = ["anthropic", "anthropic-batch", "files", "http", "mock", "openai", "openai-batch", "transformers"]
+NAMES = ["anthropic", "anthropic-batch", "files", "http", "mock", "openai", "openai-batch", "sentence-transformers",
+         "transformers"]  # fmt: skip
 TURNS = [
     {"role": "user", "content": "one"},
     {"role": "assistant", "content": "1"},
@@ -282,16 +283,19 @@ def test_capabilities_are_what_this_package_can_use() -> None:
     offered = {name: open_provider(name).capabilities for name in NAMES}
     chat_can = Capabilities(temperature=True, json_schema=True, logprobs=True, tools=True)
     assert offered == {
-        "openai": replace(chat_can, prompt_caching=True),
-        "http": replace(chat_can, prompt_logprobs=True),
+        "openai": replace(chat_can, prompt_caching=True, embeddings=True),
+        "http": replace(chat_can, prompt_logprobs=True, embeddings=True),
         "anthropic": Capabilities(json_schema=True, tools=True, prompt_caching=True),
-        "mock": Capabilities(temperature=True, json_schema=True, tools=True),
+        "mock": replace(chat_can, prompt_logprobs=True, embeddings=True),
+        "sentence-transformers": Capabilities(
+            embeddings=importlib.util.find_spec("sentence_transformers") is not None, local=True
+        ),
         "openai-batch": Capabilities(temperature=True, json_schema=True, tools=True, batch=True),
         "anthropic-batch": Capabilities(json_schema=True, tools=True, batch=True),
-        "files": Capabilities(temperature=True, json_schema=True, tools=True, batch=True),
+        "files": Capabilities(temperature=True, json_schema=True, tools=True, embeddings=True, batch=True),
         "transformers": Capabilities(
-            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True, local=True,
-            json_schema=importlib.util.find_spec("llguidance") is not None,
+            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, exact_logprobs=True, prompt_caching=True,
+            local=True, json_schema=importlib.util.find_spec("llguidance") is not None,
         ),
     }  # fmt: skip
 
@@ -304,7 +308,9 @@ def test_the_table_in_the_documentation_is_what_they_offer(monkeypatch: pytest.M
     assert {row[0].strip("`") for row in rows} == set(NAMES)
     for name, *cells in rows:
         offers = open_provider(name.strip("`"), model="mock").capabilities
-        columns = ("temperature", "json_schema", "tools", "logprobs", "prompt_logprobs", "prompt_caching")
+        columns = ("temperature", "json_schema", "tools", "logprobs", "prompt_logprobs", "prompt_caching", "embeddings")
+        if name == "`sentence-transformers`":  # what it needs may not be installed here
+            offers = replace(offers, embeddings=True)
         assert [cell == "yes" for cell in cells] == [getattr(offers, column) for column in columns], name
 
 

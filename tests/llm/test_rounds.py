@@ -75,7 +75,9 @@ async def label(broker: Broker, features: Sequence[int]) -> dict[int, str]:
         except RequestFailed as failure:
             return feature, str(failure)
 
-    await in_rounds("label", "features", features, iter, work, lambda rows: found.update(rows), ModelSession(broker, 8))
+    await in_rounds(
+        "label", "features", features, iter, work, lambda rows: found.update(rows), ModelSession({"": broker}, 8)
+    )
     return found
 
 
@@ -145,7 +147,7 @@ async def test_an_answer_counts_once_however_many_rounds_there_are(
     async with Broker(later, "m", journal) as broker:
         await label(broker, range(11))
         assert counts(broker) == (8 + 12, 8, 1)
-        assert "20 answers (8 from the journal), 1 failed" in ModelSession(broker, 8).note()
+        assert "20 answers (8 from the journal), 1 failed" in ModelSession({"": broker}, 8).note()
     assert " left" not in (said := capsys.readouterr().err) and "/s)" not in said
 
 

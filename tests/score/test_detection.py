@@ -15,7 +15,8 @@ from autointerp.hashing import stable_hash
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
 from autointerp.score.bootstrap import Resampling
-from autointerp.score.detection import Detection, judged_contexts, score_detection, verdict
+from autointerp.score.detection import Detection, asked_windows, judged_contexts, score_detection, verdict
+from autointerp.score.logprob_free import LogprobFree
 from autointerp.score.questions import SCHEMA, Form, MisalignedError
 from autointerp.vocabulary import Vocabulary
 from tests.score.asked import asked_in
@@ -170,10 +171,66 @@ def test_a_model_is_asked_and_its_verdicts_are_kept() -> None:
     assert [one.answer for one in got.judged] == [False] * 4 + [True] * 6
     assert (values(got)["balanced_accuracy"], values(got)["balanced_accuracy_token"]) == (1.0, 0.5)
     assert got.rows == score_detection(some(found), got.judged, resamples=100)  # without a model
-    assert [len(asked_in(request).texts) for request in model.requests] == [3, 3, 4]
+    assert [len(asked_in(request).texts) for request in model.requests] == [4, 4, 4]
     request = model.requests[0]
     assert asked_in(request).question == "active" and asked_in(request).explanation == LABEL.description
     assert (request.purpose, request.json_schema, request.sample) == ("detect", SCHEMA, 0)
+
+
+def test_the_simulations_groups_come_first_and_hard_negatives_apart_with_active_texts_mixed_in() -> None:
+    """What is asked about the common contexts does not depend on hard negatives, so the prompt cache has it."""
+
+    def beginnings(found: Sequence[Context], each: int = 3) -> list[tuple[int, str]]:
+        model = Model()
+        grade(model, found, each=each)
+        return [(one.shared, one.messages[1].content[: one.shared]) for one in model.requests]
+
+    plain, with_hard = beginnings(contexts()), beginnings(contexts(near=3, token=2))
+    assert len(plain) == 3 and with_hard[:3] == plain and all(shared for shared, _ in plain)
+    assert [shared for shared, _ in with_hard[3:]] == [0] * 3  # 5 and all 4: asked once, nothing to be kept
+    simulation, simulated = Model(), contexts(near=3, token=2)
+
+    async def nothing(request: Request) -> Answer:
+        await simulation(request)
+        return Answer("key", json.dumps({"texts": [[number] for number in asked_in(request).texts]}), "stop", "m")
+
+    common = [one for one in simulated if one.kind in ("band", "silent")]
+    asyncio.run(LogprobFree(Form(3))(LABEL, common, 10.0, nothing, VOCABULARY))
+    assert [(one.shared, one.messages[1].content[: one.shared]) for one in simulation.requests] == plain
+
+
+@pytest.mark.parametrize(("silent", "mixed_in"), [(4, 4), (8, 2), (2, 4), (1, 4)])
+def test_of_active_texts_there_are_as_many_in_a_share_as_among_the_others(silent: int, mixed_in: int) -> None:
+    """4 active texts to 4, 8, 2 or 1 silent ones, and 4 hard negatives; never more than these."""
+    found = contexts(silent, near=2, token=2)
+    common, further = asked_windows(some(found))
+    assert {one.window_id for one in common} == {one.window_id for one in found if one.kind in ("band", "silent")}
+    assert [one.kind for one in further] == ["near"] * 2 + ["token"] * 2 + ["band"] * mixed_in
+    assert mixed_in < 4 or {one.band for one in further} == {0, 1, 2}
+    assert asked_windows(some(contexts(silent)))[1] == []
+
+
+def test_second_verdicts_on_texts_that_are_mixed_in_are_dropped() -> None:
+    async def contrary(request: Request) -> Answer:
+        texts = asked_in(request).texts
+        is_first = not any(" on" in tokens for tokens in texts.values())  # hard negatives have that word
+        answer = [[number, int((" cat" in tokens) == is_first)] for number, tokens in texts.items()]
+        return Answer("key", json.dumps({"texts": answer}), "stop", "m")
+
+    got = grade(contrary, contexts(near=3))
+    assert values(got)["balanced_accuracy"] == 1.0 and values(got)["false_alarms_near"] == 1.0
+    assert len(got.judged) == len(contexts(near=3))
+
+
+def test_a_band_without_a_verdict_is_named_where_the_others_stand_for_it() -> None:
+    found = contexts(near=1)
+    got = rows(found, [False] * 4 + [True, False] + [None, None] + [False])
+    note = "without a verdict and left out: band 2 (10 windows)"
+    for name in ("recall", "balanced_accuracy", "precision", "f1", "balanced_accuracy_near"):
+        assert str(got[name].reason).startswith(note), name
+    assert got["recall"].value == 0.5 and got["recall_band_2"].status == "failed"
+    assert "left out" not in str(got["recall_band_1"].reason) and "left out" not in str(got["false_alarms"].reason)
+    assert "left out" not in str(rows(found, [False] * 4 + [True, None, True, True, False])["recall"].reason)
 
 
 def test_a_window_that_is_there_for_two_reasons_is_asked_about_once() -> None:
@@ -181,7 +238,10 @@ def test_a_window_that_is_there_for_two_reasons_is_asked_about_once() -> None:
     twice = [*contexts(), context(700, 0, [0.0, 0.0], kind="near", tokens=[2, 1]),
              context(700, 0, [0.0, 0.0], kind="token", tokens=[2, 1])]  # fmt: skip
     got = grade(model, twice)
-    assert len(asked_in(model.requests[0]).texts) == 9
+    assert [len(asked_in(request).texts) for request in model.requests] == [
+        8,
+        2,
+    ]  # alone, but for an active one mixed in
     assert [(one.kind, one.answer) for one in got.judged[-2:]] == [("near", True), ("token", True)]
 
 

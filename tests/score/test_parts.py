@@ -52,6 +52,10 @@ def test_a_scorers_key_covers_what_its_scores_depend_on_and_nothing_else() -> No
         assert not {*plain.values()} & {*keys(**more).values()}
     with_negatives = keys(negatives__per_kind=8)  # the simulation does not look at them
     assert with_negatives["simulation"] == plain["simulation"] and with_negatives["detection"] != plain["detection"]
+    more_tries = keys(negatives__per_kind=8, negatives__tries=3)
+    assert with_negatives["simulation"] == more_tries["simulation"]
+    assert with_negatives["detection"] != more_tries["detection"]
+    assert keys(negatives__tries=3) == plain  # where none are looked for
     assert keys(score__scorers=("simulation",)) == {"simulation": plain["simulation"]}
     free = [{"negatives__per_kind": 8}, {"score__texts_per_request": 10}, {}]
     assert len({score_keys(config(**more))["simulation"] for more in free}) == 1  # they ask no model

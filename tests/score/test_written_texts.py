@@ -12,6 +12,7 @@ import pytest
 
 from autointerp.catalog.records import Context, Label
 from autointerp.errors import UserError
+from autointerp.explain.bench import TooLargeError
 from autointerp.explain.experiments import NoBench
 from autointerp.llm.types import Answer, FailureKind, Request, RequestFailed
 from autointerp.score import Grade, Means, Settings, Written, scorers
@@ -117,6 +118,20 @@ class TestGeneration:
             "auroc": (2, 2), "fires": (1, 1), "false_alarms": (1, 1), "strength": (1, 1),
         }  # fmt: skip
         assert [call[2] for call in bench.calls] == ["w7", "no token", "w1"]
+
+    def test_where_memory_is_too_small_texts_are_read_one_by_one_and_fail_by_themselves(self) -> None:
+        class SmallBench(WordBench):
+            def peaks(self, feature_id: int, texts: Sequence[str]) -> list[float | None]:
+                if len(texts) > 1 or "huge" in texts[0]:
+                    raise TooLargeError("out of memory")
+                return super().peaks(feature_id, texts)
+
+        model = Model({"active": ["w7", "huge w7"], "silent": ["w1", "no token"]})
+        found = graded(Generation(2), model, bench=SmallBench({7: 10.0}))
+        assert [(one.peak, one.status) for one in found.written] == [
+            (10.0, "ok"), (None, "failed"), (0.0, "ok"), (None, "failed")]  # fmt: skip
+        assert found.written[1].reason == "too_large: out of memory" and found.written[1].text == "huge w7"
+        assert {(row.n_ok, row.n_failed) for row in found.rows} == {(2, 2), (1, 1)}
 
     def test_an_answer_that_cannot_be_used_is_asked_for_once_more(self) -> None:
         good = {"active": ["w7"], "silent": ["w1"]}

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from autointerp.devices import free_memory, is_out_of_memory
 from autointerp.errors import DataError
 from autointerp.llm.local.jobs import Job
 from autointerp.llm.local.loaded import Loaded, free_bytes
@@ -54,7 +55,8 @@ class Engine:
         row = 0
         for count, job in enumerate(jobs[: self.most], start=1):
             written = 0 if job.forced else job.request.max_tokens
-            row = max(row, self._loaded.row_bytes(job.length, written, max(1, len(job.forced))))
+            kept = len(job.forced) + len(job.request.slots or job.forced) * bool(job.request.among)
+            row = max(row, self._loaded.row_bytes(job.length, written, max(1, kept)))
             if row * count > self._memory:
                 return max(1, count - 1)
         return min(len(jobs), self.most)
@@ -69,7 +71,7 @@ class Engine:
                     write(self._loaded, self._prefixes, jobs, self._served, self._matcher)
             return
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = f"out of memory: {str(error).strip().splitlines()[0][:200]}"
         self._shrink(jobs, reason)
@@ -77,8 +79,7 @@ class Engine:
     def _shrink(self, jobs: Sequence[Job], reason: str) -> None:
         """Run again, in halves, what was not delivered. Called when the failed batch's tensors are gone."""
         self._prefixes.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         if len(jobs) == 1:
             job = jobs[0]
             job.deliver(CallFailed(FailureKind.SERVER_ERROR, f"{reason} (one request of {job.length:,} tokens alone)"))
@@ -93,9 +94,3 @@ class Engine:
             prompts = self._loaded.prompts
             self._schemas = Schemas(prompts.tokenizer, self._loaded.vocabulary, sorted(self._loaded.stops))
         return self._schemas.matcher(schema)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """CUDA has a class for it; the allocator of main memory only a message."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,9 @@ class Weights:
     fingerprint: str
 
 
-def identify(model: str, state: Path | None) -> Weights:
+def identify(model: str, state: Path | None, of_folder: Callable[[Path], str] | None = None) -> Weights:
     """The weights behind a path or hub id (`org/model` or `org/model@revision`). `state`: the folder of the run's notes.
+    `of_folder`: the fingerprint of a folder where `fingerprint` does not see all of it.
 
     Raises UserError if there is neither such a folder nor a note of it, and if a hub id can be looked up neither in this
     machine's cache nor on the hub.
@@ -38,7 +40,7 @@ def identify(model: str, state: Path | None) -> Weights:
     path = Path(model).expanduser()
     noted = _read_notes(state).get(model)
     if path.is_dir():
-        found = Weights(str(path), None, f"files:{fingerprint(path)}")
+        found = Weights(str(path), None, f"files:{(of_folder or fingerprint)(path)}")
     elif noted is not None:
         repository = model.partition("@")[0]
         revision = noted.removeprefix("commit:") if noted.startswith("commit:") else None

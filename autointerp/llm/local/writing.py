@@ -2,12 +2,13 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autointerp.llm.local.among import singles, texts_at
 from autointerp.llm.local.jobs import Job, Unanswerable
 from autointerp.llm.local.loaded import Loaded
 from autointerp.llm.local.prefixes import Prefixes
@@ -103,12 +104,16 @@ def _took(loaded: Loaded, row: _Row, token: int, logits: Tensor, served: str) ->
     if bool(torch.isnan(logits).any()):
         reason = "the model gave NaN instead of logits; try --provider transformers:float32"
         return _fail(row.job, CallFailed(FailureKind.SERVER_ERROR, reason))
-    if token in loaded.stops:
+    if token in loaded.stops and not (row.job.request.may_be_cut and not row.tokens):
         return _deliver(loaded, row, "stop", served)
     row.tokens.append(token)
     wanted = row.job.request.logprobs
     if wanted is not None:  # texts of pieces come with the whole answer
-        row.values += logprobs(logits[None], [token], [""], wanted, loaded.prompts)
+        (value,) = logprobs(logits[None], [token], [""], wanted, loaded.prompts)
+        if row.job.request.among:
+            (given,) = singles(logits[None], texts_at(loaded.prompts, row.job.request, [], []))
+            value = replace(value, top={**value.top, **given})
+        row.values.append(value)
     if row.matcher is not None:
         try:
             row.matcher.take(token)
@@ -141,6 +146,8 @@ def _deliver(loaded: Loaded, row: _Row, finish: Finish, served: str) -> bool:
         values = [one for one, start in zip(values, starts, strict=True) if start < end]
     if finish == "stop" and not text.strip():
         finish = "empty"
+    if row.job.request.may_be_cut and (finish == "length" or values):
+        finish = "stop"
     usage = Usage(len(row.job.prompt), len(row.tokens), row.reused, row.fresh)
     row.job.deliver(Reply(text, finish, served, usage, values))
     return True

@@ -15,6 +15,7 @@ from autointerp.files import write_atomically
 from autointerp.llm.batch_api import Outcome
 from autointerp.llm.batch_lines import read_lines
 from autointerp.llm.batch_store import RequestStore
+from autointerp.llm.embeddings import read_embedding
 from autointerp.llm.provider import (
     CallFailed,
     Capabilities,
@@ -38,7 +39,7 @@ class FilesProvider:
     """Questions and answers in the folder `options.argument`, or in `options.folder`, where the state is too."""
 
     name = "files"
-    capabilities = Capabilities(temperature=True, json_schema=True, tools=True, batch=True)
+    capabilities = Capabilities(temperature=True, json_schema=True, tools=True, embeddings=True, batch=True)
 
     def __init__(self, options: ProviderOptions) -> None:
         self._live = OpenAIProvider(ProviderOptions())  # for its payload
@@ -172,7 +173,15 @@ class FilesProvider:
 
 
 def _read(line: dict[str, Any]) -> tuple[str, Outcome]:
-    """Key and outcome of a line: a batch's result, or just {"custom_id", "text", "calls"}. Raises as `read_result`."""
+    """Key and outcome of a line: a batch's result, or just {"custom_id", "text", "calls"} or {"custom_id", "embedding"}.
+
+    Raises as `read_result`.
+    """
+    if "embedding" in line:
+        key = line["custom_id"]
+        if not isinstance(key, str):
+            raise ValueError("no result")
+        return key, read_embedding({"data": [line], "model": line.get("model")})
     if "text" not in line and "calls" not in line:
         return read_result(line, _on_one_line)
     key, text = line["custom_id"], line.get("text") or ""

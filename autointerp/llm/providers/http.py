@@ -7,16 +7,18 @@ broker tries again, and the next choice falls on another server.
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autointerp.errors import UserError
+from autointerp.llm import embeddings
 from autointerp.llm.chat import chat_payload, own_host, read_reply, wire_body
 from autointerp.llm.fleet import Fleet, Server
 from autointerp.llm.provider import CallFailed, Capabilities, Provider, ProviderOptions, Reply, providers
 from autointerp.llm.types import FailureKind, Request
 from autointerp.llm.wire import BodyTooLarge, ReplyReader, WireReply, encoded, limited, read_key
 
+_CHAT = "/chat/completions"
 _KEY_ENV = "OPENAI_API_KEY"
 _KEEP_ALIVE_S = (
     4.0  # uvicorn, which vLLM and SGLang use, closes an idle connection after 5 s: be first, or lose a request
@@ -38,7 +40,9 @@ class HttpProvider:
             tools=True,
             logprobs=True,
             prompt_logprobs=not any(own_host(url) for url in options.base_urls),
+            embeddings=True,
         )
+        self._lists = embeddings.EmbeddingLists(self._embed)
         self._options = options
         self._fleet: Fleet | None = None
         self._reader = ReplyReader("", _KEY_ENV)
@@ -46,7 +50,7 @@ class HttpProvider:
         self._lost: tuple[type[BaseException], ...] = ()
 
     def payload(self, model: str, request: Request) -> dict[str, Any]:
-        return chat_payload(model, request)
+        return embeddings.embedding_payload(model, request) if request.embed else chat_payload(model, request)
 
     def connect(self) -> None:
         """Raises UserError if there is no base URL, or no key in the variable that was named."""
@@ -70,11 +74,21 @@ class HttpProvider:
         self._fleet = Fleet([url.rstrip("/") for url in self._options.base_urls])
 
     async def send(self, request: Request, payload: Mapping[str, Any]) -> Reply:
+        if request.embed:
+            return await self._lists.ask(payload)
+        return read_reply(await self._ask(_CHAT, lambda address: wire_body(payload, address)), request)
+
+    async def _embed(self, payload: Mapping[str, Any], texts: Sequence[str]) -> list[Reply | CallFailed]:
+        reply = await self._ask(embeddings.PATH, lambda address: embeddings.wire_body(payload, texts, address))
+        return embeddings.read_embeddings(reply.body, texts, reply.pause)
+
+    async def _ask(self, path: str, body_for: Callable[[str], Mapping[str, Any]]) -> WireReply:
+        """One message to whichever server has the least to do. `body_for`: its address."""
         assert self._fleet is not None, "send before connect"
         fleet, server = self._fleet, self._fleet.choose()
         sent_at = fleet.now()
         try:
-            reply = await self._post(server, wire_body(payload, server.address))
+            reply = await self._post(server, path, body_for(server.address))
         except CallFailed as failure:
             self._judge(fleet, server, sent_at, failure)
             raise
@@ -88,9 +102,10 @@ class HttpProvider:
         if reply.pause is not None and len(fleet.servers) > 1:
             fleet.rest(server, reply.pause)
             reply = WireReply(reply.body, fleet.wait())
-        return read_reply(reply, request)
+        return reply
 
     async def close(self) -> None:
+        await self._lists.close()
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
@@ -110,19 +125,19 @@ class HttpProvider:
                 fleet.rest(server, failure.retry_after)
             failure.retry_after = fleet.wait()
 
-    async def _post(self, server: Server, body: Mapping[str, Any]) -> WireReply:
+    async def _post(self, server: Server, path: str, body: Mapping[str, Any]) -> WireReply:
         """One attempt. Raises CallFailed or UserError only."""
-        outcome = await self._exchange(server.address, encoded(body))
+        outcome = await self._exchange(f"{server.address}{path}", server.address, encoded(body))
         if isinstance(outcome, WireReply):
             return outcome
         raise outcome
 
-    async def _exchange(self, address: str, data: bytes) -> WireReply | CallFailed | UserError:
+    async def _exchange(self, url: str, address: str, data: bytes) -> WireReply | CallFailed | UserError:
         """Returns what `_post` raises: raised in here it would carry aiohttp's errors, which hold the request."""
         if self._session is None:
             self._session = self._open_session()
         try:
-            async with self._session.post(f"{address}/chat/completions", data=data, allow_redirects=False) as response:
+            async with self._session.post(url, data=data, allow_redirects=False) as response:
                 content = await limited(response.content.iter_any())
         except self._lost as error:
             return self._reader.lost(address, error)

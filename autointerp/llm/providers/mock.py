@@ -2,21 +2,26 @@
 
 By default the answer is drawn from the request's JSON schema by a hash of the payload: the same request always gets
 the same answer. A scorer's question is answered for its texts, so that the answer is aligned. Where there are tools each is
-called once, with arguments from its schema, before anything is answered. Tests give a script
+called once, with arguments from its schema, before anything is answered. The vector of a
+text is the sum of hashes of its words, so that texts with the same words are near. Tests give a script
 instead: a function from the request to the answer's text, or to a whole `Reply`; it may raise `CallFailed`,
 `RequestFailed`'s cause, to play a failing server.
 """
 
 import json
+import math
+import random
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from autointerp.errors import UserError
 from autointerp.hashing import stable_hash
+from autointerp.llm.embeddings import packed
 from autointerp.llm.identity import canonical_json
 from autointerp.llm.provider import Capabilities, Provider, ProviderOptions, Reply, providers
-from autointerp.llm.types import Message, Request, ToolCall, Usage, prompt_text
+from autointerp.llm.types import Message, Request, TokenLogprobs, ToolCall, Usage, prompt_text
 from autointerp.running_text import ALL_HABITS
 from autointerp.running_text import read as tokens_of
 
@@ -34,6 +39,10 @@ _WHOLE = {
 _FREE_LENGTH = 3  # items of an array whose schema gives no length
 _FREE_RANGE = 11  # integers 0 .. 10 where the schema gives no bounds: the scale of simulated activations
 _CHARACTERS_PER_TOKEN = 4
+_DIMENSIONS = 32
+_WORD = re.compile(r"\w+")
+_WRITE_TEN = "the number ten in digits"  # what models are told to see how their tokenizers write 10
+_TOKEN = re.compile(r"\d+|[^\W\d]+|\s|.", re.DOTALL)  # what the mock takes for a token of its own
 TEXTS_ASKED_FOR = ("texts_for_generation", "texts_for_sensitivity")  # names of schemas
 _FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
 
@@ -42,7 +51,9 @@ class MockProvider:
     """Answers from `script`, or from the request's JSON schema. `asked` holds the requests that reached it."""
 
     name = NAME
-    capabilities = Capabilities(temperature=True, json_schema=True, tools=True)
+    capabilities = Capabilities(
+        temperature=True, json_schema=True, tools=True, logprobs=True, prompt_logprobs=True, embeddings=True
+    )
 
     def __init__(self, script: Script | None = None) -> None:
         self._script = script
@@ -57,9 +68,15 @@ class MockProvider:
             "json_schema": request.json_schema,
             "schema_name": request.schema_name,
         }
+        if request.embed:
+            return {"model": model, "input": prompt_text(request), "dimensions": request.dimensions}
         if request.tools:
             tools = [[tool.name, tool.description, tool.parameters] for tool in request.tools]
             payload |= {"tools": tools, "may_call": request.may_call}
+        if request.logprobs is not None:
+            payload["logprobs"] = request.logprobs
+        if request.continuation is not None:
+            payload |= {"continuation": request.continuation, "slots": request.slots and list(request.slots)}
         return payload
 
     def connect(self) -> None:
@@ -76,9 +93,16 @@ class MockProvider:
         """Nothing to close."""
 
     def _default(self, request: Request, payload: Mapping[str, Any]) -> str | Reply:
+        if request.continuation is not None and not (request.logprobs or request.among):
+            logprobs = mock_logprobs(request.continuation, stable_hash(canonical_json(payload)))
+            return Reply(request.continuation, model="mock", usage=_usage(request, ""), logprobs=logprobs)
+        if request.embed:
+            return Reply(mock_vector(prompt_text(request), request.dimensions), model="mock", usage=_usage(request, ""))
         if request.tools and request.may_call and not any(message.calls for message in request.messages):
             calls = mock_calls(request, stable_hash(canonical_json(payload), request.sample))
             return Reply("", model="mock", usage=_usage(request, str(calls)), calls=calls)
+        if request.json_schema is None and (request.logprobs is not None or request.continuation is not None):
+            return mock_numbers(request)
         about_texts = (
             mock_simulation(request.messages[-1].content) if request.schema_name in ("texts", "answers") else None
         )
@@ -94,6 +118,59 @@ def default_answer(schema: Mapping[str, Any] | None, seed: int) -> str:
     if schema is None:
         return f"mock answer {seed:016x}"
     return json.dumps(_Filler(schema.get("$defs", {})).fill(schema, str(seed), "answer"))
+
+
+def mock_logprobs(text: str, seed: int) -> tuple[TokenLogprobs, ...]:
+    """Made-up log-probabilities of a text's words and of what is between them, −4 to 0; a function of its arguments alone."""
+    pieces = [piece for piece in re.split(r"(\W+)", text) if piece]
+    return tuple(
+        TokenLogprobs(piece, -(stable_hash(seed, number) % 4001) / 1000, {}) for number, piece in enumerate(pieces)
+    )
+
+
+def mock_vector(text: str, dimensions: int | None = None) -> str:
+    """A packed vector for a text: a sum over its words, or the text itself where it has none; never zero."""
+    words = sorted(_WORD.findall(text.lower())) or [text]
+    return packed(
+        [sum(parts) for parts in zip(*(_word_vector(word, dimensions or _DIMENSIONS) for word in words), strict=True)]
+    )
+
+
+@lru_cache(maxsize=10_000)
+def _word_vector(word: str, dimensions: int) -> list[float]:
+    draw = random.Random(stable_hash("vector", word))
+    return [draw.gauss(0.0, 1.0) for _ in range(dimensions)]
+
+
+def mock_numbers(request: Request) -> Reply:
+    """Log-probabilities of the integers 0..10, made up from the messages and, in a continuation, from what its line begins with.
+
+    One place in ten is likely not 0. What else a token could be is one word, of a tenth of the probability.
+    """
+    asked = "\n".join(message.content for message in request.messages)
+    count = _FREE_RANGE + 1 if request.among else request.logprobs or 0
+    if request.continuation is None:
+        top = _numbers(asked, count)
+        best = "10" if _WRITE_TEN in asked else max(top, key=lambda text: top[text], default="0")
+        told = [TokenLogprobs(best, top.get(best, 0.0), top)]
+        return Reply(best, model="mock", usage=_usage(request, best), logprobs=told)
+    values, at = [], 0
+    for token in _TOKEN.findall(request.continuation):
+        line = request.continuation[:at].rpartition("\n")[2]
+        at_slot = request.slots is None or at in request.slots
+        top = _numbers(f"{asked}\n{line}", count) if at_slot else {}
+        values.append(TokenLogprobs(token, top.get(token, -1.0), top))
+        at += len(token)
+    return Reply(request.continuation, model="mock", usage=_usage(request, ""), logprobs=values)
+
+
+def _numbers(seed: str, count: int) -> dict[str, float]:
+    draw = stable_hash("number", seed)
+    likely = 1 + draw // 10 % 10 if draw % 10 == 0 else 0
+    weights = {str(value): math.exp(-abs(value - likely)) for value in range(_FREE_RANGE)}
+    total = sum(weights.values()) / 0.9
+    found = {text: math.log(weight / total) for text, weight in weights.items()} | {"mock": math.log(0.1)}
+    return dict(sorted(found.items(), key=lambda item: -item[1])[:count])
 
 
 def mock_calls(request: Request, seed: int) -> tuple[ToolCall, ...]:
@@ -212,6 +289,7 @@ def mock(options: ProviderOptions) -> Provider:
     if options.model is not None and not options.model.startswith(NAME):
         raise UserError(
             f"the provider mock makes up its answers and takes only model names that begin with {NAME!r}, not {options.model!r}; "
-            f"give --label-model {NAME}, or name the provider that has this model, such as --provider openai"
+            f"give --label-model {NAME} (of an embedder: --embedder {NAME}), or name the provider that has this model, such as "
+            "--provider openai"
         )
     return MockProvider()

@@ -5,11 +5,12 @@ provider `http` takes a quarter of the time.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autointerp.llm import embeddings
 from autointerp.llm.chat import chat_payload, own_host, read_reply, wire_body
-from autointerp.llm.provider import Capabilities, Provider, ProviderOptions, Reply, providers
+from autointerp.llm.provider import CallFailed, Capabilities, Provider, ProviderOptions, Reply, providers
 from autointerp.llm.sdk import SdkLink
 from autointerp.llm.types import Request
 
@@ -34,20 +35,29 @@ class OpenAIProvider:
             logprobs=True,
             prompt_logprobs=not own_host(address),
             prompt_caching=True,
+            embeddings=True,
         )
+        self._lists = embeddings.EmbeddingLists(self._embed)
 
     def payload(self, model: str, request: Request) -> dict[str, Any]:
-        return chat_payload(model, request)
+        return embeddings.embedding_payload(model, request) if request.embed else chat_payload(model, request)
 
     def connect(self) -> None:
         self._link.connect()
 
     async def send(self, request: Request, payload: Mapping[str, Any]) -> Reply:
+        if request.embed:
+            return await self._lists.ask(payload)
         body = wire_body(payload, self._link.address, request.beginning)
         return read_reply(await self._link.post("/chat/completions", body), request)
 
     async def close(self) -> None:
+        await self._lists.close()
         await self._link.close()
+
+    async def _embed(self, payload: Mapping[str, Any], texts: Sequence[str]) -> list[Reply | CallFailed]:
+        reply = await self._link.post(embeddings.PATH, embeddings.wire_body(payload, texts, self._link.address))
+        return embeddings.read_embeddings(reply.body, texts, reply.pause)
 
 
 @providers.register("openai")

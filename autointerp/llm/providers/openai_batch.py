@@ -14,11 +14,13 @@ from autointerp.llm.batch_link import BatchLink, id_of
 from autointerp.llm.batch_store import Batch
 from autointerp.llm.batches import BatchProvider
 from autointerp.llm.chat import read_completion, wire_body
+from autointerp.llm.embeddings import read_embedding
 from autointerp.llm.provider import CallFailed, DeferredProvider, ProviderOptions, Queued, providers
 from autointerp.llm.providers.openai import OpenAIProvider
 from autointerp.llm.types import FailureKind
 
 ENDPOINT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
 _TOKEN = "autointerp"  # the name of our token in a batch's metadata
 _ENDINGS: Mapping[str, Any] = {"completed": "completed", "expired": "expired", "cancelled": "cancelled"}
 _LASTING = ("insufficient_quota", "billing_hard_limit_reached")
@@ -92,7 +94,8 @@ class OpenAIBatches:
 
 def request_line(key: str, body: Mapping[str, Any]) -> bytes:
     """One request in the format of OpenAI's batch input files."""
-    return json_line({"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body})
+    url = EMBEDDINGS if "input" in body else ENDPOINT
+    return json_line({"custom_id": key, "method": "POST", "url": url, "body": body})
 
 
 def read_result(line: Mapping[str, Any], redact: Callable[[object], str]) -> tuple[str, Outcome]:
@@ -106,7 +109,7 @@ def read_result(line: Mapping[str, Any], redact: Callable[[object], str]) -> tup
     status, body = int(response.get("status_code") or 0), response.get("body")
     if status == 200 and isinstance(body, dict) and not error:
         try:
-            return key, read_completion(body)
+            return key, read_embedding(body) if "data" in body else read_completion(body)
         except CallFailed as failure:
             return key, failure
     told = error or (body.get("error") if isinstance(body, dict) else None) or {}

@@ -39,7 +39,7 @@ class Place:
     batch: int | None = None
 
 
-def read_place(argument: str | None) -> Place:
+def read_place(argument: str | None, option: str = "--provider transformers") -> Place:
     """`cuda,bfloat16,batch=8`, each part optional. Raises UserError."""
     device, dtype, batch = "auto", "auto", None
     for part in (argument or "").split(","):
@@ -52,7 +52,7 @@ def read_place(argument: str | None) -> Place:
             device = part
         elif part or argument == ",":
             raise UserError(
-                f"--provider transformers:{argument}: {part!r} is not known; expected a device (cpu, cuda, cuda:1, mps), a "
+                f"{option}:{argument}: {part!r} is not known; expected a device (cpu, cuda, cuda:1, mps), a "
                 f"type ({', '.join(_DTYPES)}) or batch=N, with commas between them"
             )
     return Place(device, dtype, batch)
@@ -70,8 +70,8 @@ class TransformersProvider:
             )
         self.remedies = {"json_schema": _REMEDY}
         self.capabilities = Capabilities(
-            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, prompt_caching=True, local=True,
-            json_schema=importlib.util.find_spec("llguidance") is not None,
+            temperature=True, seed=True, logprobs=True, prompt_logprobs=True, exact_logprobs=True, prompt_caching=True,
+            local=True, json_schema=importlib.util.find_spec("llguidance") is not None,
         )  # fmt: skip
         self._place = read_place(options.argument)
         self._most = self._place.batch or options.concurrency
@@ -89,8 +89,11 @@ class TransformersProvider:
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
             "logprobs": request.logprobs,
         }
+        if request.among:
+            asked["among"] = list(request.among)
         if request.continuation is not None:
-            return asked | {"continuation": request.continuation}
+            slots = {} if request.slots is None else {"slots": list(request.slots)}
+            return asked | {"continuation": request.continuation} | slots
         return asked | {
             "max_tokens": request.max_tokens,
             "temperature": request.temperature or 0.0,

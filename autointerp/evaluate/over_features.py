@@ -1,0 +1,120 @@
+"""Statistics over features: differences summed up and tested, ranks compared. Pure; scipy does the work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval; None where undefined, and the ends alone where the features do not vary."""
+
+    value: float | None
+    lo: float | None = None
+    hi: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Differences first − second over `n` features. `positive`, `negative`: of so many; the others are 0.
+
+    `sign_p`, `wilcoxon_p`: two-sided probabilities of no difference; None where no feature differs.
+    """
+
+    n: int
+    mean: Estimate
+    median: Estimate
+    positive: int
+    negative: int
+    sign_p: float | None
+    wilcoxon_p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Rank correlations of both sides' values over `n` features; tied ranks shared (Kendall's τ-b)."""
+
+    n: int
+    spearman: Estimate
+    kendall: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """Two groups of features that are not the same ones. `above`: P(first > second) + P(equal)/2; 0.5 says no difference."""
+
+    n: tuple[int, int]
+    median: tuple[float, float]
+    difference: Estimate
+    above: float
+    mann_whitney_p: float
+
+
+def paired(differences: Array, seed: int) -> Paired:
+    """Sum up and test differences of n ≥ 1 features."""
+    from scipy import stats
+
+    positive, negative = int((differences > 0).sum()), int((differences < 0).sum())
+    moved = positive + negative
+    sign_p = float(stats.binomtest(positive, moved).pvalue) if moved else None
+    wilcoxon_p = float(stats.wilcoxon(differences).pvalue) if moved else None
+    of_mean, of_median = (_interval(of, differences, seed) for of in (np.mean, np.median))
+    return Paired(len(differences), of_mean, of_median, positive, negative, sign_p, wilcoxon_p)
+
+
+def agreement(first: Array, second: Array, seed: int) -> Agreement:
+    """Spearman's and Kendall's correlations of n features; without a value where fewer than 3 or a side is constant."""
+    from scipy import stats
+
+    n = len(first)
+    if n < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return Agreement(n, Estimate(None), Estimate(None))
+    rho, tau = float(stats.spearmanr(first, second).statistic), float(stats.kendalltau(first, second).statistic)
+    generator = np.random.default_rng(seed)
+    draws = []
+    for _ in range(500):  # each is a sort of n
+        rows = generator.integers(0, n, n)
+        if np.ptp(first[rows]) and np.ptp(second[rows]):
+            a, b = first[rows], second[rows]
+            draws.append((stats.spearmanr(a, b).statistic, stats.kendalltau(a, b).statistic))
+    lo, hi = np.quantile(np.array(draws), (0.025, 0.975), axis=0)
+    return Agreement(n, Estimate(rho, float(lo[0]), float(hi[0])), Estimate(tau, float(lo[1]), float(hi[1])))
+
+
+def unpaired(first: Array, second: Array, seed: int) -> Unpaired:
+    """Compare two groups of features by their medians and ranks; each side is resampled by itself."""
+    from scipy import stats
+
+    test = stats.mannwhitneyu(first, second, alternative="two-sided")
+    draws = [
+        np.median(side[generator.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
+        for side, generator in zip((first, second), np.random.default_rng(seed).spawn(2), strict=True)
+    ]
+    lo, hi = np.quantile(draws[0] - draws[1], (0.025, 0.975))
+    medians = float(np.median(first)), float(np.median(second))
+    above = float(test.statistic) / (len(first) * len(second))
+    sizes = len(first), len(second)
+    return Unpaired(sizes, medians, Estimate(medians[0] - medians[1], float(lo), float(hi)), above, float(test.pvalue))
+
+
+def false_discoveries(p: Array) -> Array:
+    """q-values by Benjamini and Hochberg (1995): of all with q ≤ 0.05 at most 5 % are expected to be no differences."""
+    from scipy import stats
+
+    return np.asarray(stats.false_discovery_control(p), dtype=np.float64) if len(p) else p
+
+
+def _interval(of: Callable[..., Array], values: Array, seed: int) -> Estimate:
+    """Percentiles of resampled features; no interval for fewer than 3."""
+    value = float(of(values))
+    if len(values) < 3:
+        return Estimate(value)
+    generator = np.random.default_rng(seed)
+    draws = of(values[generator.integers(0, len(values), (_RESAMPLES, len(values)))], axis=1)
+    lo, hi = np.quantile(draws, (0.025, 0.975))
+    return Estimate(value, float(lo), float(hi))
