@@ -52,8 +52,6 @@ STEP = 16
 # Scorers whose answers are all about as long as the mock's.
 _VERDICTS = ("fuzz", "delphi24_detection", "delphi24_fuzz", "specificity", "saebench25")
 
-PUBLISHED = ("bills23_top_random", "bills23_random", "transluce24")  # protocols of simulation
-
 Encode = Callable[[str], list[int]]
 
 
@@ -108,10 +106,10 @@ class Dry:
 
 def _shortest(request: Request, answered: str) -> str | None:
     """The shortest answer that is complete: nothing is active."""
-    if request.purpose in _VERDICTS:
-        return answered
     if request.embed or request.purpose == "surprisal":
         return ""
+    if request.purpose in _VERDICTS:
+        return answered
     if request.purpose not in ("simulate", "rerank", "detect"):
         return None
     if request.continuation is not None or request.logprobs is not None:
@@ -186,13 +184,10 @@ def table(trial: Trial) -> Iterable[str]:
     asking = [name for name, part in explainers.items() if part.needs_model and "tools" not in part.needs]
     for name in asking:
         yield line("explain", name, [trial.explained(name, Dry(trial.encode))])
-    alone = [
-        name for name, part in scorers.items()
-        if (part.wants.model or part.wants.embedder) and not part.wants.bench and name not in PUBLISHED
-    ]  # fmt: skip
-    for name in ["simulation", *alone]:
+    alone = [name for name, part in scorers.items() if part.wants.model and not part.wants.bench]
+    for name in dict.fromkeys(["simulation", "embedding", *alone]):
         yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
-    for name in PUBLISHED:
+    for name in ("bills23_top_random", "bills23_random", "transluce24"):
         yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
     for simulator in ("all_at_once", "one_at_a_time"):
         for name in ("simulation", "bills23_top_random"):
