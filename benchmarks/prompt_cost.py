@@ -49,6 +49,9 @@ SENTENCE = "The word of an example, after a verb of motion, in running text; wea
 CACHES = {"none": (0, 0), "1,024": (1024, 128), "any": (16, 16)}  # the least that is cached, and the step
 STEP = 16
 
+# Scorers whose answers are all about as long as the mock's.
+_VERDICTS = ("fuzz", "delphi24_detection", "delphi24_fuzz", "specificity", "saebench25")
+
 Encode = Callable[[str], list[int]]
 
 
@@ -105,6 +108,8 @@ def _shortest(request: Request, answered: str) -> str | None:
     """The shortest answer that is complete: nothing is active."""
     if request.embed or request.purpose == "surprisal":
         return ""
+    if request.purpose in _VERDICTS:
+        return answered
     if request.purpose not in ("simulate", "rerank", "detect"):
         return None
     if request.continuation is not None or request.logprobs is not None:
@@ -179,8 +184,8 @@ def table(trial: Trial) -> Iterable[str]:
     asking = [name for name, part in explainers.items() if part.needs_model and "tools" not in part.needs]
     for name in asking:
         yield line("explain", name, [trial.explained(name, Dry(trial.encode))])
-    grading = [name for name in scorers.names() if name in ("simulation", "detection", "embedding", "surprisal")]
-    for name in grading[::-1]:
+    alone = [name for name, part in scorers.items() if part.wants.model and not part.wants.bench]
+    for name in dict.fromkeys(["simulation", "embedding", *alone]):
         yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
     for name in ("bills23_top_random", "bills23_random", "transluce24"):
         yield line("score", name, trial.scored([name], Dry(trial.encode)).values())

@@ -29,6 +29,8 @@ NAMES = (
     "token_activation", "highlighted", "max_act_logits", "contrastive", "single_token", "output", "dual", "refine", "investigate",
 )  # fmt: skip
 
+CLASSIFYING = ("fuzzing", "delphi24_detection", "delphi24_fuzz", "intruder", "specificity", "saebench25")
+
 HEAD = """# Prompts, as the model sees them
 
 One request of each explainer that asks one of its own; [explainers.md](explainers.md) says when to use which. Of `dual`, which
@@ -102,7 +104,7 @@ def page() -> str:
         if name == "investigate":
             tools = "\n".join(f"{tool.name}: {tool.description}\n{json.dumps(tool.parameters)}" for tool in TOOLS)
             parts.append(f"\nTools, each with the JSON schema of its arguments:\n\n{_fenced(tools)}")
-    return "".join(parts) + _about_texts()
+    return "".join(parts) + _about_texts() + "".join(_of_scorer(name) for name in CLASSIFYING)
 
 
 def _about_texts() -> str:
@@ -147,6 +149,37 @@ def _from_probabilities(label: Label, contexts: Sequence[Context], vocabulary: V
         if sent[-1].continuation is not None:
             parts.append(f"\nThe model's answer, given to it:\n\n{_fenced(sent[-1].continuation)}")
     return "".join(parts)
+
+
+def _of_scorer(name: str) -> str:
+    """The first request of a classifying scorer that asks one of its own; of `fuzzing` all but the shared instructions."""
+    sent: list[Request] = []
+
+    async def ask(request: Request) -> Answer:
+        sent.append(request)
+        raise RequestFailed(FailureKind.TIMEOUT, "this is a question only")
+
+    evidence, vocabulary = _feature()
+    active = [_of_test(one, name, "band") for one in evidence.of("explain", ("top",))]
+    silent = [_of_test(one, name, "silent") for one in evidence.of("explain", ("silent",))]
+    hard = [_of_test(one, name, one.kind) for one in evidence.of("explain", ("near", "token"))]
+    top = [replace(one, kind="top", window_id=200 + number) for number, one in enumerate(active[:2])]
+    random = [replace(one, kind="random", window_id=300 + number) for number, one in enumerate((silent + hard) * 3)]
+    given = replace(
+        evidence, contexts=[*active, *silent, *hard, *top, *random], stratum_windows={("test", 0): 99, ("test", 1): 9}
+    )
+    label = Label("Bank: a place for money", "the word 'bank' where it is a place for money; weakly 'lender'")
+    asyncio.run(scorers.get(name)(label, given, Means(vocabulary, ask)))
+    system, user = sent[0].messages
+    instructions = "" if name == "fuzzing" else f"System:\n\n{_fenced(system.content)}\n"
+    return f"\n## {name}\n\n{instructions}User:\n\n{_fenced(user.content)}"
+
+
+def _of_test(context: Context, name: str, kind: str) -> Context:
+    """A context of the test split; for `saebench25` as long as its windows are, with the text over and over."""
+    times = -(-24 // len(context.tokens)) if name == "saebench25" else 1
+    activations = np.concatenate([context.activations, np.zeros(len(context.tokens) * (times - 1), np.float32)])
+    return replace(context, split="test", kind=kind, tokens=np.tile(context.tokens, times), activations=activations)
 
 
 def _fenced(text: str) -> str:

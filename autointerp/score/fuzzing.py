@@ -69,7 +69,11 @@ class Fuzzing:
             for number, (group, some) in enumerate(zip(groups, outcomes, strict=True))
             for one, outcome in zip(group, some, strict=True)
         ]
-        return Grade(score_fuzzing(evidence, judged, seed=self.seed, resamples=self.resamples), judged=judged)
+        return Grade(self.regrade(evidence, judged), judged=judged)
+
+    def regrade(self, evidence: FeatureEvidence, judged: Sequence[Judged]) -> list[ScoreRow]:
+        """What verdicts on a feature's marks come to."""
+        return score_fuzzing(evidence, judged, seed=self.seed, resamples=self.resamples)
 
 
 def marked_cuts(evidence: FeatureEvidence, seed: int = 0) -> list[Marked]:

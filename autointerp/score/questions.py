@@ -175,12 +175,9 @@ def needed(ask: Ask | None, by: str) -> Ask:
 
 async def all_asked(questions: Iterable[Awaitable[Answered]]) -> list[Answered]:
     """What each comes to. All of them are asked before one is given up: where answers come later, later ones are queued, too."""
-    found = []
-    for one in await asyncio.gather(*questions, return_exceptions=True):
-        if isinstance(one, BaseException):
-            raise one
-        found.append(one)
-    return found
+    tasks = [asyncio.ensure_future(question) for question in questions]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return [task.result() for task in tasks]  # what was raised, not what is an error and was returned
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from autointerp.score import Judged, ScoreRow, bootstrap, metrics
 Array = NDArray[np.float64]
 Metric = Callable[[Array], Array]
 NO_WIDTH = "the verdicts do not vary within strata, so the interval has no width"
+_ROUNDING = 1e-9
 NO_PROBABILITIES = (
     "no probabilities of the verdicts: they were not asked for (score.logprobs), or the answer came without them"
 )
@@ -178,7 +179,7 @@ def interval_of(
         return bootstrap.Interval(None, None, 0, "no interval: too few contexts to tell how the score varies")
     interval = resampling.interval(metric, sums, value)
     notes = [interval.reason]
-    if interval.lo is not None and interval.lo == interval.hi:
+    if interval.lo is not None and interval.hi is not None and interval.hi - interval.lo < _ROUNDING:
         notes.append(NO_WIDTH)
     return bootstrap.Interval(
         interval.lo, interval.hi, interval.undefined, "; ".join(note for note in notes if note) or None

@@ -82,7 +82,7 @@ def test_rank_by_any_metric(capsys: pytest.CaptureFixture[str], out: Path) -> No
         assert rows(out, "SELECT score_key FROM ranking") == key
         assert rows(out, "SELECT count(p_random) FROM catalog")[0][0] >= 10
     for given, message in (
-        ("auprc_corpus", "has no interval to rank by; expected one of: simulation.absdev_uncentred"),
+        ("auprc_corpus", "has no interval to rank by; expected one of: simulation.absdev_calibrated"),
         ("nonsense", "is no metric of this run"), ("detection.balanced_accuracy", "expected detection among them"),
     ):  # fmt: skip
         code, err = run(capsys, "score", "--out", out, "--rank-by", given)
