@@ -121,7 +121,7 @@ class Resampling:
 def between(ordered: Array, resamples: int, below: float, above: float) -> Interval:
     """The resamples without these shares of all at either end; the undefined ones lie beyond both."""
     undefined = resamples - len(ordered)
-    left, right = int(resamples * below + 1e-9), int(resamples * above + 1e-9)
+    left, right = (min(resamples - 1, int(resamples * share + 1e-9)) for share in (below, above))
     if undefined > min(left, right):
         reason = f"no interval: {undefined} of {resamples} resamples are undefined, since they hold no variation"
         return Interval(None, None, undefined, reason)

@@ -106,7 +106,8 @@ def windows(evidence: FeatureEvidence, seed: int = 0) -> list[Cut]:
     ]
     cuts += _weighted(evidence, min((context.peak for context in strongest), default=0.0), draw)
     used = {cut.context.window_id for cut in cuts}
-    drawn = long_enough(evidence.of("test", ("random",)), LENGTH)
+    # Where another scorer wants more of them, these are still the same.
+    drawn = long_enough(evidence.of("test", ("random",))[: 2 * RANDOM], LENGTH)
     free = [context for context in drawn if context.window_id not in used][:RANDOM]
     cuts += [_around(context, draw.randrange(len(context.tokens))) for context in free]
     draw.shuffle(cuts)

@@ -71,6 +71,9 @@ class TestEnds:
     def test_cuts_the_shares_at_each_end(self) -> None:
         # 1000 values 0 … 999: 25 below the lower end, 50 above the upper one.
         assert between(np.arange(1000.0), 1000, 0.025, 0.05) == Interval(25.0, 949.0)
+        # Both ends of a score that lies beyond nearly all of its resamples: the last one, and none further.
+        assert between(np.arange(1000.0), 1000, 1.0, 0.0) == Interval(999.0, 999.0)
+        assert between(np.arange(1000.0), 1000, 0.0, 1.0) == Interval(0.0, 0.0)
 
     def test_undefined_resamples_push_both_ends_outwards(self) -> None:
         # 10 undefined may all lie below, or all above: 15 of the 990 defined ones are cut at each end.

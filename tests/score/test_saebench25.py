@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,18 @@ def test_two_strong_two_weaker_and_ten_random_windows_of_21_tokens() -> None:
     assert kinds != sorted(kinds) and [cut.context.window_id for cut in windows(some())] == [
         cut.context.window_id for cut in shown
     ]
+
+
+def test_it_is_asked_about_the_same_windows_whatever_others_want() -> None:
+    """Another scorer that wants more random windows has them read for all."""
+    given = some(random=40)
+    for one in given.contexts:
+        if one.kind == "random" and 5 <= one.window_id < 20:
+            one.tokens.resize(10, refcheck=False)
+            one.activations.resize(10, refcheck=False)
+    few = [one for one in given.contexts if one.kind != "random" or one.window_id < 20]
+    taken = {cut.context.window_id for cut in windows(given)}
+    assert taken == {cut.context.window_id for cut in windows(replace(given, contexts=few))}
 
 
 def test_weaker_ones_are_drawn_in_proportion_to_their_activation_below_the_strongest_twelve() -> None:
