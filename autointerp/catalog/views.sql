@@ -3,9 +3,10 @@
 CREATE OR REPLACE VIEW catalog AS
 WITH shown AS (
     SELECT e.* FROM explanations e JOIN ranking r ON e.explainer_key = r.explainer_key
-), scored AS (
-    SELECT s.*, s.metric = r.metric AND s.score_key = r.score_key AS main
-    FROM scores s JOIN scorings USING (score_key) CROSS JOIN ranking r
+), scored AS (  -- what is said of the feature itself stands under no explanation, and is shown beside its label
+    SELECT s.* REPLACE (CASE s.explanation_id WHEN '' THEN w.explanation_id ELSE s.explanation_id END AS explanation_id),
+           s.metric = r.metric AND s.score_key = r.score_key AS main
+    FROM scores s JOIN scorings USING (score_key) LEFT JOIN shown w ON w.feature_id = s.feature_id CROSS JOIN ranking r
 )
 SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.confidence, e.safety,
        e.output_title, e.output_description, e.sides_agree, e.explainer, e.model, e.explanation_id,

@@ -48,6 +48,15 @@ def test_rows_come_best_first_and_those_without_a_score_last(catalog: duckdb.Duc
     assert pages.feature_rows(catalog, limit=3) == rows[:3]
 
 
+def test_a_ranking_by_scores_of_the_feature_itself_is_shown() -> None:
+    """They stand under no explanation."""
+    with build_catalog(6, 120) as connection:
+        before = [(row.feature_id, row.score) for row in pages.feature_rows(connection)]
+        connection.execute("""UPDATE scores SET explanation_id = '' WHERE control = ''
+            AND (score_key, metric) IN (SELECT score_key, metric FROM ranking)""")
+        assert [(row.feature_id, row.score) for row in pages.feature_rows(connection)] == before
+
+
 def test_an_undefined_score_keeps_its_reason(catalog: duckdb.DuckDBPyConnection) -> None:
     row = next(row for row in pages.feature_rows(catalog) if row.feature_id == 4)
     assert (row.score, row.score_status) == (None, "undefined")
