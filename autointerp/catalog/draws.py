@@ -16,11 +16,18 @@ def read_draws(catalog: Catalog, stage: str, key: str) -> dict[Item, int]:
 def draw_again(catalog: Catalog, stage: str, key: str, items: list[Item]) -> None:
     """Give every item its next draw."""
     before = read_draws(catalog, stage, key)
+    given = {
+        "stage": stage,
+        "key": key,
+        "features": [feature for feature, _ in items],
+        "controls": [c for _, c in items],
+    }
+    next_ = [before.get(item, 0) + 1 for item in items]
     with catalog.transaction():
-        for feature, control in items:
-            at = [stage, key, feature, control]
-            catalog.rows("DELETE FROM draws WHERE stage = ? AND key = ? AND feature_id = ? AND control = ?", at)
-            catalog.rows("INSERT INTO draws VALUES (?, ?, ?, ?, ?)", [*at, before.get((feature, control), 0) + 1])
+        catalog.rows("DELETE FROM draws WHERE stage = $stage AND key = $key AND (feature_id, control) IN "
+                     "(SELECT unnest($features), unnest($controls))", given)  # fmt: skip
+        catalog.rows("INSERT INTO draws SELECT $stage, $key, unnest($features), unnest($controls), unnest($next)",
+                     given | {"next": next_})  # fmt: skip
 
 
 def failed_items(catalog: Catalog, stage: str, key: str, kinds: Sequence[str] = ()) -> list[Item]:
