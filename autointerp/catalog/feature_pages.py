@@ -22,19 +22,22 @@ from autointerp.catalog.page_rows import (
     Token,
     Window,
 )
-from autointerp.catalog.pages import FeatureRow, current_scores, select
+from autointerp.catalog.pages import FeatureRow, current_scores, select, table_names
 from autointerp.catalog.steered import steered_tokens
 
 if TYPE_CHECKING:
     import duckdb
 
 
-# $1 features, $2 their explanations in the catalog. The simulations are those behind the catalog's score.
+# $1 features, $2 their explanations in the catalog. The simulations are those behind the catalog's score. A protocol that cuts
+# windows says nothing of the tokens before its cut; and which of its windows are silent its rows do not say.
 _SIMULATED = """
 WITH wanted AS (
     SELECT unnest($1::UINTEGER[]) AS feature_id, unnest($2::VARCHAR[]) AS explanation_id
 ), simulated AS (
-    SELECT DISTINCT ON (feature_id, window_id) feature_id, window_id, band, status, reason, expected
+    SELECT DISTINCT ON (feature_id, window_id) feature_id, window_id, band, status, reason, {start} IS NOT NULL AS is_cut,
+        CASE WHEN {start} > 0 AND expected IS NOT NULL
+             THEN list_concat(list_resize([]::FLOAT[], {start}, 'nan'::FLOAT), expected) ELSE expected END AS expected
     FROM simulations JOIN wanted USING (feature_id, explanation_id)
     WHERE control = '' AND score_key IN (SELECT score_key FROM ranking)
     ORDER BY feature_id, window_id, status DESC, model
@@ -67,7 +70,7 @@ _SILENT = f"""FROM (
         []::USMALLINT[] AS positions, []::FLOAT[] AS activations, false AS duplicate, false AS evidence,
         status AS simulation, reason AS simulation_reason, expected,
         row_number() OVER (PARTITION BY feature_id ORDER BY list_max(expected) DESC, window_id) AS rank
-    FROM simulated JOIN windows USING (window_id) WHERE band = 0 AND status = 'ok'
+    FROM simulated JOIN windows USING (window_id) WHERE band = 0 AND status = 'ok' AND NOT is_cut
     QUALIFY rank <= $3
 ) ORDER BY feature_id, rank"""
 
@@ -99,8 +102,11 @@ def feature_pages(
     ids = [row.feature_id for row in rows]
     shown = [row.explanation_id for row in rows if row.explanation_id is not None]
     keys = [ids, [row.explanation_id for row in rows]]
-    drawn = _grouped(select(connection, ContextRow, _DRAWN, [*keys, quota.top, quota.band, quota.random]))
-    silent = _grouped(select(connection, ContextRow, _SILENT, [*keys, quota.silent]))
+    start = "start" if "scorings" in table_names(connection) else "NULL::USMALLINT"
+    drawn = _grouped(
+        select(connection, ContextRow, _DRAWN.format(start=start), [*keys, quota.top, quota.band, quota.random])
+    )
+    silent = _grouped(select(connection, ContextRow, _SILENT.format(start=start), [*keys, quota.silent]))
     histogram = _grouped(select(connection, HistogramBin, _HISTOGRAM, [ids]))
     tokens = _grouped(select(connection, OutputToken, _TOKENS, [ids]))
     steered = _grouped(steered_tokens(connection, ids))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from autointerp.score.ranking import resampled
+
 Array = NDArray[np.float64]
 _RESAMPLES = 2000
 
@@ -92,7 +94,7 @@ def unpaired(first: Array, second: Array, seed: int) -> Unpaired:
 
     test = stats.mannwhitneyu(first, second, alternative="two-sided")
     draws = [
-        np.median(side[generator.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
+        resampled(np.median, side, generator, _RESAMPLES)
         for side, generator in zip((first, second), np.random.default_rng(seed).spawn(2), strict=True)
     ]
     lo, hi = np.quantile(draws[0] - draws[1], (0.025, 0.975))
@@ -114,7 +116,6 @@ def _interval(of: Callable[..., Array], values: Array, seed: int) -> Estimate:
     value = float(of(values))
     if len(values) < 3:
         return Estimate(value)
-    generator = np.random.default_rng(seed)
-    draws = of(values[generator.integers(0, len(values), (_RESAMPLES, len(values)))], axis=1)
+    draws = resampled(of, values, np.random.default_rng(seed), _RESAMPLES)
     lo, hi = np.quantile(draws, (0.025, 0.975))
     return Estimate(value, float(lo), float(hi))

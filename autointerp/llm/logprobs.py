@@ -15,6 +15,7 @@ from autointerp.llm.provider import CallFailed
 from autointerp.llm.types import FailureKind, TokenLogprobs
 
 MOST_ALTERNATIVES = 20  # of chat completions
+_ROUNDING = 0.1  # nats above certainty that a server's number format may bring; more is no probability
 
 
 def answer_logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprobs, ...]:
@@ -111,7 +112,7 @@ def _likeliest(pairs: Any) -> dict[str, float]:
 
 def _finite(value: Any) -> float:
     number = float(value)
-    if not math.isfinite(number):
+    if not math.isfinite(number) or number > _ROUNDING:
         raise ValueError(f"a log-probability of {number}")
     return number
 

@@ -31,10 +31,10 @@ class Agreement:
 
 def swaps(catalog: Catalog, scoring: Scoring, metric: str, own: Mapping[int, float | None]) -> Iterator[Agreement]:
     """The agreement with every other simulator or model that has graded these labels by the same metric."""
-    answers = "simulations" if scoring.simulator else "judgements"
+    tables = ("simulations",) if scoring.simulator else ("judgements", "written_texts")
+    models = ", ".join(f"(SELECT max(model) FROM {table} a WHERE a.score_key = s.score_key)" for table in tables)
     others = catalog.rows(
-        "SELECT DISTINCT s.score_key, s.simulator, "
-        f"(SELECT max(model) FROM {answers} a WHERE a.score_key = s.score_key) AS model FROM scores s "
+        f"SELECT DISTINCT s.score_key, s.simulator, coalesce({models}, NULL) AS model FROM scores s "
         "JOIN explanations e USING (explanation_id) JOIN ranking r ON r.explainer_key = e.explainer_key "
         "WHERE s.scorer = ? AND s.metric = ? AND s.control = '' AND s.score_key <> ? ORDER BY ALL",
         [scoring.name, metric, scoring.key],

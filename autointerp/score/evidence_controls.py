@@ -105,9 +105,9 @@ def chance(metric: str, control: str = "shuffled") -> float | None:
     For `always_yes` and `always_no` it is exact, and so are they for a coin in expectation, whatever its bias: a balanced
     accuracy of (q + 1 − q) / 2. Constant predictions have no correlation.
     """
-    if metric.startswith("balanced_accuracy") or "auroc" in metric:
+    if metric.startswith(("balanced_accuracy", "responsiveness_")) or "auroc" in metric:
         return 0.5
-    if metric.startswith("r_") and control not in (YES, NO):
+    if (metric == "r" or metric.startswith("r_")) and control not in (YES, NO):
         return 0.0
     if metric == "accuracy_corrected" and control not in (YES, NO):
         return 0.0

@@ -4,12 +4,14 @@ Features are ranked by the lower bound of their score's interval: a high value o
 interval says which ranks the intervals leave open: above a feature are surely those whose lower bound is above its upper one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_HELD = 1 << 21  # values
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,21 @@ class Median:
     hi: float
 
 
+def resampled(of: Callable[..., Array], values: Array, generator: np.random.Generator, resamples: int) -> Array:
+    """`of` [resamples] each of so many resamples of the values [n] of features. A part of them is held at a time: all together
+    are gigabytes for a hundred thousand features."""
+    rows = max(1, _HELD // len(values))
+    parts = [
+        of(values[generator.integers(0, len(values), (min(rows, resamples - begin), len(values)))], axis=1)
+        for begin in range(0, resamples, rows)
+    ]
+    return np.concatenate(parts)
+
+
 def median_of(values: Array, seed: int, resamples: int = 2000) -> Median | None:
     """The median of the defined values, features being the unit of resampling. None without values."""
     if len(values) == 0:
         return None
-    generator = np.random.default_rng(seed)
-    draws = np.median(values[generator.integers(0, len(values), (resamples, len(values)))], axis=1)
+    draws = resampled(np.median, values, np.random.default_rng(seed), resamples)
     lo, hi = np.quantile(draws, [0.025, 0.975])
     return Median(float(np.median(values)), float(lo), float(hi))

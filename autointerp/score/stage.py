@@ -56,7 +56,9 @@ def _score_key(config: Config, name: str, scorer: Scorer, labels: str) -> str:
     embedder = _identity(config.embedding()) if wants.embedder else ()
     chosen = (settings.per_band, silent_contexts(config), settings.resamples, config.seed)
     negatives = config.negatives.identity() if wants.negatives else "0"
-    return hex_hash("score", name, labels if wants.label else "", scorer.version, *model, *chosen, negatives, *embedder,
+    # Where scoring is adaptive a label decides how many contexts there are, also for those who do not look at it.
+    by_label = wants.label or config.score.adaptive
+    return hex_hash("score", name, labels if by_label else "", scorer.version, *model, *chosen, negatives, *embedder,
                     *identity(config))  # fmt: skip
 
 

@@ -4,6 +4,7 @@ A text that is missing, blank, there twice or copied is a failed item with its r
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -138,6 +139,8 @@ def _peaks(bench: Bench, feature_id: int, texts: Sequence[str]) -> list[float | 
 
 
 def _written(number: int, wanted: Wanted, peak: float | str | None) -> Written:
+    if isinstance(peak, float) and not math.isfinite(peak):
+        peak = f"{FailureKind.MALFORMED}: the subject model's numbers overflow on this text"
     if wanted.fault is None and isinstance(peak, float):
         return Written(number, wanted.active, wanted.text, peak, "ok")
     reason = peak if isinstance(peak, str) else f"{FailureKind.MALFORMED}: {wanted.fault or 'a text without tokens'}"

@@ -190,6 +190,25 @@ def test_simulations_of_a_control_or_of_another_score_are_not_shown() -> None:
         assert _page(connection, 0) == before
 
 
+def test_simulations_of_a_cut_stand_at_its_tokens_and_make_no_window_silent() -> None:
+    """Of protocols that cut windows only the tokens from `start` on were simulated, and band 0 is said of all."""
+    with build_catalog(N, 200) as connection:
+        before = {context.window_id: context for context in _of(_page(connection, 0), "band") if context.expected}
+        assert before
+        connection.execute("UPDATE simulations SET start = 3, expected = expected[4:], band = 0")
+        page = _page(connection, 0, ContextQuota(20, 50, 10, 9))
+        assert not _of(page, "silent")
+        after = {context.window_id: context for context in _of(page, "band")}
+        for window, context in before.items():
+            expected = after[window].expected
+            assert expected and context.expected and all(math.isnan(value) for value in expected[:3])
+            assert expected[3:] == context.expected[3:]
+        failed = [
+            one for one in _page(connection, 5, ContextQuota(20, 50, 10, 9)).contexts if one.simulation == "failed"
+        ]
+        assert failed and all(one.expected is None for one in failed)
+
+
 def test_evidence_is_that_of_the_label_in_the_catalog(catalog: duckdb.DuckDBPyConnection) -> None:
     query = "SELECT window_id FROM explanation_evidence WHERE explanation_id = 'llm-0'"
     named = {row[0] for row in catalog.execute(query).fetchall()}

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -142,3 +143,17 @@ def test_adaptive_rows_have_a_key_of_their_own(out: Path) -> None:
         for changed in ({}, {"adaptive": True}, {"adaptive": True, "top_k": 3}, {"top_k": 3}, {"rounds": 3})
     }
     assert len(keys) == 3  # what is not adaptive does not depend on how it would be
+
+
+def test_scorers_of_the_feature_know_whose_label_stopped_it(out: Path) -> None:
+    """Their contexts are those that its label's simulation has used: with other labels there are others."""
+    base = json.loads((out / "config.json").read_text())
+
+    def key(**changed: Any) -> str:
+        settings = {"score.scorers": ["simulation", "intruder"], "score.model": "mock", "score.provider": "mock"}
+        return stage.score_keys(load_config(None, settings | changed, base=base))["intruder"]
+
+    fixed, adaptive = {"score.adaptive": False}, {"score.adaptive": True}
+    others = {"explain.explainer": "token_activation", "explain.model": "mock"}
+    assert key(**fixed) == key(**fixed, **others)
+    assert key(**adaptive) != key(**adaptive, **others)

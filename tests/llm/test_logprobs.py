@@ -80,6 +80,7 @@ def test_a_server_that_leaves_them_out_is_told_on(logprobs: Any) -> None:
         [{"token": "Hi"}],
         [token("Hi", float("nan"))],
         [token("Hi", -(10**400))],
+        [token("Hi", 1000.0)],  # e^1000 is no number
         [{**token("Hi", -1), "top_logprobs": [1]}],
     ],
 )

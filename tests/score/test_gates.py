@@ -9,6 +9,8 @@ import pytest
 import scipy.stats
 
 from autointerp.catalog.store import Catalog
+from autointerp.score.agreement import swaps
+from autointerp.score.evidence_controls import chance
 from autointerp.score.gates import Gate, Spread, better, median_interval, near, write_gates
 from autointerp.score.random_null import write_p_values
 from autointerp.score.writing import Scoring
@@ -117,6 +119,31 @@ def test_labels_that_say_nothing_fail(tmp_path: Path) -> None:
     failed = {control for control, gate in found.items() if gate.passed is False}
     assert failed == {"shuffled", "over_shuffled", "over_generic", "permuted_across", "over_random_directions"}
     assert all(found[control].reason for control in failed)
+
+
+def test_another_judge_of_written_texts_is_known_by_its_model(tmp_path: Path) -> None:
+    """Generation has neither simulations nor verdicts; the same judge with other settings is no other judge."""
+    own = {1: 0.1, 2: 0.4, 3: 0.2, 4: 0.9}
+    table = {"feature_id": 1, "explanation_id": "e", "scorer": "generation", "control": ""}
+    with Catalog.open(tmp_path / "c.duckdb", write=True) as catalog:
+        catalog.rows("INSERT INTO ranking VALUES ('labels', 'key', 'auroc')")
+        catalog.insert("explanations", pa.Table.from_pylist([
+            {"explanation_id": "e", "explainer_key": "labels", "feature_id": 1, "explainer": "x", "status": "ok"}]))  # fmt: skip
+        for key, model in (("again", "judge"), ("other", "second")):
+            catalog.insert("scores", pa.Table.from_pylist([
+                table | {"score_key": key, "feature_id": at, "simulator": "", "metric": "auroc", "value": value, "n_ok": 1,
+                         "n_failed": 0, "status": "ok"} for at, value in own.items()]))  # fmt: skip
+            catalog.insert("written_texts", pa.Table.from_pylist([
+                table | {"score_key": key, "model": model, "number": 1, "wanted": True, "status": "ok"}]))  # fmt: skip
+        found = list(swaps(catalog, Scoring("generation", "key", "", "judge"), "auroc", own))
+    assert [(one.who, one.n, one.rho) for one in found] == [("second", 4, pytest.approx(1.0))]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("r", 0.0), ("responsiveness_corpus", 0.5), ("abs_r", None), ("r2", None)]
+)
+def test_what_a_label_that_says_nothing_gets(metric: str, expected: float | None) -> None:
+    assert chance(metric) == expected
 
 
 def test_p_and_q_are_in_the_catalog(tmp_path: Path) -> None:

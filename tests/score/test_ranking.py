@@ -1,7 +1,12 @@
 """Ranks by lower bound and their intervals, worked by hand."""
 
-import numpy as np
+import tracemalloc
+from typing import Any
 
+import numpy as np
+import pytest
+
+from autointerp.score import ranking
 from autointerp.score.ranking import median_of, rank_by_lower_bound
 
 
@@ -24,3 +29,20 @@ def test_median_is_of_the_defined_values_and_its_interval_holds_it() -> None:
     assert found.value == 0.2
     assert found.lo == 0.1 and found.hi == 0.9
     assert median_of(np.zeros(0), seed=0) is None
+
+
+@pytest.mark.parametrize("of", [np.median, np.mean])
+def test_resamples_are_held_in_parts_and_are_the_same(monkeypatch: pytest.MonkeyPatch, of: Any) -> None:
+    values = np.random.default_rng(1).normal(size=101)
+    whole = of(values[np.random.default_rng(7).integers(0, 101, (50, 101))], axis=1)
+    monkeypatch.setattr(ranking, "_HELD", 3 * 101)
+    assert ranking.resampled(of, values, np.random.default_rng(7), 50).tolist() == whole.tolist()
+
+
+def test_the_median_of_many_features_needs_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        assert median_of(np.linspace(0, 1, 100_000), seed=0, resamples=100) is not None
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()

@@ -133,6 +133,14 @@ class TestGeneration:
         assert found.written[1].reason == "too_large: out of memory" and found.written[1].text == "huge w7"
         assert {(row.n_ok, row.n_failed) for row in found.rows} == {(2, 2), (1, 1)}
 
+    @pytest.mark.parametrize("strength", [float("inf"), float("nan")])
+    def test_a_text_on_which_the_subject_model_overflows_is_failed(self, strength: float) -> None:
+        model = Model({"active": ["w7", "w6"], "silent": ["w1", "w2"]})
+        found = graded(Generation(2), model, bench=WordBench({7: strength, 6: 1.0}))
+        assert [one.peak for one in found.written] == [None, 1.0, 0.0, 0.0]
+        assert found.written[0].status == "failed" and "overflow" in str(found.written[0].reason)
+        assert values(found)["auroc"] == 1.0
+
     def test_an_answer_that_cannot_be_used_is_asked_for_once_more(self) -> None:
         good = {"active": ["w7"], "silent": ["w1"]}
         model = Model("I'd rather not.", good)
