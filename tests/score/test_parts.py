@@ -33,6 +33,11 @@ def test_the_catalog_ranks_labels() -> None:
         scorers_for(config(score__scorers=("foo",)))
 
 
+def test_controls_are_listed_with_commas_too() -> None:
+    assert config(score__controls="shuffled, empty").score.controls == ("shuffled", "empty")
+    assert config(score__controls=[]).score.controls == ()
+
+
 def test_the_users_own_prompts_are_those_of_scorers_too(tmp_path: Path) -> None:
     plain = config(explain__explainer="token_activation", explain__model="m")
     mine = config(explain__explainer="token_activation", explain__model="m", explain__prompt_dir=str(tmp_path))
