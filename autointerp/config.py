@@ -245,7 +245,10 @@ class ScoreConfig(_Section):
     """Test contexts in which the feature does not fire; default: 100 where grading is free, else 50. See docs/scoring.md."""
     logprobs: bool | None = None
     """Ask for the log-probabilities of verdicts, for their AUROC; default: where the model runs on this machine."""
-    controls: tuple[Literal["shuffled", "generic", "empty"], ...] = ("shuffled", "generic")
+    controls: Annotated[tuple[Literal["shuffled", "generic", "empty"], ...], BeforeValidator(_listed)] = (
+        "shuffled",
+        "generic",
+    )
     """Labels that are graded in place of a sample of features' own: another feature's, one for all, none at all."""
     control_features: int | None = Field(default=None, ge=0)
     """Features in each of these controls; default: 1,000 where grading is free, else 50 (shuffled) and 20 (the others)."""

@@ -58,7 +58,8 @@ def print_ranking(out: Path) -> None:
     if facts.get("median") is None:
         _warn_of_all_failures(out)
         raise UserError("no feature has a defined score: see the reasons above, or SELECT * FROM catalog")
-    who = f"{facts['explainer']}, simulator {facts['simulator']}"
+    judge = f"simulator {facts['simulator']}" if facts["simulator"] else f"scorer {facts['scorer']}"
+    who = f"{facts['explainer']}, {judge}"
     click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({who}): median {_interval(facts, 'median')}")
     if facts.get("shuffled_median") is not None:
         click.echo(f"shuffled labels, {facts['n_shuffled']:,}: median {_interval(facts, 'shuffled_median')}")

@@ -26,6 +26,18 @@ def test_the_default_is_simulation_and_detection_where_a_model_simulates() -> No
         scorers_for(config(score__scorers=("simulation", "dectection")))
 
 
+def test_the_catalog_ranks_labels() -> None:
+    with pytest.raises(UserError, match=r"sensitivity\.fires, which grades features whatever their labels"):
+        scorers_for(config(score__scorers=("sensitivity",), score__rank_by="sensitivity.fires"))
+    with pytest.raises(UserError, match="no scorer is named 'foo'"):
+        scorers_for(config(score__scorers=("foo",)))
+
+
+def test_controls_are_listed_with_commas_too() -> None:
+    assert config(score__controls="shuffled, empty").score.controls == ("shuffled", "empty")
+    assert config(score__controls=[]).score.controls == ()
+
+
 def test_the_users_own_prompts_are_those_of_scorers_too(tmp_path: Path) -> None:
     plain = config(explain__explainer="token_activation", explain__model="m")
     mine = config(explain__explainer="token_activation", explain__model="m", explain__prompt_dir=str(tmp_path))
