@@ -16,7 +16,7 @@ def test_every_item_has_its_next_draw_at_once(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(
             Catalog, "rows", lambda self, query, *given: (statements.append(query), rows(self, query, *given))[1]
         )
-        draw_again(catalog, "score", "key", [(7, ""), (8, "shuffled")])
+        draw_again(catalog, "score", "key", [*((number, "") for number in range(8)), (8, "shuffled")])
         draw_again(catalog, "score", "key", [])
         assert len(statements) <= 6
         found = read_draws(catalog, "score", "key")
