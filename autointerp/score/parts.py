@@ -82,19 +82,12 @@ def scorers_for(config: Config) -> dict[str, Scorer]:
     if names is None:
         names = (SCORER, "detection") if simulator_for(config).needs_model else (SCORER,)
     by, metric = config.score.ranked()
-    for name in names:
-        scorers.get(name)  # a name that nobody knows is said first
-    if by not in names:
+    settings = settings_of(config)
+    found = {name: scorers.get(name).configured(settings) for name in dict.fromkeys(names)}
+    if by not in found:
         raise UserError(
             f"score.scorers is {', '.join(names) or 'empty'}; expected {by} among them: the catalog ranks by its {metric} "
             "(score.rank_by)"
-        )
-    settings = settings_of(config)
-    found = {name: scorers.get(name).configured(settings) for name in dict.fromkeys(names)}
-    if not found[by].wants.label:
-        raise UserError(
-            f"score.rank_by is {by}.{metric}, which grades features whatever their labels; the catalog ranks labels: name a "
-            "metric of a scorer that reads them"
         )
     if len(asking(found)) > 1:
         return found

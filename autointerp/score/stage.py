@@ -42,6 +42,8 @@ from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
 STAGE = "score"
+Peaks = Mapping[str, float]
+"""Texts that the subject model has read, with a feature's maximum over each."""
 
 
 def score_keys(config: Config) -> dict[str, str]:
@@ -219,28 +221,28 @@ async def _score_all(
         if wanted := models(config, needed):
             session = await stack.enter_async_context(open_sessions(wanted, run, offline=offline))
 
-        async def grade(name: str, task: Task, evidence: FeatureEvidence, looks: int) -> Grade:
+        async def grade(name: str, task: Task, evidence: FeatureEvidence, peaks: Peaks, looks: int) -> Grade:
             draw = draws[name].get((task.feature_id, task.control), 0)
             ways = {which: drawn(broker, draw) for which, broker in session.brokers.items()} if session else {}
             ask = turns.of(ways["model"]) if parts[name].wants.model else None
             embed = ways["embedder"] if parts[name].wants.embedder else None
-            peaks = _known_peaks(catalog, task.feature_id) if parts[name].wants.bench else {}
             given = replace(means, ask=ask, embed=embed, baseline=task.baseline, peaks=peaks)
             if adaptive is not None and name == SCORER and not task.control:
                 return await adaptive.scorer(parts).looked(task.label, evidence, given, looks)
             return await parts[name](task.label, evidence, given)
 
         async def turn(todo: Sequence[Task], looks: Mapping[int, int]) -> None:
-            async def work(item: tuple[Task, FeatureEvidence]) -> Graded:
-                task, evidence = item
-                grades = await all_asked(
-                    grade(name, task, evidence, looks.get(task.feature_id, 0)) for name in task.scorers
-                )
+            async def work(item: tuple[Task, FeatureEvidence, Peaks]) -> Graded:
+                task, evidence, peaks = item
+                look = looks.get(task.feature_id, 0)
+                grades = await all_asked(grade(name, task, evidence, peaks, look) for name in task.scorers)
                 return _graded(config, parts, task, evidence, dict(zip(task.scorers, grades, strict=True)))
 
-            def read(chunk: Sequence[Task]) -> Iterator[tuple[Task, FeatureEvidence]]:
+            def read(chunk: Sequence[Task]) -> Iterator[tuple[Task, FeatureEvidence, Peaks]]:
+                peaks = _known_peaks(catalog, chunk) if means.bench else {}
                 whole = with_evidence(config, reader, chunk)
-                return first_looks(plan, looks, whole) if plan else whole
+                for task, evidence in first_looks(plan, looks, whole) if plan else whole:
+                    yield task, evidence, peaks.get(task.feature_id, {})
 
             await in_rounds(
                 "score", "labels", todo, read, work, lambda finished: write_grades(catalog, finished, found), session
@@ -281,10 +283,15 @@ def _bench(config: Config, catalog: Catalog, offline: bool) -> Bench:
         return NoBench(str(error))
 
 
-def _known_peaks(catalog: Catalog, feature: int) -> dict[str, float]:
-    """Texts that the subject model has read, whoever wanted it, with the feature's maximum over each."""
-    query = "SELECT text, max(peak) FROM written_texts WHERE feature_id = ? AND peak IS NOT NULL GROUP BY text"
-    return dict(catalog.rows(query, [feature]))
+def _known_peaks(catalog: Catalog, chunk: Sequence[Task]) -> dict[int, dict[str, float]]:
+    """Of each feature the texts that the subject model has read, whoever wanted it, with the feature's maximum over each."""
+    found: dict[int, dict[str, float]] = {}
+    for feature, text, peak in catalog.rows(
+        "SELECT feature_id, text, max(peak) FROM written_texts WHERE feature_id IN (SELECT unnest(?)) AND peak IS NOT NULL "
+        "GROUP BY ALL", [sorted({task.feature_id for task in chunk})],
+    ):  # fmt: skip
+        found.setdefault(feature, {})[text] = peak
+    return found
 
 
 def with_evidence(

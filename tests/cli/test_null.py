@@ -90,6 +90,16 @@ def test_rank_by_any_metric(capsys: pytest.CaptureFixture[str], out: Path) -> No
     assert run(capsys, "score", "--out", out, "--rank-by", "r_corpus")[0] == 0
 
 
+def test_features_are_ranked_by_what_is_said_of_themselves(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    mock = ("--provider", "mock", "--label-model", "mock", "--set", "score.scorers=sensitivity")
+    code, err = run(capsys, "score", "--out", out, "--explainer", "lexicon", *mock, "--rank-by", "sensitivity.fires")
+    assert code == 0, err
+    ranked = rows(out, "SELECT count(rank), count(rank) FILTER (score IS NULL OR lo IS NULL) FROM catalog")[0]
+    assert ranked[0] >= 5 and ranked[1] == 0
+    again = ("--set", "score.scorers=simulation", "--rank-by", "r_corpus")
+    assert run(capsys, "score", "--out", out, "--explainer", "lexicon", *again)[0] == 0
+
+
 def test_a_swapped_simulator_is_compared(capsys: pytest.CaptureFixture[str], out: Path) -> None:
     """The same labels scored by another simulator, then by the first again: both orders are compared, and nothing is lost."""
     mock = ("--explainer", "lexicon", "--simulator", "logprob_free", "--provider", "mock", "--label-model", "mock")

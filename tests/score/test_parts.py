@@ -26,9 +26,7 @@ def test_the_default_is_simulation_and_detection_where_a_model_simulates() -> No
         scorers_for(config(score__scorers=("simulation", "dectection")))
 
 
-def test_the_catalog_ranks_labels() -> None:
-    with pytest.raises(UserError, match=r"sensitivity\.fires, which grades features whatever their labels"):
-        scorers_for(config(score__scorers=("sensitivity",), score__rank_by="sensitivity.fires"))
+def test_a_scorer_that_nobody_knows_is_said_first() -> None:
     with pytest.raises(UserError, match="no scorer is named 'foo'"):
         scorers_for(config(score__scorers=("foo",)))
 
