@@ -169,8 +169,10 @@ def _show_unscored(catalog: Catalog, key: str, metric: str) -> None:
 
 
 def score_stage(config: Config, out: Path) -> dict[str, Any]:
+    from autointerp.score.keys import score_keys
     from autointerp.score.parts import require_negatives
-    from autointerp.score.stage import require_labels, score, score_keys
+    from autointerp.score.stage import score
+    from autointerp.score.tasks import require_labels
 
     with _sampled(config, out) as catalog:
         require_labels(config, catalog)
@@ -223,8 +225,9 @@ def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[st
     from autointerp.catalog.draws import draw_again, failed_items
     from autointerp.explain.stage import STAGE as EXPLAIN
     from autointerp.explain.stage import explain, explainer_key
+    from autointerp.score.keys import score_keys
     from autointerp.score.stage import STAGE as SCORE
-    from autointerp.score.stage import score, score_keys
+    from autointerp.score.stage import score
 
     name = config.explain.explainer
     with _sampled(config, out) as catalog:
