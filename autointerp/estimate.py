@@ -29,11 +29,11 @@ from autointerp.llm.types import RequestFailed
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Row, project
 from autointerp.score import Means, Scorer
 from autointerp.score.controls import StandIn, can_grade, stand_ins
-from autointerp.score.keys import score_keys
+from autointerp.score.keys import scorings
 from autointerp.score.parts import asking, embedding, part_of, scorers_for, silent_contexts
 from autointerp.score.stage import STAGE as SCORE
 from autointerp.score.stage import models
-from autointerp.score.tasks import with_evidence
+from autointerp.score.tasks import for_scorer, with_evidence
 from autointerp.score.writing import Task
 from autointerp.unsent import Line
 
@@ -180,7 +180,7 @@ class _Trial:
         }
         self._draws = read_draws(catalog, explaining.STAGE, key)
         self._line: Line | None = None
-        self._keys: dict[str, str] = score_keys(config)
+        self._scorings = scorings(config)
 
     async def rows(self, sample: int) -> list[Row]:
         config, rows = self._config, []
@@ -219,7 +219,7 @@ class _Trial:
         """Features that the scorer has graded without a failure."""
         rows = self._catalog.rows(
             "SELECT feature_id FROM scores WHERE score_key = ? AND control = ? GROUP BY ALL HAVING max(n_failed) = 0",
-            [self._keys[name], control],
+            [self._scorings[name].key, control],
         )
         return {feature for (feature,) in rows}
 
@@ -255,7 +255,7 @@ class _Trial:
         tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
         used = [which for which, wants in (("model", scorer.wants.model), ("embedder", scorer.wants.embedder)) if wants]
         trials: dict[str, list[list[Asked]]] = {which: [[] for _, label in labels if label is None] for which in used}
-        draws = read_draws(self._catalog, SCORE, self._keys[name])
+        draws = read_draws(self._catalog, SCORE, self._scorings[name].asked)
         for task, evidence in with_evidence(self._config, self._graded, tasks):
             asks = {}
             for which in used:
@@ -263,7 +263,7 @@ class _Trial:
                 trials[which].append(asked)
                 asks[which] = lines[which].ask_into(asked, draws.get((task.feature_id, control), 0), begun)
             means = Means(self._vocabulary, asks.get("model"), asks.get("embedder"), bench=MadeUpBench())
-            await scorer(task.label, evidence, means)
+            await scorer(task.label, for_scorer(self._config, scorer, evidence), means)
         return trials
 
 

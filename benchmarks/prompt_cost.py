@@ -39,7 +39,7 @@ from autointerp.run_folder import catalog_path, saved_config
 from autointerp.score import Means, scorers
 from autointerp.score.parts import scorers_for, silent_contexts
 from autointerp.score.pool import scored_contexts
-from autointerp.score.tasks import with_evidence
+from autointerp.score.tasks import for_scorer, with_evidence
 from autointerp.score.writing import Task
 
 DELPHI = 37_000  # prompt tokens a latent, explain + detection + fuzzing at its defaults (measured for design/peers.md)
@@ -154,10 +154,10 @@ class Trial:
         tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None, tuple(parts)) for feature in self.ids]
         contexts = 0
         for task, evidence in with_evidence(config, reader, tasks):
-            contexts += len(scored_contexts(evidence))
+            contexts += max(len(scored_contexts(for_scorer(config, scorer, evidence))) for scorer in parts.values())
             for name, scorer in parts.items():
                 ask = dry.into(costs[name])
-                await scorer(task.label, evidence, Means(self.vocabulary, ask, ask))
+                await scorer(task.label, for_scorer(config, scorer, evidence), Means(self.vocabulary, ask, ask))
         self.contexts = contexts / len(self.ids)
         return costs
 

@@ -24,7 +24,7 @@ from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
 from autointerp.explain.bench import Bench
 from autointerp.explain.experiments import NoBench
-from autointerp.explain.stage import Which
+from autointerp.explain.stage import Which, explain
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions
@@ -32,13 +32,14 @@ from autointerp.score import Grade, Means, Scorer
 from autointerp.score.adaptive import Adaptive, facts_of, first_looks, plan_of
 from autointerp.score.controls import SHUFFLED
 from autointerp.score.evidence_controls import evidence_controls
-from autointerp.score.keys import scorings
+from autointerp.score.keys import has_baseline, scorings
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
 from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
 from autointerp.score.questions import all_asked
+from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
-from autointerp.score.tasks import labels_state, require_labels, tasks, with_evidence
+from autointerp.score.tasks import for_scorer, labels_state, require_labels, tasks, with_evidence
 from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
@@ -65,6 +66,8 @@ def score(
     )
     if is_done and which == "pending":
         return catalog.stage_facts(STAGE)
+    if any(has_baseline(config, scorer) for scorer in scorers_for(config).values()):
+        explain(config, catalog, run, BASELINE)  # those that are there are left alone
     todo = tasks(config, catalog, which)
     try:
         if todo:
@@ -102,7 +105,7 @@ async def _score_all(
     parts = scorers_for(config)
     needed = {name: parts[name] for task in todo for name in task.scorers}
     reader = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
-    draws = {name: read_draws(catalog, STAGE, scoring.key) for name, scoring in found.items()}
+    draws = {name: read_draws(catalog, STAGE, scoring.asked) for name, scoring in found.items()}
     means = Means(read_vocabulary(catalog))
     if any(scorer.wants.bench for scorer in needed.values()):
         means = replace(means, bench=_bench(config, catalog, offline))
@@ -118,7 +121,9 @@ async def _score_all(
             ways = {which: drawn(broker, draw) for which, broker in session.brokers.items()} if session else {}
             ask = turns.of(ways["model"]) if parts[name].wants.model else None
             embed = ways["embedder"] if parts[name].wants.embedder else None
-            given = replace(means, ask=ask, embed=embed, baseline=task.baseline, peaks=peaks)
+            baseline = task.baseline if parts[name].wants.baseline else None
+            given = replace(means, ask=ask, embed=embed, baseline=baseline, peaks=peaks)
+            evidence = for_scorer(config, parts[name], evidence)
             if adaptive is not None and name == SCORER and not task.control:
                 return await adaptive.scorer(parts).looked(task.label, evidence, given, looks)
             return await parts[name](task.label, evidence, given)
@@ -133,7 +138,10 @@ async def _score_all(
             def read(chunk: Sequence[Task]) -> Iterator[tuple[Task, FeatureEvidence, Peaks]]:
                 peaks = _known_peaks(catalog, chunk) if means.bench else {}
                 whole = with_evidence(config, reader, chunk)
-                for task, evidence in first_looks(plan, looks, whole) if plan else whole:
+                if plan:
+                    known = ((task, for_scorer(config, parts[SCORER], evidence)) for task, evidence in whole)
+                    whole = first_looks(plan, looks, known)
+                for task, evidence in whole:
                     yield task, evidence, peaks.get(task.feature_id, {})
 
             await in_rounds(
@@ -149,7 +157,9 @@ def _graded(
     """The grades with what their controls come to that need no other answers."""
     bands = {context.window_id: context.band for context in evidence.contexts if context.kind in ("band", "silent")}
     controls = {} if task.control else {
-        name: evidence_controls(parts[name], evidence, one, seed=config.seed, verdicts=task.sampled)
+        name: evidence_controls(
+            parts[name], for_scorer(config, parts[name], evidence), one, seed=config.seed, verdicts=task.sampled
+        )
         for name, one in grades.items()
     }  # fmt: skip
     return Graded(task, grades, bands, controls)

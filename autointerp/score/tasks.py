@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from autointerp.catalog.reading import EvidenceReader, read_labels
 from autointerp.catalog.records import FeatureEvidence, Label, Split
@@ -9,10 +10,11 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain.stage import Which, explainer_key, features_to_label
+from autointerp.score import Scorer
 from autointerp.score.adaptive import due
 from autointerp.score.controls import can_grade, stand_ins
 from autointerp.score.keys import scorings
-from autointerp.score.parts import scorers_for
+from autointerp.score.parts import scorers_for, silent_contexts
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
 from autointerp.score.writing import Task
@@ -100,18 +102,24 @@ def with_evidence(
     )  # fmt: skip
     evidence = {one.feature_id: one for one in found}
     for task in chunk:
-        yield task, _limited(evidence[task.feature_id], config.score.per_band)
+        yield task, limited(evidence[task.feature_id], "band", config.score.per_band)
 
 
-def _limited(evidence: FeatureEvidence, per_band: int) -> FeatureEvidence:
-    """Only the first `per_band` contexts of each split and band, in the order of the sampling hash: still a uniform draw."""
+def for_scorer(config: Config, scorer: Scorer, evidence: FeatureEvidence) -> FeatureEvidence:
+    """The evidence with as many silent contexts as the scorer grades on; with fewer it is what it was."""
+    return limited(evidence, "silent", silent_contexts(config, scorer))
+
+
+def limited(evidence: FeatureEvidence, kind: Literal["band", "silent"], count: int) -> FeatureEvidence:
+    """Only the first `count` contexts of the kind in each split and band, in the order of the sampling hash: still a uniform
+    draw."""
     taken: dict[tuple[Split, int], int] = {}
     kept = []
     for context in evidence.contexts:
-        if context.kind == "band":
+        if context.kind == kind:
             place = (context.split, context.band)
             taken[place] = taken.get(place, 0) + 1
-            if taken[place] > per_band:
+            if taken[place] > count:
                 continue
         kept.append(context)
     return replace(evidence, contexts=kept)
