@@ -167,8 +167,10 @@ def _show_unscored(catalog: Catalog, key: str, metric: str) -> None:
 
 
 def score_stage(config: Config, out: Path) -> dict[str, Any]:
+    from autointerp.score.keys import score_keys
     from autointerp.score.parts import require_negatives
-    from autointerp.score.stage import require_labels, score, score_keys
+    from autointerp.score.stage import score
+    from autointerp.score.tasks import require_labels
 
     with sampled_catalog(config, out) as catalog:
         require_labels(config, catalog)

@@ -37,9 +37,9 @@ from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.run_folder import catalog_path, saved_config
 from autointerp.score import Means, scorers
-from autointerp.score import stage as scoring
 from autointerp.score.parts import scorers_for, silent_contexts
 from autointerp.score.pool import scored_contexts
+from autointerp.score.tasks import for_scorer, with_evidence
 from autointerp.score.writing import Task
 
 DELPHI = 37_000  # prompt tokens a latent, explain + detection + fuzzing at its defaults (measured for design/peers.md)
@@ -153,11 +153,11 @@ class Trial:
         reader = EvidenceReader(self.catalog, seed=0, silent=silent_contexts(config))
         tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None, tuple(parts)) for feature in self.ids]
         contexts = 0
-        for task, evidence in scoring.with_evidence(config, reader, tasks):
-            contexts += len(scored_contexts(evidence))
+        for task, evidence in with_evidence(config, reader, tasks):
+            contexts += max(len(scored_contexts(for_scorer(config, scorer, evidence))) for scorer in parts.values())
             for name, scorer in parts.items():
                 ask = dry.into(costs[name])
-                await scorer(task.label, evidence, Means(self.vocabulary, ask, ask))
+                await scorer(task.label, for_scorer(config, scorer, evidence), Means(self.vocabulary, ask, ask))
         self.contexts = contexts / len(self.ids)
         return costs
 

@@ -32,7 +32,8 @@ from autointerp.score.cuts import LENGTH, Cut, cut_at, long_enough
 from autointerp.score.probabilities import ALTERNATIVES, list_places, yes_probabilities
 from autointerp.score.questions import MisalignedError, Verdict, all_asked, needed
 from autointerp.score.single import answered
-from autointerp.score.verdicts import OF_BOTH, Resamples, Verdicts, accuracy, auroc_row, false_alarms, recall, row
+from autointerp.score.verdicts import OF_BOTH, Verdicts, accuracy, auroc_row, false_alarms, recall, row
+from autointerp.score.weighted_rows import Resamples
 from autointerp.vocabulary import Vocabulary
 
 SHOWN, MOST, SHARE = (

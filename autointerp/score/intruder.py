@@ -25,7 +25,7 @@ from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, sc
 from autointerp.score.cuts import LENGTH, Cut, cut_anywhere, long_enough
 from autointerp.score.questions import all_asked, needed
 from autointerp.score.single import answered
-from autointerp.score.verdicts import Resamples, failed_row, interval_of
+from autointerp.score.weighted_rows import Resamples, failed_row, interval_of
 from autointerp.vocabulary import Vocabulary
 
 TEXTS, QUESTIONS = 5, 4  # texts of a question; questions a band

@@ -26,7 +26,8 @@ from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, sc
 from autointerp.score.cuts import Cut, cut_at, long_enough
 from autointerp.score.questions import needed
 from autointerp.score.single import answered
-from autointerp.score.verdicts import Metric, Resamples, Verdicts, accuracy, false_alarms, recall, row
+from autointerp.score.verdicts import Verdicts, accuracy, false_alarms, recall, row
+from autointerp.score.weighted_rows import OfSums, Resamples
 from autointerp.vocabulary import Vocabulary
 
 NAME = "saebench25"
@@ -156,7 +157,7 @@ def score_saebench(
     verdicts = Verdicts.of(((one, strata[one.kind]) for one in judged), flat=True)
     draws = Resamples(stable_hash(NAME, seed, evidence.feature_id), resamples)
     none = 1 - sum(one.truth for one in judged) / len(judged)
-    metrics: list[Metric] = [accuracy, lambda sums: (accuracy(sums) - none) / (1 - none), recall, false_alarms]
+    metrics: list[OfSums] = [accuracy, lambda sums: (accuracy(sums) - none) / (1 - none), recall, false_alarms]
     rows = [row(name, metric, verdicts, draws) for name, metric in zip(names, metrics, strict=True)]
     count = rows[0].n_ok, rows[0].n_failed
     return [*rows, ScoreRow("chance", none, None, None, *count, "ok", 'the answer "none"')]
