@@ -8,11 +8,11 @@ Every scorer has a key of its own, and so rows of its own: a further one does no
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
@@ -24,7 +24,7 @@ from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
 from autointerp.explain.bench import Bench
 from autointerp.explain.experiments import NoBench
-from autointerp.explain.stage import Which, explainer_key, features_to_label
+from autointerp.explain.stage import explainer_key, features_to_label
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions, provider_for
@@ -32,9 +32,11 @@ from autointerp.score import Grade, Means, Scorer
 from autointerp.score.adaptive import Adaptive, due, facts_of, first_looks, identity, plan_of
 from autointerp.score.controls import SHUFFLED, can_grade, stand_ins
 from autointerp.score.evidence_controls import evidence_controls
+from autointerp.score.failures import Place, unsettled
 from autointerp.score.leakage import audit
+from autointerp.score.missing import no_labels
 from autointerp.score.order import write_ranks
-from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
+from autointerp.score.parts import asking, embedding, names_of, require_readable, scorers_for, silent_contexts, uses_of
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
@@ -42,6 +44,7 @@ from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
 STAGE = "score"
+Which = Literal["pending", "all"]
 Peaks = Mapping[str, float]
 """Texts that the subject model has read, with a feature's maximum over each."""
 
@@ -70,13 +73,15 @@ def _identity(access: ModelAccess) -> tuple[str, str | None]:
 
 
 def score(
-    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, offline: bool = False
-) -> dict[str, Any]:
-    """Grade labels, rank, and return the facts of the stage: those without a grade, failed ones included; or only the
-    `failed` ones; or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
+    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, offline: bool = False,
+    again: Iterable[Place] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Grade labels, rank, and return the facts of the stage: those without a grade, those whose failures may pass, and `again`;
+    or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
     found = scorings(config)
     keys = {name: scoring.key for name, scoring in found.items()}
     require_labels(config, catalog)
+    again = frozenset(again)
     fingerprint = hex_hash(
         *(text for item in sorted(keys.items()) for text in item), config.score.rank_by,
         str(config.score.control_features), *config.score.controls, *_labels_state(config, catalog),
@@ -85,24 +90,19 @@ def score(
         catalog.stage_fingerprint(STAGE) == fingerprint
         and dict(catalog.rows("SELECT scorer, score_key FROM scorings")) == keys
     )
-    if is_done and which == "pending":
+    if is_done and which == "pending" and not again:
         return catalog.stage_facts(STAGE)
-    todo = tasks(config, catalog, which)
+    todo = tasks(config, catalog, which, again)
     try:
         if todo:
             audit(catalog, [task.feature_id for task in todo])
             asyncio.run(_score_all(config, catalog, run, found, todo, offline))
     finally:
         write_spending(catalog, journal_folder(run))
-    failed = catalog.value(
-        "SELECT count(*) FROM (SELECT score_key, status FROM simulations UNION ALL SELECT score_key, status FROM judgements "
-        "UNION ALL SELECT score_key, status FROM written_texts) "
-        "WHERE score_key IN (SELECT unnest(?)) AND status = 'failed'", [list(keys.values())],
-    )  # fmt: skip
     with catalog.transaction():
         facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
-        # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
-        is_whole = not failed and not tasks(config, catalog)
+        # With failures that may pass, or labels that wait for answers, the stage stays unfinished: the next run goes on.
+        is_whole = not tasks(config, catalog)
         catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
     return facts
 
@@ -135,7 +135,7 @@ def _model(config: Config, scorer: Scorer) -> str | None:
 
 
 def require_labels(config: Config, catalog: Catalog) -> None:
-    """Raise UserError where there is nothing to score."""
+    """Raise UserError where there is nothing to score, or nothing that the simulator can read."""
     if not _labels_state(config, catalog):
         if not features_to_label(catalog, "", config.explain.include_rare):
             n = catalog.value("SELECT count(*) FROM documents")
@@ -144,9 +144,8 @@ def require_labels(config: Config, catalog: Catalog) -> None:
                 f"every feature is dead or rare (fires in fewer than 20 documents{few}), so none is labelled; take more of the "
                 "corpus (--max-tokens), or --set explain.include_rare=true"
             )
-        raise UserError(
-            f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"
-        )
+        raise no_labels(config, catalog, explainer_key(config, config.explain.explainer))
+    require_readable(config, catalog, explainer_key(config, config.explain.explainer))
 
 
 def _labels_state(config: Config, catalog: Catalog) -> list[str]:
@@ -159,27 +158,25 @@ def _labels_state(config: Config, catalog: Catalog) -> list[str]:
     ]
 
 
-def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Task]:
-    """Labels to grade, by feature, each with its controls beside it, and who is to grade it; `which` as in `score`."""
+def tasks(config: Config, catalog: Catalog, which: Which = "pending", again: Collection[Place] = ()) -> list[Task]:
+    """Labels to grade, by feature, each with its controls beside it, and who is to grade it; see `score`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
     controls = stand_ins(config, catalog, sorted(labels))
     found = scorings(config)
-    graded = catalog.rows(
-        "SELECT score_key, feature_id, control, max(n_failed) FROM scores WHERE score_key IN (SELECT unnest(?)) GROUP BY ALL",
-        [[scoring.key for scoring in found.values()]],
-    )
-    failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
-
+    graded = unsettled(catalog, [scoring.key for scoring in found.values()])
     for feature in due(config, catalog, found):
-        failures.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+        graded.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+
+    def is_wanted(place: Place) -> bool:
+        return which == "all" or place in again or graded.get(place, True)
 
     def wanted(feature: int, control: str) -> tuple[str, ...]:
         return tuple(
             name
             for name, scoring in found.items()
             if (not control or (scoring.of_label and can_grade(control, scoring.simulator)))
-            and _is_wanted(which, failures.get((scoring.key, feature, control)))
+            and is_wanted((scoring.key, feature, control))
         )
 
     todo = []
@@ -195,13 +192,6 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
                 named = (control, other) if isinstance(other, Label) else labels[other]
                 todo.append(Task(feature, *named, control, None, wanted(feature, control)))
     return [task for task in todo if task.scorers]
-
-
-def _is_wanted(which: Which, n_failed: int | None) -> bool:
-    """Whether to grade a label of which so many contexts failed; None: it was not graded."""
-    if which == "all":
-        return True
-    return n_failed != 0 if which == "pending" else bool(n_failed)
 
 
 async def _score_all(
@@ -232,6 +222,11 @@ async def _score_all(
             return await parts[name](task.label, evidence, given)
 
         async def turn(todo: Sequence[Task], looks: Mapping[int, int]) -> None:
+            unit = "labels"
+            if session is not None and (session.answers_later or offline):
+                unit = "grades"  # each by itself: what one scorer waits for keeps no other's back
+                todo = [replace(task, scorers=(name,)) for task in todo for name in task.scorers]
+
             async def work(item: tuple[Task, FeatureEvidence, Peaks]) -> Graded:
                 task, evidence, peaks = item
                 look = looks.get(task.feature_id, 0)
@@ -245,7 +240,7 @@ async def _score_all(
                     yield task, evidence, peaks.get(task.feature_id, {})
 
             await in_rounds(
-                "score", "labels", todo, read, work, lambda finished: write_grades(catalog, finished, found), session
+                "score", unit, todo, read, work, lambda finished: write_grades(catalog, finished, found), session
             )
 
         await (turn(todo, {}) if adaptive is None else adaptive.grade(todo, turn))
@@ -267,9 +262,9 @@ def models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
     """The models that scorers ask, by what for."""
     wanted = {}
     if by := asking(needed):
-        wanted["model"] = Wanted(config.simulating(), names_of(by))
+        wanted["model"] = Wanted(config.simulating(), names_of(by), uses_of(config, by))
     if by := embedding(needed):
-        wanted["embedder"] = Wanted(config.embedding(), names_of(by))
+        wanted["embedder"] = Wanted(config.embedding(), names_of(by), uses_of(config, by))
     return wanted
 
 
