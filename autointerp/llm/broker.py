@@ -249,6 +249,7 @@ class Broker:
                 self.limiter.overloaded(began)
                 self.limiter.pause(min(error.retry_after or 0.0, _LONGEST_PAUSE_S))
             if error.is_echo:
+                self._raise_if_stopped()  # by the first of the same message
                 raise
             if error.retryable:
                 self.limiter.pause(self._breaker.failed(key, error.reason, overloaded=error.overloaded))
