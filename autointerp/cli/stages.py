@@ -166,7 +166,7 @@ def steer(**options: Any) -> None:
 @folder_options
 @model_options
 def explain(**options: Any) -> None:
-    """Write a label for every sampled feature that has none yet. Failed ones are tried again."""
+    """Write a label for every sampled feature that has none yet. Those for which no answer came are tried again."""
     from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import explain_stage
     from autointerp.run_folder import run_folder
@@ -253,8 +253,8 @@ def report(title: str | None, limit: int | None, **options: Any) -> None:
 def retry(kinds: tuple[str, ...], **options: Any) -> None:
     """Ask again, for fresh answers, what failed: labels, simulations and judgements without a usable answer.
 
-    explain and score try failed requests again, too; but an answer that came and could not be used (malformed) is in the
-    journal, and they find it there again. Here another one is asked for.
+    explain and score try again what no answer came for (timeout, rate_limited, server_error, over_budget). Here other answers
+    are asked for, too, where one came and was of no use (malformed, truncated, refused), or the server rejected the question.
 
     \b
     autointerp retry --out RUN_DIR --kind malformed --kind timeout

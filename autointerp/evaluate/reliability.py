@@ -29,7 +29,7 @@ from autointerp.llm.rounds import in_rounds
 from autointerp.llm.session import open_session, provider_for
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.score import Simulator, simulators
-from autointerp.score.parts import cannot_read, settings_of, silent_contexts, why_unreadable
+from autointerp.score.parts import IN_WORDS, cannot_read, settings_of, silent_contexts, why_unreadable
 from autointerp.score.pool import blinded, scored_contexts
 from autointerp.score.simulation import METRICS, score_simulation
 
@@ -113,7 +113,7 @@ class _Study:
         self._name = config.explain.explainer
         self._explainer = explainer_for(config, self._name)
         if self._explainer.needs_model:
-            self._check_readable(Label("a title", "a description"))  # in words, as models write them
+            self._check_readable()
         if experiments(self._explainer):
             raise UserError(
                 f"the explainer {self._name} experiments on the subject model; the study takes none of these"
@@ -132,10 +132,10 @@ class _Study:
         self._scores = np.full(shape, np.nan)
         self._reasons: dict[str, int] = {}
 
-    def _check_readable(self, label: Label) -> None:
-        """Raise UserError where one of the simulators cannot read such a label: every score of its would be missing."""
+    def _check_readable(self) -> None:
+        """Raise UserError where one of the simulators does not read words: all of its scores would be missing."""
         for by in self._by:
-            if (reason := why_unreadable(by.simulator, label)) is not None:
+            if (reason := why_unreadable(by.simulator, IN_WORDS)) is not None:
                 raise cannot_read(by.simulator, self._name, reason)
 
     async def run(self) -> Study:

@@ -9,6 +9,7 @@ from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
+from autointerp.explain import explainers
 from autointerp.explain.supply import negatives_found
 from autointerp.llm.abilities import Use
 from autointerp.llm.session import provider_for
@@ -17,6 +18,8 @@ from autointerp.score.readings import ReadingName
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
 
+IN_WORDS = Label("a title", "a description")
+"""What any model's label has, and no more."""
 _SILENT, _SILENT_OF_A_MODEL = 100, 50
 _LOOKED_AT = 50  # labels; an explainer writes all of them in one form
 _FREE_CALIBRATION = 10  # contexts, where simulating costs nothing
@@ -164,6 +167,15 @@ def why_unreadable(simulator: str, label: Label) -> str | None:
     told = getattr(simulators.get(simulator), "unreadable", None)
     reason: str | None = told(label) if told is not None else None
     return reason
+
+
+def check_simulator(config: Config) -> None:
+    """Before any label is there: raise UserError where a model is to write them, and the simulator does not read words."""
+    scorer = next((one for one in scorers_for(config).values() if one.simulator), None)
+    if scorer is not None and explainers.get(config.explain.explainer).needs_model:
+        reason = why_unreadable(scorer.simulator, IN_WORDS)
+        if reason is not None:
+            raise cannot_read(scorer.simulator, config.explain.explainer, reason)
 
 
 def cannot_read(simulator: str, explainer: str, reason: str) -> UserError:
