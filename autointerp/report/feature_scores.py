@@ -69,7 +69,8 @@ def _by_scorer(
         firsts = [metric for name, metric in mains if name == scorer and metric in rows] or [main_of(sorted(rows))]
         others = sorted(metric for metric in rows if metric not in COMPANIONS and metric not in firsts)
         lines = [
-            _line(rows[one], rows, controls.get((scorer, simulator, one), {}), main=one in firsts) for one in (*firsts, *others)
+            _line(rows[one], rows, controls.get((scorer, simulator, one), {}), main=one in firsts)
+            for one in (*firsts, *others)
         ]
         first = rows[firsts[0]]
         blocks.append({"scorer": visible(scorer), "simulator": visible(simulator), "ok": first.n_ok, "failed": first.n_failed,

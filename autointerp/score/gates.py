@@ -44,7 +44,7 @@ Values = Mapping[int, float | None]  # feature → score; None where it is undef
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A row of the table `controls`. `passed` None: nothing can be said, or nothing is expected; the reason says which."""
+    """A row of the table `controls`. `passed` None: inconclusive, or nothing is expected; the reason says which."""
 
     scorer: str
     metric: str

@@ -87,7 +87,7 @@ def _check(
 
 
 def _controls(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> dict[str, Any]:
-    """p-values and gates, and how many of the latter passed, failed, or say nothing."""
+    """p-values and gates, and how many of the latter passed, failed, or are inconclusive."""
     write_p_values(catalog, scorings)
     gates = write_gates(catalog, scorings, config.score.ranked(), config.score.controls)
     judged = [gate for gate in gates if is_gate(gate.control, gate.expected)]
@@ -95,7 +95,7 @@ def _controls(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring])
         "gates": {
             "passed": sum(gate.passed is True for gate in judged),
             "failed": [f"{gate.scorer}.{gate.metric}, {gate.control}" for gate in judged if gate.passed is False],
-            "undecided": sum(gate.passed is None for gate in judged),
+            "inconclusive": sum(gate.passed is None for gate in judged),
         }
     }
 

@@ -68,11 +68,11 @@ const breakable = (name) => name.split("_").flatMap((word, n) => (n ? ["_", el("
 function cells(line, axis) {
   if (line.value === null) return [el("td", { colspan: 5 }, el("span", { class: "problem" }, bdi(line.problem)))];
   return [
-    el("td", { class: "number value" }, fixed(line.value)),
-    el("td", { class: "c-interval" }, interval(line.lo, line.hi)),
+    el("td", { class: "number value", "data-of": "score" }, fixed(line.value)),
+    el("td", { class: "c-interval", "data-of": "interval" }, interval(line.lo, line.hi) || "–"),
     el("td", { class: "c-chart" }, scoreBar(line, axis, 120, 18)),
-    el("td", { class: "number" }, fixed(line.chance)),
-    el("td", { class: "number" }, fixed(line.shuffled)),
+    el("td", { class: "number", "data-of": "chance" }, fixed(line.chance)),
+    el("td", { class: "number", "data-of": "shuffled" }, fixed(line.shuffled)),
   ];
 }
 
