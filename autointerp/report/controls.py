@@ -51,8 +51,13 @@ class ControlLine:
 
 
 def control_lines(rows: Sequence[ControlRow]) -> list[ControlLine]:
-    """The controls of the metric that ranks, in the catalog's order."""
-    return [_line(row) for row in rows if row.ranks]
+    """The controls of the metric that ranks: other labels, other answers, other features."""
+    order = list(_WORDS)
+    ranked = [row for row in rows if row.ranks]
+    return [
+        _line(row)
+        for row in sorted(ranked, key=lambda row: order.index(row.control) if row.control in _WORDS else len(order))
+    ]
 
 
 def control_warnings(rows: Sequence[ControlRow]) -> list[str]:
