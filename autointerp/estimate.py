@@ -8,7 +8,7 @@ that the stages have still to do.
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,26 +16,26 @@ from autointerp.catalog.draws import read_draws
 from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
 from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
-from autointerp.config import Config, ModelAccess
+from autointerp.config import Config
 from autointerp.explain import stage as explaining
 from autointerp.explain.at_hand import experiments, rehearsed
 from autointerp.explain.experiments import MadeUpBench
 from autointerp.explain.supply import with_negatives, with_steered
-from autointerp.llm.identity import request_key
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
-from autointerp.llm.prices import find_price, price_lines, unknown_price_note
-from autointerp.llm.provider import check_request
-from autointerp.llm.providers.mock import MockProvider
-from autointerp.llm.rounds import drawn
-from autointerp.llm.session import journal_folder, provider_for, require_model
-from autointerp.llm.types import Answer, Ask, Request, RequestFailed
-from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
+from autointerp.llm.prices import price_lines, unknown_price_note
+from autointerp.llm.session import journal_folder
+from autointerp.llm.types import RequestFailed
+from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Row, project
 from autointerp.score import Means, Scorer
-from autointerp.score import stage as scoring
 from autointerp.score.controls import StandIn, can_grade, stand_ins
+from autointerp.score.keys import scorings
 from autointerp.score.parts import asking, embedding, part_of, scorers_for, silent_contexts
+from autointerp.score.stage import STAGE as SCORE
+from autointerp.score.stage import models
+from autointerp.score.tasks import for_scorer, with_evidence
 from autointerp.score.writing import Task
+from autointerp.unsent import Line
 
 SAMPLE = 20
 Item = TypeVar("Item")
@@ -164,60 +164,6 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     return [*notes, *(f"prices are those of {source}" for source in sources)]
 
 
-class _Line:
-    """The way to a model, on which nothing is sent: the journal answers, else the mock."""
-
-    def __init__(self, access: ModelAccess, out: Path, journal: Journal | None, by: str) -> None:
-        self._model, self._journal, self._mock = require_model(access, by), journal, MockProvider()
-        self._provider, self._known = provider_for(access, out), set[str]()
-        self.billing = Billing(
-            access.provider, self._model, find_price(access.provider, self._model, access.base_url, access.prices),
-            journal.calibration(self._model) if journal is not None else {}, self._provider.capabilities.prompt_caching,
-        )  # fmt: skip
-
-    def ask_into(self, asked: list[Asked], draw: int, begun: set[str] | None) -> Ask:
-        """An `ask` that puts what it is asked into `asked`, of an item that was tried anew `draw` times. `begun`: what earlier
-        requests began with; None: all were begun."""
-        return drawn(_Trace(self, asked, begun), draw)
-
-    async def answer(self, request: Request) -> Answer:
-        """The journal's, or one that is made up; what the trial has asked already counts as the journal's."""
-        key = self.key(request)
-        known = key in self._known
-        self._known.add(key)
-        return self.recorded(request) or replace(await self.made_up(request, key), from_journal=known)
-
-    def key(self, request: Request) -> str:
-        check_request(self._provider, request)
-        payload = self._provider.payload(self._model, request)
-        return request_key(self._provider.name, self._model, payload, request.sample)
-
-    def recorded(self, request: Request) -> Answer | None:
-        return self._journal.get(self.key(request)) if self._journal is not None else None
-
-    async def made_up(self, request: Request, key: str) -> Answer:
-        reply = await self._mock.send(request, self._mock.payload(self._model, request))
-        finish = "calls" if reply.calls else reply.finish
-        return Answer(key, reply.text, finish, self._model, reply.usage, logprobs=reply.logprobs, calls=reply.calls)
-
-
-class _Trace:
-    """A line in place of a broker, which notes what it is asked."""
-
-    def __init__(self, line: _Line, asked: list[Asked], begun: set[str] | None) -> None:
-        self._line, self._asked, self._begun = line, asked, begun
-
-    async def ask(self, request: Request) -> Answer:
-        answer = await self._line.answer(request)
-        self._asked.append(Asked.of(request, answer, again=self._begun is None or request.beginning in self._begun))
-        if self._begun is not None and request.shared:
-            self._begun.add(request.beginning)
-        return answer
-
-    def recorded(self, request: Request) -> Answer | None:
-        return self._line.recorded(request)
-
-
 class _Trial:
     """The run's explainer and scorers, tried on a few of the features that they have still to do."""
 
@@ -233,15 +179,15 @@ class _Trial:
             feature: label for feature, (_, label) in read_labels(catalog, key).items()
         }
         self._draws = read_draws(catalog, explaining.STAGE, key)
-        self._line: _Line | None = None
-        self._keys: dict[str, str] = scoring.score_keys(config)
+        self._line: Line | None = None
+        self._scorings = scorings(config)
 
     async def rows(self, sample: int) -> list[Row]:
         config, rows = self._config, []
         features = sorted({*self._labels, *self._todo})
         if self._explainer.needs_model:
             name = config.explain.explainer
-            self._line = _Line(config.explaining(), self._out, self._journal, f"explainer {name}")
+            self._line = Line(config.explaining(), self._out, self._journal, f"explainer {name}")
             trial = await self._explain(_evenly(self._todo, sample))
             rows.append(project("explain", name, self._line.billing, len(self._todo), trial))
         return rows + await self._gradings(sample, features)
@@ -249,8 +195,8 @@ class _Trial:
     async def _gradings(self, sample: int, features: Sequence[int]) -> list[Row]:
         """A row for each scorer and each model that it asks."""
         config, rows, parts = self._config, [], scorers_for(self._config)
-        lines = {which: _Line(wanted.access, self._out, self._journal, wanted.by)
-                 for which, wanted in scoring.models(config, parts).items()}  # fmt: skip
+        lines = {which: Line(wanted.access, self._out, self._journal, wanted.by)
+                 for which, wanted in models(config, parts).items()}  # fmt: skip
         if not lines:
             return []
         own: dict[int, StandIn] = {feature: feature for feature in features}
@@ -273,7 +219,7 @@ class _Trial:
         """Features that the scorer has graded without a failure."""
         rows = self._catalog.rows(
             "SELECT feature_id FROM scores WHERE score_key = ? AND control = ? GROUP BY ALL HAVING max(n_failed) = 0",
-            [self._keys[name], control],
+            [self._scorings[name].key, control],
         )
         return {feature for (feature,) in rows}
 
@@ -297,7 +243,7 @@ class _Trial:
         self,
         name: str,
         scorer: Scorer,
-        lines: Mapping[str, _Line],
+        lines: Mapping[str, Line],
         control: str,
         pairs: Sequence[tuple[int, StandIn]],
         begun: set[str] | None,
@@ -309,15 +255,15 @@ class _Trial:
         tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
         used = [which for which, wants in (("model", scorer.wants.model), ("embedder", scorer.wants.embedder)) if wants]
         trials: dict[str, list[list[Asked]]] = {which: [[] for _, label in labels if label is None] for which in used}
-        draws = read_draws(self._catalog, scoring.STAGE, self._keys[name])
-        for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
+        draws = read_draws(self._catalog, SCORE, self._scorings[name].asked)
+        for task, evidence in with_evidence(self._config, self._graded, tasks):
             asks = {}
             for which in used:
                 asked: list[Asked] = []
                 trials[which].append(asked)
                 asks[which] = lines[which].ask_into(asked, draws.get((task.feature_id, control), 0), begun)
             means = Means(self._vocabulary, asks.get("model"), asks.get("embedder"), bench=MadeUpBench())
-            await scorer(task.label, evidence, means)
+            await scorer(task.label, for_scorer(self._config, scorer, evidence), means)
         return trials
 
 

@@ -145,8 +145,9 @@ class Wants:
 
     `model`: a language model, with the provider's `capabilities`; `embedder`: a model that makes vectors of texts; `bench`: the
     subject model itself. `negatives`: the hard negatives that there are; `random`: so many uniformly drawn windows of the test
-    split, active or not (kind "random"). `rerank`: the rerank split's contexts, too. `label` False: it says something of the
-    feature, whatever the label: there is one grade a feature, and no control with another label.
+    split, active or not (kind "random"). `rerank`: the rerank split's contexts, too. `baseline`: the token lexicon's label, to
+    compare with. `label` False: it says something of the feature, whatever the label: there is one grade a feature, and no
+    control with another label.
     """
 
     model: bool = False
@@ -156,6 +157,7 @@ class Wants:
     negatives: bool = False
     random: int = 0
     rerank: bool = False
+    baseline: bool = False
     label: bool = True
 
 

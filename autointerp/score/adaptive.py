@@ -19,7 +19,7 @@ from autointerp.errors import UserError
 from autointerp.explain.stage import explainer_key
 from autointerp.llm.types import Ask
 from autointerp.score import Grade, Means, Scorer, ScoreRow, Settings, Simulated, Simulator
-from autointerp.score.parts import silent_contexts
+from autointerp.score.parts import scorers_for, silent_contexts
 from autointerp.score.pool import scored_contexts
 from autointerp.score.sequential import ERROR, METRICS, Look, Plan, State, by_look, decide, look_at
 from autointerp.score.simulating import Simulation
@@ -36,7 +36,8 @@ def plan_of(config: Config) -> Plan | None:
     scorer, metric = given.ranked()
     if scorer != SCORER or metric not in METRICS:
         raise UserError(f"score.rank_by is {given.rank_by}; adaptive scoring looks at {' or '.join(METRICS)}")
-    return Plan(given.rounds, given.per_band, silent_contexts(config), given.target_width, given.top_k, given.threshold)
+    silent = silent_contexts(config, scorers_for(config)[SCORER])
+    return Plan(given.rounds, given.per_band, silent, given.target_width, given.top_k, given.threshold)
 
 
 def identity(config: Config) -> list[str]:

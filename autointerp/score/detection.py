@@ -24,7 +24,8 @@ from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
 from autointerp.score.pool import blinded, scored_contexts
 from autointerp.score.questions import Form, Question, Verdict, all_asked, ask_about, verdict
-from autointerp.score.verdicts import OF_BOTH, Resamples, Verdicts, auroc_row, false_alarms, recall, row
+from autointerp.score.verdicts import OF_BOTH, Verdicts, auroc_row, false_alarms, recall, row
+from autointerp.score.weighted_rows import Resamples
 
 NEGATIVES = ("silent", "near", "token")  # kinds of contexts in which the feature is silent; the first is the random one
 

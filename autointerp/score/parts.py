@@ -23,12 +23,16 @@ def simulator_name(config: Config) -> str:
     return config.score.simulator or (BASELINE if config.explain.explainer == BASELINE else "logprob_free")
 
 
-def silent_contexts(config: Config) -> int:
-    """How many silent contexts labels are graded on: as configured, else by what they cost. 100 is what the ranking's metric
-    needs to see extra claims of nearly all features (docs/evaluation.md); where a model reads them, half of them."""
+def silent_contexts(config: Config, scorer: Scorer | None = None) -> int:
+    """How many silent contexts a scorer grades labels on: as configured, else by what they cost. 100 is what the ranking's
+    metric needs to see extra claims of nearly all features (docs/evaluation.md); where a model reads them, fewer: the first of
+    the more, in the order of the sampling hash. Without a scorer: the most that any of the configured ones wants."""
     if config.score.silent is not None:
         return config.score.silent
-    return _SILENT_OF_A_MODEL if asking(scorers_for(config)) else _SILENT
+    if scorer is None:
+        return max(silent_contexts(config, one) for one in scorers_for(config).values())
+    wants = scorer.wants
+    return _SILENT_OF_A_MODEL if wants.model or wants.embedder or wants.bench else _SILENT
 
 
 def settings_of(config: Config, *, asked_again: bool = True) -> Settings:

@@ -82,7 +82,7 @@ def test_kinds_of_negatives_are_reported_apart_and_only_where_there_are_some() -
     plain = rows(contexts(), [False] * 4 + [True] * 4)
     assert not [name for name in plain if name.endswith(("_near", "_token"))]
     assert plain["balanced_accuracy"].value == 1.0
-    assert plain["balanced_accuracy"].reason == "the verdicts do not vary within strata, so the interval has no width"
+    assert plain["balanced_accuracy"].reason == "nothing varies within strata, so the interval has no width"
     got = rows(contexts(near=3, token=2), [False] * 4 + [True] * 4 + [True, False, False] + [True, True])
     assert got["balanced_accuracy"].value == 1.0 and got["balanced_accuracy"].n_ok == 8
     assert got["balanced_accuracy_near"].value == pytest.approx((1 + 2 / 3) / 2)
