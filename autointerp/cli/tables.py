@@ -1,6 +1,7 @@
 """Tables in the terminal."""
 
 import sys
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,14 +14,19 @@ _WIDTH = 200  # where the output is no terminal
 
 def print_table(table: "Table", left: int = 1) -> None:
     """The first `left` columns are words, the others numbers."""
+    click.echo()
+    print_rows(table.header, table.rows, words=table.header[:left])
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str]) -> None:
+    """Columns of `words` begin alike, those of numbers end alike."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False)
-    for number, name in enumerate(table.header):
-        shown.add_column(Text(name), justify="left" if number < left else "right")
-    for row in table.rows:
+    for name in header:
+        shown.add_column(Text(name), justify="left" if name in words else "right")
+    for row in rows:
         shown.add_row(*map(Text, row))
-    click.echo()
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
