@@ -206,6 +206,7 @@ def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any
             negatives_stage(null.config, null.out)
         if null.config.steering.enabled:
             steer_stage(null.config, null.out)
+        _say_estimate(null.config, null.out)
         explain_stage(null.config, null.out)
         score_stage(null.config, null.out)
         with sampled_catalog(run.config, run.out) as catalog:
