@@ -160,7 +160,10 @@ class Trial:
                 asked: list[Asked] = []
                 trials[which].append(asked)
                 asks[which] = lines[which].ask_into(asked, draws.get((task.feature_id, control), 0), begun)
-            means = Means(self._vocabulary, asks.get("model"), asks.get("embedder"), bench=MadeUpBench())
+            controlled = any(task.feature_id in members for members in self._stand_ins.values())
+            means = Means(
+                self._vocabulary, asks.get("model"), asks.get("embedder"), bench=MadeUpBench(), controlled=controlled
+            )
             await scorer(task.label, for_scorer(self._config, scorer, evidence), means)
         return trials
 

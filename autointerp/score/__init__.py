@@ -167,7 +167,7 @@ class Means:
 
     `ask` asks the language model, `embed` the embedder. `baseline`: the token lexicon's label of the same feature, to compare
     with; None for the lexicon's own and for controls. `peaks`: the feature's maximum over texts that the subject model read
-    earlier.
+    earlier. `controlled`: the feature is in a control, so that all that is asked of it is asked with other labels, too.
     """
 
     vocabulary: Vocabulary
@@ -176,6 +176,7 @@ class Means:
     bench: Bench | None = None
     baseline: Label | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
+    controlled: bool = False
 
 
 class Simulator(Protocol):

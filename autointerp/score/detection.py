@@ -52,7 +52,8 @@ class Detection:
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
         common, further = asked_windows(evidence)
-        alone = replace(self.form, asked_again=False)  # nobody else asks about these groups: no cache is to be paid for
+        # Of other questions none is about these groups: where no control asks again, no cache is to be paid for.
+        alone = replace(self.form, asked_again=means.controlled)
         first, then = await all_asked(
             ask_about(QUESTION, form, label, [blinded(one) for one in windows], means.ask, means.vocabulary)
             for form, windows in ((self.form, common), (alone, further))

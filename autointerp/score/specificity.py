@@ -52,7 +52,8 @@ class Specificity:
         order = sorted(contexts, key=lambda context: stable_hash("mixed", self.seed, context.window_id))
         groups = in_groups([_cut(context) for context in order], self.form.texts_per_request)
         texts = [[Text([int(token) for token in cut.tokens], _places(cut)) for cut in group] for group in groups]
-        outcomes = await ask_in_groups(QUESTION, self.form, label, texts, means.ask, means.vocabulary)
+        form = replace(self.form, asked_again=means.controlled)  # no other question is about these cuts
+        outcomes = await ask_in_groups(QUESTION, form, label, texts, means.ask, means.vocabulary)
         judged = [
             _judged(cut, outcome)
             for group, some in zip(groups, outcomes, strict=True)

@@ -120,7 +120,7 @@ async def _score_all(
             ask = turns.of(ways["model"]) if parts[name].wants.model else None
             embed = ways["embedder"] if parts[name].wants.embedder else None
             baseline = task.baseline if parts[name].wants.baseline else None
-            given = replace(means, ask=ask, embed=embed, baseline=baseline, peaks=peaks)
+            given = replace(means, ask=ask, embed=embed, baseline=baseline, peaks=peaks, controlled=task.sampled)
             evidence = for_scorer(config, parts[name], evidence)
             if adaptive is not None and name == SCORER and not task.control:
                 return await adaptive.scorer(parts).looked(task.label, evidence, given, looks)

@@ -81,7 +81,7 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending", again: Col
             if feature in members:
                 other = members[feature]
                 named = (control, other) if isinstance(other, Label) else labels[other]
-                todo.append(Task(feature, *named, control, None, wanted(feature, control)))
+                todo.append(Task(feature, *named, control, None, wanted(feature, control), sampled))
     return [task for task in todo if task.scorers]
 
 
