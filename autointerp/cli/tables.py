@@ -29,4 +29,11 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], words: Coll
         shown.add_column(Text(name), justify="left" if name in words else "right")
     for row in rows:
         shown.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
+    Console(width=width()).print(shown)
+
+
+def width() -> int:
+    """Columns that there are: the terminal's, or plenty where the output is no terminal."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else _WIDTH
