@@ -37,7 +37,7 @@ def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[st
         graded = {item for items in grades.values() for item in items}
         if labels or graded:
             say_scorers(config)
-            score(config, catalog, out)
+            score(config, catalog, out, again=[(key, *item) for key, items in grades.items() for item in items])
             save_config(config, out)
     return {"labels": len(labels), "grades": len(graded)}
 

@@ -65,9 +65,10 @@ def _say_estimate(config: Config, out: Path) -> None:
 def check_models(config: Config, out: Path) -> None:
     """Before a long harvest: the named parts exist, and where a model will be asked its key is there."""
     from autointerp.explain.stage import explainer_for
-    from autointerp.score.parts import part_of, scorers_for
+    from autointerp.score.parts import check_simulator, part_of, scorers_for
 
     explainer, scorers = explainer_for(config, config.explain.explainer), scorers_for(config)
+    check_simulator(config)
     if (out / "report.stamp").exists():
         return
     from autointerp.llm.session import check_access
@@ -205,6 +206,7 @@ def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any
             negatives_stage(null.config, null.out)
         if null.config.steering.enabled:
             steer_stage(null.config, null.out)
+        _say_estimate(null.config, null.out)
         explain_stage(null.config, null.out)
         score_stage(null.config, null.out)
         with sampled_catalog(run.config, run.out) as catalog:

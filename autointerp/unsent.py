@@ -16,10 +16,13 @@ from autointerp.projection import Asked, Billing
 
 
 class Line:
-    """The way to a model, on which nothing is sent: the journal answers, else the mock."""
+    """The way to a model, on which nothing is sent: the journal answers, where it is one that `knows_answers`, else the mock."""
 
-    def __init__(self, access: ModelAccess, out: Path, journal: Journal | None, by: str) -> None:
-        self._model, self._journal, self._mock = require_model(access, by), journal, MockProvider()
+    def __init__(
+        self, access: ModelAccess, out: Path, journal: Journal | None, by: str, *, knows_answers: bool = True
+    ) -> None:
+        self._model, self._mock = require_model(access, by), MockProvider()
+        self._journal = journal if knows_answers else None
         self._provider, self._known = provider_for(access, out), set[str]()
         self.billing = Billing(
             access.provider, self._model, find_price(access.provider, self._model, access.base_url, access.prices),

@@ -3,7 +3,7 @@
     autointerp sample --out RUN_DIR
     python benchmarks/prompt_cost.py --out RUN_DIR
     python benchmarks/prompt_cost.py --out RUN_DIR --features 50 --encoding o200k_base
-    python benchmarks/prompt_cost.py --out RUN_DIR --only highlighted --set score.silent=100
+    python benchmarks/prompt_cost.py --out RUN_DIR --only fuzzing --only "highlighted + simulation + detection"
 
 Every explainer and scorer runs on a few features with an `ask` that sends nothing and answers as the mock provider does; tokens
 are counted by tiktoken (which must be installed, and fetches its encodings once). Uncached are the tokens that no earlier request
@@ -47,7 +47,8 @@ from autointerp.score.writing import Task
 DELPHI = 37_000  # prompt tokens a latent, explain + detection + fuzzing at its defaults (measured for design/peers.md)
 AIM = 7_500
 TITLE = "An example of a label"
-SENTENCE = "The word of an example, after a verb of motion, in running text; weakly also its plural."
+# With the feature's number: where labels were the same, features would share answers about their common silent windows.
+SENTENCE = "The word of example {}, after a verb of motion, in running text; weakly also its plural."
 CACHES = {"none": (0, 0), "1,024": (1024, 128), "any": (16, 16)}  # the least that is cached, and the step
 STEP = 16
 
@@ -164,7 +165,7 @@ class Trial:
         parts = {name: scorer for name, scorer in scorers_for(config).items() if name in names}
         costs = {name: Cost(len(self.ids)) for name in names}
         reader = EvidenceReader(self.catalog, seed=0, silent=silent_contexts(config))
-        tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None, tuple(parts)) for feature in self.ids]
+        tasks = [Task(feature, "", Label(TITLE, SENTENCE.format(feature)), "", None, tuple(parts)) for feature in self.ids]
         contexts = 0
         for task, evidence in with_evidence(config, reader, tasks):
             contexts += max(len(scored_contexts(for_scorer(config, scorer, evidence))) for scorer in parts.values())
@@ -189,8 +190,8 @@ def line(stage: str, name: str, costs: Iterable[Cost]) -> str:
     return f"| {stage} | {name} | {requests:.1f} | {uncached} | {f'{per(known):,.0f}' if known else '–'} |"
 
 
-def table(trial: Trial, only: str) -> Iterable[str]:
-    """A row for each part by itself, and for whole pipelines; of those with `only` in their name."""
+def table(trial: Trial, only: Sequence[str]) -> Iterable[str]:
+    """A row for each part by itself, and for whole pipelines; of those named, if any are."""
     yield "| stage | part | requests | uncached: no cache | from 1,024 | any length | answers, at least |"
     yield "|---|---|---|---|---|---|---|"
     # With tools on the subject model at hand an explainer asks other things than here.
@@ -209,7 +210,7 @@ def table(trial: Trial, only: str) -> Iterable[str]:
     for name in ("token_activation", "highlighted"):
         rows.append(("all", f"{name} + simulation + detection", partial(trial.pipeline_cost, name)))
     for stage, name, costs in rows:
-        if only in name:
+        if not only or name in only:
             yield line(stage, name, costs())
 
 
@@ -217,9 +218,9 @@ def table(trial: Trial, only: str) -> Iterable[str]:
 @click.option("--out", type=click.Path(path_type=Path, exists=True), required=True, help="A sampled run folder.")
 @click.option("--features", type=int, default=30, show_default=True, help="How many, evenly over the run's.")
 @click.option("--encoding", default="o200k_base", show_default=True, help="Of tiktoken.")
-@click.option("--only", default="", metavar="TEXT", help="Only parts with this in their name.")
+@click.option("--only", multiple=True, metavar="PART", help="Only this row of the table; several times for several.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE", help="As for the program's commands.")
-def main(out: Path, features: int, encoding: str, only: str, settings: tuple[str, ...]) -> None:
+def main(out: Path, features: int, encoding: str, only: tuple[str, ...], settings: tuple[str, ...]) -> None:
     import tiktoken
 
     coder = tiktoken.get_encoding(encoding)

@@ -11,7 +11,7 @@ from autointerp.cli.scores import interval, print_scores
 from autointerp.cli.tables import print_rows
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
-from autointerp.reasons import PARTICULAR, Alike, in_short
+from autointerp.reasons import PARTICULAR, Alike, advice, in_short
 
 if TYPE_CHECKING:
     from autointerp.catalog.store import Catalog
@@ -121,5 +121,5 @@ def _warn(catalog: "Catalog", table: str, keys: Sequence[str]) -> None:
         sorts = [Alike(reason, various, n) for found, reason, various, n, _ in rows if found == kind]
         count = next(row[4] for row in rows if row[0] == kind)
         features = "feature" if count == 1 else "features"
-        advice = "" if kind == "no_evidence" else "; run the same command again, or autointerp retry"
-        click.echo(f"{table} of {count:,} {features} failed: {one_line(in_short(sorts))}{advice}", err=True)
+        what_helps = f"; {told}" if (told := advice(kind)) else ""
+        click.echo(f"{table} of {count:,} {features} failed: {one_line(in_short(sorts))}{what_helps}", err=True)

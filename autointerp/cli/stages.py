@@ -161,7 +161,7 @@ def steer(**options: Any) -> None:
 @folder_options
 @model_options
 def explain(**options: Any) -> None:
-    """Write a label for every sampled feature that has none yet. Failed ones are tried again."""
+    """Write a label for every sampled feature that has none yet. Those for which no answer came are tried again."""
     from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import explain_stage
     from autointerp.run_folder import run_folder
