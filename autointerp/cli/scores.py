@@ -32,7 +32,7 @@ def print_scores(out: Path, facts: Mapping[str, Any]) -> None:
         print_rows(header, [_cells(line) for line in lines], words=("scorer", "metric"))
     else:
         header = ["scorer", "median", "chance", "shuffled", "scored", "NULL", "failed"]
-        print_rows(header, [_narrow_cells(line) for line in lines], words=("scorer",))
+        print_rows(header, [_narrow_cells(line) for line in lines], words=("scorer",), tight=True)
 
 
 def _cells(line: "Line") -> list[str]:

@@ -33,8 +33,14 @@ def test_a_score_without_an_interval_or_a_value() -> None:
 
 def test_80_columns_hold_the_longest_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "width", lambda: 80)
-    line = replace(LINE, scorer="responsiveness", metric="responsiveness_balanced", ranks=False)
+    line = replace(
+        LINE,
+        scorer="responsiveness",
+        metric="responsiveness_balanced",
+        ranks=False,
+        own=Spread(1951, -0.02, -0.03, -0.01),
+    )
     header = ["scorer", "median", "chance", "shuffled", "scored", "NULL", "failed"]
-    tables.print_rows(header, [scores._narrow_cells(line)], words=("scorer",))
+    tables.print_rows(header, [scores._narrow_cells(line)], words=("scorer",), tight=True)
     said = capsys.readouterr().out
-    assert "responsiveness_balanced" in said and "0.00 [-0.01, 0.50]" in said and len(said.splitlines()) == 3
+    assert "responsiveness_balanced" in said and "-0.02 [-0.03, -0.01]" in said and len(said.splitlines()) == 3
