@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autointerp.cli.tables import print_rows
+from autointerp.cli.tables import print_rows, width
 
 if TYPE_CHECKING:
     from autointerp.score.scoreboard import Line
     from autointerp.score.spread import Spread
+
+_WIDE = 125  # columns
 
 
 def print_scores(out: Path, facts: Mapping[str, Any]) -> None:
@@ -25,21 +27,39 @@ def print_scores(out: Path, facts: Mapping[str, Any]) -> None:
     click.echo(
         f"scores of the labels by {facts['explainer']}{by}: medians over features with 95 % intervals; * ranks the catalog"
     )
-    header = ["scorer", "metric", "median", "by chance", "shuffled labels", "scored", "NULL", "failed"]
-    print_rows(header, [_cells(line) for line in lines], words=("scorer", "metric"))
+    if width() >= _WIDE:
+        header = ["scorer", "metric", "median", "by chance", "shuffled labels", "scored", "NULL", "failed"]
+        print_rows(header, [_cells(line) for line in lines], words=("scorer", "metric"))
+    else:
+        header = ["scorer", "median", "chance", "shuffled", "scored", "NULL", "failed"]
+        print_rows(header, [_narrow_cells(line) for line in lines], words=("scorer",), tight=True)
 
 
 def _cells(line: "Line") -> list[str]:
-    metric = f"{line.metric} *" if line.ranks else line.metric
-    chance = "–" if line.chance is None else f"{line.chance:z.2f}"
-    return [line.scorer, metric, _median(line.own), chance, _shuffled(line), f"{line.own.n:,}", f"{line.n_undefined:,}",
-            f"{line.n_failed:,}"]  # fmt: skip
+    shuffled = "not measured" if line.of_label else "reads no label"
+    if line.shuffled is not None:
+        shuffled = f"{_median(line.shuffled)} of {line.shuffled.n:,}"
+    return [line.scorer, _metric(line), _median(line.own), _chance(line), shuffled, *_counts(line)]
 
 
-def _shuffled(line: "Line") -> str:
-    if not line.of_label:
-        return "reads no label"
-    return "not measured" if line.shuffled is None else f"{_median(line.shuffled)} of {line.shuffled.n:,}"
+def _narrow_cells(line: "Line") -> list[str]:
+    """The metric below its scorer, and no interval of the shuffled labels: 80 columns are enough."""
+    shuffled = "not run" if line.of_label else "no label"
+    if line.shuffled is not None and line.shuffled.value is not None:
+        shuffled = f"{line.shuffled.value:z.2f}"
+    return [f"{line.scorer}\n {_metric(line)}", _median(line.own), _chance(line), shuffled, *_counts(line)]
+
+
+def _metric(line: "Line") -> str:
+    return f"{line.metric} *" if line.ranks else line.metric
+
+
+def _chance(line: "Line") -> str:
+    return "–" if line.chance is None else f"{line.chance:z.2f}"
+
+
+def _counts(line: "Line") -> list[str]:
+    return [f"{count:,}" for count in (line.own.n, line.n_undefined, line.n_failed)]
 
 
 def _median(spread: "Spread") -> str:

@@ -18,15 +18,24 @@ def print_table(table: "Table", left: int = 1) -> None:
     print_rows(table.header, table.rows, words=table.header[:left])
 
 
-def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str]) -> None:
-    """Columns of `words` begin alike, those of numbers end alike."""
+def print_rows(
+    header: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str], *, tight: bool = False
+) -> None:
+    """Columns of `words` begin alike, those of numbers end alike. `tight`: one blank between columns instead of two."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False)
+    shown = Table(box=None, pad_edge=False, collapse_padding=tight)
     for name in header:
         shown.add_column(Text(name), justify="left" if name in words else "right")
     for row in rows:
         shown.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown)
+    Console(width=width()).print(shown)
+
+
+def width() -> int:
+    """Columns that there are: the terminal's, or plenty where the output is no terminal."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else _WIDTH
