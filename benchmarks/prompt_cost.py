@@ -165,7 +165,9 @@ class Trial:
         parts = {name: scorer for name, scorer in scorers_for(config).items() if name in names}
         costs = {name: Cost(len(self.ids)) for name in names}
         reader = EvidenceReader(self.catalog, seed=0, silent=silent_contexts(config))
-        tasks = [Task(feature, "", Label(TITLE, SENTENCE.format(feature)), "", None, tuple(parts)) for feature in self.ids]
+        tasks = [
+            Task(feature, "", Label(TITLE, SENTENCE.format(feature)), "", None, tuple(parts)) for feature in self.ids
+        ]
         contexts = 0
         for task, evidence in with_evidence(config, reader, tasks):
             contexts += max(len(scored_contexts(for_scorer(config, scorer, evidence))) for scorer in parts.values())

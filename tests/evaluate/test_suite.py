@@ -127,7 +127,7 @@ def test_a_model_that_understands_is_told_from_one_that_does_not(
 
 
 def test_failures_are_counted_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, lambda request: "I would rather not." if request.schema_name != "texts" else "no")
+    scripted(monkeypatch, lambda request: "I would rather not." if request.schema_name != "texts" else '{"texts": []}')
     findings = evaluate(mocked(), tmp_path, SMALL)
     everything = grades(findings)[-1]
     assert (everything.n_ok, everything.n_failed, everything.n_unranked) == (0, 2, 2)
