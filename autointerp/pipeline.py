@@ -10,10 +10,8 @@ RUN_DIR/null/             random directions, a run like this one
 RUN_DIR/report.html       the report
 """
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,9 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.files import write_text
-from autointerp.harvest.runs import differences, runs_of, sample_settings
+from autointerp.harvest.runs import runs_of
 from autointerp.hashing import hex_hash
-from autointerp.run_folder import catalog_path, save_config, save_configs, settings_of_stage
+from autointerp.run_folder import catalog_path, sampled_catalog, save_configs, settings_of_stage
 
 BASELINE = "lexicon"
 
@@ -58,7 +56,7 @@ def _say_estimate(config: Config, out: Path) -> None:
     """One line on stderr of what is going to be asked, if anything is."""
     from autointerp.estimate import estimate
 
-    with _sampled(config, out) as catalog:
+    with sampled_catalog(config, out) as catalog:
         found = estimate(config, catalog, out)
     if found.rows:
         print(f"estimate: {found.summary()}", file=sys.stderr, flush=True)
@@ -67,9 +65,10 @@ def _say_estimate(config: Config, out: Path) -> None:
 def check_models(config: Config, out: Path) -> None:
     """Before a long harvest: the named parts exist, and where a model will be asked its key is there."""
     from autointerp.explain.stage import explainer_for
-    from autointerp.score.parts import part_of, scorers_for
+    from autointerp.score.parts import check_simulator, part_of, scorers_for
 
     explainer, scorers = explainer_for(config, config.explain.explainer), scorers_for(config)
+    check_simulator(config)
     if (out / "report.stamp").exists():
         return
     from autointerp.llm.session import check_access
@@ -145,7 +144,7 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
         by = f"explainer {name}"
         require_model(config.explaining(), by)
         require(provider_for(config.explaining(), out), *explainer.needs, by=by)
-    with _sampled(config, out) as catalog:
+    with sampled_catalog(config, out) as catalog:
         key = explainer_key(config, name)
         with settings_of_stage(config, out, lambda: _count(catalog, "explanations", "explainer_key", [key])):
             say_explainer(config)
@@ -174,7 +173,7 @@ def score_stage(config: Config, out: Path) -> dict[str, Any]:
     from autointerp.score.stage import score
     from autointerp.score.tasks import require_labels
 
-    with _sampled(config, out) as catalog:
+    with sampled_catalog(config, out) as catalog:
         require_labels(config, catalog)
         require_negatives(config, catalog)
         keys = list(score_keys(config).values())
@@ -196,7 +195,7 @@ def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any
 
     facts = []
     for run in runs_of(config, out):
-        with _sampled(run.config, run.out) as catalog:
+        with sampled_catalog(run.config, run.out) as catalog:
             if not catalog.stage_facts("score"):
                 raise UserError(
                     f"{run.out}: there are no scores to compare with; run first: autointerp score --out {run.out}"
@@ -210,66 +209,10 @@ def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any
         _say_estimate(null.config, null.out)
         explain_stage(null.config, null.out)
         score_stage(null.config, null.out)
-        with _sampled(run.config, run.out) as catalog:
+        with sampled_catalog(run.config, run.out) as catalog:
             with Catalog.open(catalog_path(null.out)) as of_null:
                 take_over(catalog, of_null, matched)
             facts.append(refresh_controls(run.config, catalog))
-    return facts
-
-
-def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[str, int]:
-    """Ask again for labels, simulations and judgements that failed, of all `kinds` or some, with fresh answers; counts of what
-    was tried.
-
-    Labels that come of it are scored. What was never tried is left to the stages themselves.
-    """
-    from autointerp.catalog.draws import draw_again, failed_items
-    from autointerp.explain.stage import STAGE as EXPLAIN
-    from autointerp.explain.stage import explain, explainer_key
-    from autointerp.score.keys import scorings
-    from autointerp.score.stage import STAGE as SCORE
-    from autointerp.score.stage import score
-
-    name = config.explain.explainer
-    with _sampled(config, out) as catalog:
-        labels = failed_items(catalog, EXPLAIN, explainer_key(config, name), kinds)
-        by_key = {scoring.key: scoring for scoring in scorings(config).values()}
-        grades = {key: failed_items(catalog, SCORE, key, kinds) for key in by_key}
-        if labels:
-            say_explainer(config)
-            draw_again(catalog, EXPLAIN, explainer_key(config, name), labels)
-            explain(config, catalog, out, name, "failed", only=[feature for feature, _ in labels])
-        for key, items in grades.items():
-            draw_again(catalog, SCORE, by_key[key].asked, items)
-        graded = {item for items in grades.values() for item in items}
-        if labels or graded:
-            say_scorers(config)
-            score(config, catalog, out)
-            save_config(config, out)
-    return {"labels": len(labels), "grades": len(graded)}
-
-
-def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
-    """Labels and scores once more from the journal alone, for instance after a parser was mended; the score's facts.
-
-    What the journal cannot answer is left as it is.
-    """
-    from autointerp.explain import explainers
-    from autointerp.explain.stage import explain
-    from autointerp.score.parts import asking, embedding, scorers_for
-    from autointerp.score.stage import score
-
-    name, scorers = config.explain.explainer, scorers_for(config)
-    asks = explainers.get(name).needs_model, bool(asking(scorers) or embedding(scorers))
-    with _sampled(config, out) as catalog:
-        if not any(asks):
-            raise UserError(
-                f"{out}: neither {name} labels nor their scores come from a model's answers; there is nothing to rederive"
-            )
-        if asks[0]:
-            explain(config, catalog, out, name, "all", offline=True)
-        facts = score(config, catalog, out, "all", offline=True)
-    save_config(config, out)
     return facts
 
 
@@ -302,19 +245,3 @@ def _state(catalog: Catalog) -> list[tuple[Any, ...]]:
         *catalog.rows("SELECT * FROM scorings ORDER BY ALL"),
         *catalog.rows("SELECT * FROM spend ORDER BY ALL"),
     ]
-
-
-@contextmanager
-def _sampled(config: Config, out: Path) -> Iterator[Catalog]:
-    if not catalog_path(out).exists():
-        raise UserError(f"{out}: nothing sampled here yet; run first: autointerp sample --out {out}")
-    with Catalog.open(catalog_path(out), write=True) as catalog:
-        if catalog.stage_fingerprint("sample") is None:
-            raise UserError(f"{out}: the sampling is not finished; run again: autointerp sample --out {out}")
-        before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
-        if before != sample_settings(config):
-            changed = differences(before, sample_settings(config))
-            raise UserError(
-                f"{out} was sampled with other settings ({changed}); leave them as they were, or give another --out"
-            )
-        yield catalog

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.files import hold_lock, write_text
-from autointerp.harvest.runs import runs_of
+from autointerp.harvest.runs import differences, runs_of, sample_settings
 
 _OF_MODELS = ("journal/*.jsonl", "batches/*.sqlite")  # what asking a model leaves in the folder
 
@@ -40,6 +41,23 @@ def run_folder(out: Path, *, shared: bool = False) -> Iterator[None]:
         if is_new and [path.name for path in out.iterdir()] == [".lock"]:
             shutil.rmtree(out)  # nothing was done: leave nothing behind
         raise
+
+
+@contextmanager
+def sampled_catalog(config: Config, out: Path) -> Iterator[Catalog]:
+    """The catalog, to write into. Raises UserError where the sampling is not finished, or was done with other settings."""
+    if not catalog_path(out).exists():
+        raise UserError(f"{out}: nothing sampled here yet; run first: autointerp sample --out {out}")
+    with Catalog.open(catalog_path(out), write=True) as catalog:
+        if catalog.stage_fingerprint("sample") is None:
+            raise UserError(f"{out}: the sampling is not finished; run again: autointerp sample --out {out}")
+        before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
+        if before != sample_settings(config):
+            changed = differences(before, sample_settings(config))
+            raise UserError(
+                f"{out} was sampled with other settings ({changed}); leave them as they were, or give another --out"
+            )
+        yield catalog
 
 
 def save_configs(config: Config, out: Path) -> None:

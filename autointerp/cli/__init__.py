@@ -5,14 +5,16 @@ import sys
 import click
 
 from autointerp import __version__
+from autointerp.cli.again import rederive, retry
 from autointerp.cli.compare import compare
 from autointerp.cli.doctor import doctor
 from autointerp.cli.estimate import estimate
 from autointerp.cli.evaluate import evaluate
 from autointerp.cli.journal import journal
+from autointerp.cli.null import null
 from autointerp.cli.probe import probe
 from autointerp.cli.sql import sql
-from autointerp.cli.stages import explain, negatives, null, rederive, report, retry, run, sample, score, steer
+from autointerp.cli.stages import explain, negatives, report, run, sample, score, steer
 from autointerp.cli.terminal import one_line
 from autointerp.errors import Interrupted, UserError, WaitingError
 

@@ -17,11 +17,6 @@ from autointerp.cli.options import (
 from autointerp.cli.outcomes import print_labels, print_ranking
 from autointerp.errors import UserError
 
-# Those of `autointerp.llm.types.FailureKind`, which is not imported for a help text; a test compares them.
-_KINDS = (
-    "refused", "truncated", "malformed", "timeout", "rate_limited", "server_error", "rejected", "over_budget", "no_evidence",
-    "too_large",
-)  # fmt: skip
 _GLANCE = '"SELECT rank, feature_id, title, score, lo, hi FROM catalog LIMIT 20"'
 
 
@@ -166,7 +161,7 @@ def steer(**options: Any) -> None:
 @folder_options
 @model_options
 def explain(**options: Any) -> None:
-    """Write a label for every sampled feature that has none yet. Failed ones are tried again."""
+    """Write a label for every sampled feature that has none yet. Those for which no answer came are tried again."""
     from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import explain_stage
     from autointerp.run_folder import run_folder
@@ -196,32 +191,6 @@ def score(**options: Any) -> None:
 
 @click.command(epilog=REMEMBERED)
 @folder_options
-@model_options
-@score_options
-@click.option("--directions", type=click.IntRange(1, 512), help="How many. [default: score.random_directions, else 64]")
-def null(directions: int | None, **options: Any) -> None:
-    """Explain and score random directions, as dense as features: what do labels of nothing score?
-
-    They are sampled, labelled and graded with the run's own settings in RUN_DIR/null, at the cost of so many features more.
-    Then every score has a p-value (how many random directions score as high) and a false discovery rate over all features.
-
-    \b
-    autointerp null --out RUN_DIR --directions 64
-    autointerp sql --out RUN_DIR "SELECT feature_id, title, score, p_random, q_random FROM catalog WHERE q_random > 0.05"
-    """
-    from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import null_stage
-    from autointerp.run_folder import run_folder
-
-    config, out = configure(**options)
-    with run_folder(out):
-        null_stage(config, out, directions or config.score.random_directions or 64)
-        for one in runs_of(config, out):
-            print_ranking(one.out)
-
-
-@click.command(epilog=REMEMBERED)
-@folder_options
 @click.option("--title", help="Heading of the report.")
 @click.option("--limit", type=int, help="Show only the first so many features of the ranking.")
 def report(title: str | None, limit: int | None, **options: Any) -> None:
@@ -237,71 +206,6 @@ def report(title: str | None, limit: int | None, **options: Any) -> None:
     with run_folder(out):
         for one in runs_of(config, out):
             click.echo(report_stage(one.config, one.out).resolve())
-
-
-@click.command(epilog=REMEMBERED)
-@folder_options
-@model_options
-@score_options
-@click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    type=click.Choice(_KINDS),
-    help="Only failures of this kind; several times for more.",
-)
-def retry(kinds: tuple[str, ...], **options: Any) -> None:
-    """Ask again, for fresh answers, what failed: labels, simulations and judgements without a usable answer.
-
-    explain and score try failed requests again, too; but an answer that came and could not be used (malformed) is in the
-    journal, and they find it there again. Here another one is asked for.
-
-    \b
-    autointerp retry --out RUN_DIR --kind malformed --kind timeout
-    autointerp sql --out RUN_DIR "SELECT reason, count(*) FROM explanations WHERE status = 'failed' GROUP BY ALL"
-    """
-    from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import retry_stage
-    from autointerp.run_folder import run_folder
-
-    config, out = configure(**options)
-    with run_folder(out):
-        for one in runs_of(config, out):
-            tried = retry_stage(one.config, one.out, kinds)
-            if not any(tried.values()):
-                asked = one.config.explain
-                by = asked.explainer + (f", {asked.provider}, model {asked.model}" if asked.model else "")
-                click.echo(
-                    f"nothing to try again: no label, simulation or judgement ({by}) has failed"
-                    + " in this way" * bool(kinds)
-                )
-                continue
-            click.echo(
-                f"tried again: labels: {tried['labels']:,}; grades with failures: {tried['grades']:,} (a label has one, its "
-                "control another)"
-            )
-            print_ranking(one.out)
-
-
-@click.command(epilog=REMEMBERED)
-@folder_options
-@model_options
-@score_options
-def rederive(**options: Any) -> None:
-    """Derive labels and scores anew from the journal, with no request sent.
-
-    For instance after a parser was mended, or a metric: what was paid for is not paid for again. What the journal cannot
-    answer is left as it is.
-    """
-    from autointerp.harvest.runs import runs_of
-    from autointerp.pipeline import rederive_stage
-    from autointerp.run_folder import run_folder
-
-    config, out = configure(**options)
-    with run_folder(out):
-        for one in runs_of(config, out):
-            rederive_stage(one.config, one.out)
-            print_ranking(one.out)
 
 
 def _toml(value: object) -> str:

@@ -186,6 +186,8 @@ class Simulator(Protocol):
     `Simulated` is returned for every context, in the order given. A context that could not be simulated is a
     `Simulated` of status "failed": the simulator does not raise for it. `needs`: capabilities that its provider must have.
     `version` changes with everything that the simulations depend on, the model apart.
+
+    A simulator that reads more than a label's words may have `unreadable(label)`: why it cannot read one, None where it can.
     """
 
     @property

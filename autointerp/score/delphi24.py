@@ -100,6 +100,12 @@ class Delphi24:
         ]
         return Grade(score_delphi(evidence, judged, self.name, seed=self.seed, resamples=self.resamples), judged=judged)
 
+    def regrade(self, evidence: FeatureEvidence, judged: Sequence[Judged]) -> list[ScoreRow]:
+        """What other verdicts come to, by the metrics whose value for constant answers does not depend on the share of active
+        texts."""
+        rows = score_delphi(evidence, judged, self.name, seed=self.seed, resamples=self.resamples)
+        return [row for row in rows if row.metric in ("balanced_accuracy", "recall", "false_alarms", "auroc")]
+
     async def _asked(
         self, label: Label, batch: Sequence[Example], ask: Ask, vocabulary: Vocabulary
     ) -> list[Verdict] | RequestFailed:

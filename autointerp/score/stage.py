@@ -8,7 +8,7 @@ What is to be graded is in `tasks`; how a scorer's rows are marked, and what the
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
 from autointerp.explain.bench import Bench
 from autointerp.explain.experiments import NoBench
-from autointerp.explain.stage import Which, explain
+from autointerp.explain.stage import explain
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions
@@ -32,14 +32,15 @@ from autointerp.score import Grade, Means, Scorer
 from autointerp.score.adaptive import Adaptive, facts_of, first_looks, plan_of
 from autointerp.score.controls import SHUFFLED
 from autointerp.score.evidence_controls import evidence_controls
+from autointerp.score.failures import Place
 from autointerp.score.keys import has_baseline, scorings
 from autointerp.score.leakage import audit
 from autointerp.score.order import write_ranks
-from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
+from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts, uses_of
 from autointerp.score.questions import all_asked
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
-from autointerp.score.tasks import for_scorer, labels_state, require_labels, tasks, with_evidence
+from autointerp.score.tasks import Which, for_scorer, labels_state, require_labels, tasks, with_evidence
 from autointerp.score.turns import Turns
 from autointerp.score.writing import Graded, Scoring, Task, write_grades
 
@@ -49,13 +50,15 @@ Peaks = Mapping[str, float]
 
 
 def score(
-    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, offline: bool = False
-) -> dict[str, Any]:
-    """Grade labels, rank, and return the facts of the stage: those without a grade, failed ones included; or only the
-    `failed` ones; or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
+    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, offline: bool = False,
+    again: Iterable[Place] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Grade labels, rank, and return the facts of the stage: those without a grade, those whose failures may pass, and `again`;
+    or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
     found = scorings(config)
     keys = {name: scoring.key for name, scoring in found.items()}
     require_labels(config, catalog)
+    again = frozenset(again)
     fingerprint = hex_hash(
         *(text for item in sorted(keys.items()) for text in item), config.score.rank_by,
         str(config.score.control_features), *config.score.controls, *labels_state(config, catalog),
@@ -64,26 +67,21 @@ def score(
         catalog.stage_fingerprint(STAGE) == fingerprint
         and dict(catalog.rows("SELECT scorer, score_key FROM scorings")) == keys
     )
-    if is_done and which == "pending":
+    if is_done and which == "pending" and not again:
         return catalog.stage_facts(STAGE)
     if any(has_baseline(config, scorer) for scorer in scorers_for(config).values()):
         explain(config, catalog, run, BASELINE)  # those that are there are left alone
-    todo = tasks(config, catalog, which)
+    todo = tasks(config, catalog, which, again)
     try:
         if todo:
             audit(catalog, [task.feature_id for task in todo])
             asyncio.run(_score_all(config, catalog, run, found, todo, offline))
     finally:
         write_spending(catalog, journal_folder(run))
-    failed = catalog.value(
-        "SELECT count(*) FROM (SELECT score_key, status FROM simulations UNION ALL SELECT score_key, status FROM judgements "
-        "UNION ALL SELECT score_key, status FROM written_texts) "
-        "WHERE score_key IN (SELECT unnest(?)) AND status = 'failed'", [list(keys.values())],
-    )  # fmt: skip
     with catalog.transaction():
         facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
-        # A stage with failed contexts stays unfinished, as does one with labels that wait for answers: the next run goes on.
-        is_whole = not failed and not tasks(config, catalog)
+        # With failures that may pass, or labels that wait for answers, the stage stays unfinished: the next run goes on.
+        is_whole = not tasks(config, catalog)
         catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
     return facts
 
@@ -129,6 +127,9 @@ async def _score_all(
             return await parts[name](task.label, evidence, given)
 
         async def turn(todo: Sequence[Task], looks: Mapping[int, int]) -> None:
+            later = session is not None and (session.answers_later or offline)
+            unit, todo = ("grades", _apart(todo)) if later else ("labels", todo)
+
             async def work(item: tuple[Task, FeatureEvidence, Peaks]) -> Graded:
                 task, evidence, peaks = item
                 look = looks.get(task.feature_id, 0)
@@ -145,10 +146,15 @@ async def _score_all(
                     yield task, evidence, peaks.get(task.feature_id, {})
 
             await in_rounds(
-                "score", "labels", todo, read, work, lambda finished: write_grades(catalog, finished, found), session
+                "score", unit, todo, read, work, lambda finished: write_grades(catalog, finished, found), session
             )
 
         await (turn(todo, {}) if adaptive is None else adaptive.grade(todo, turn))
+
+
+def _apart(todo: Sequence[Task]) -> list[Task]:
+    """Each scorer's work by itself: what one waits for keeps no other's back."""
+    return [replace(task, scorers=(name,)) for task in todo for name in task.scorers]
 
 
 def _graded(
@@ -169,9 +175,9 @@ def models(config: Config, needed: Mapping[str, Scorer]) -> dict[str, Wanted]:
     """The models that scorers ask, by what for."""
     wanted = {}
     if by := asking(needed):
-        wanted["model"] = Wanted(config.simulating(), names_of(by))
+        wanted["model"] = Wanted(config.simulating(), names_of(by), uses_of(config, by))
     if by := embedding(needed):
-        wanted["embedder"] = Wanted(config.embedding(), names_of(by))
+        wanted["embedder"] = Wanted(config.embedding(), names_of(by), uses_of(config, by))
     return wanted
 
 

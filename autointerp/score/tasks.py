@@ -1,6 +1,6 @@
 """What is to be graded: labels, their controls beside them, and the evidence that they are graded on. Reads, never writes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -9,19 +9,23 @@ from autointerp.catalog.records import FeatureEvidence, Label, Split
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
-from autointerp.explain.stage import Which, explainer_key, features_to_label
+from autointerp.explain.stage import explainer_key, features_to_label
 from autointerp.score import Scorer
 from autointerp.score.adaptive import due
 from autointerp.score.controls import can_grade, stand_ins
+from autointerp.score.failures import Place, unsettled
 from autointerp.score.keys import scorings
-from autointerp.score.parts import scorers_for, silent_contexts
+from autointerp.score.missing import no_labels
+from autointerp.score.parts import require_readable, scorers_for, silent_contexts
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
 from autointerp.score.writing import Task
 
+Which = Literal["pending", "all"]
+
 
 def require_labels(config: Config, catalog: Catalog) -> None:
-    """Raise UserError where there is nothing to score."""
+    """Raise UserError where there is nothing to score, or nothing that the simulator can read."""
     if not labels_state(config, catalog):
         if not features_to_label(catalog, "", config.explain.include_rare):
             n = catalog.value("SELECT count(*) FROM documents")
@@ -30,9 +34,8 @@ def require_labels(config: Config, catalog: Catalog) -> None:
                 f"every feature is dead or rare (fires in fewer than 20 documents{few}), so none is labelled; take more of the "
                 "corpus (--max-tokens), or --set explain.include_rare=true"
             )
-        raise UserError(
-            f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"
-        )
+        raise no_labels(config, catalog, explainer_key(config, config.explain.explainer))
+    require_readable(config, catalog, explainer_key(config, config.explain.explainer))
 
 
 def labels_state(config: Config, catalog: Catalog) -> list[str]:
@@ -45,27 +48,26 @@ def labels_state(config: Config, catalog: Catalog) -> list[str]:
     ]
 
 
-def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Task]:
-    """Labels to grade, by feature, each with its controls beside it, and who is to grade it; `which` as in `score`."""
+def tasks(config: Config, catalog: Catalog, which: Which = "pending", again: Collection[Place] = ()) -> list[Task]:
+    """Labels to grade, by feature, each with its controls beside it, and who is to grade it: those without a grade, those whose
+    failures may pass, and `again`; or `all`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
     controls = stand_ins(config, catalog, sorted(labels))
     found = scorings(config)
-    graded = catalog.rows(
-        "SELECT score_key, feature_id, control, max(n_failed) FROM scores WHERE score_key IN (SELECT unnest(?)) GROUP BY ALL",
-        [[scoring.key for scoring in found.values()]],
-    )
-    failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
-
+    graded = unsettled(catalog, [scoring.key for scoring in found.values()])
     for feature in due(config, catalog, found):
-        failures.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+        graded.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+
+    def is_wanted(place: Place) -> bool:
+        return which == "all" or place in again or graded.get(place, True)
 
     def wanted(feature: int, control: str) -> tuple[str, ...]:
         return tuple(
             name
             for name, scoring in found.items()
             if (not control or (scoring.of_label and can_grade(control, scoring.simulator)))
-            and _is_wanted(which, failures.get((scoring.key, feature, control)))
+            and is_wanted((scoring.key, feature, control))
         )
 
     todo = []
@@ -81,13 +83,6 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
                 named = (control, other) if isinstance(other, Label) else labels[other]
                 todo.append(Task(feature, *named, control, None, wanted(feature, control), sampled))
     return [task for task in todo if task.scorers]
-
-
-def _is_wanted(which: Which, n_failed: int | None) -> bool:
-    """Whether to grade a label of which so many contexts failed; None: it was not graded."""
-    if which == "all":
-        return True
-    return n_failed != 0 if which == "pending" else bool(n_failed)
 
 
 def with_evidence(

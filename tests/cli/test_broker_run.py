@@ -335,7 +335,7 @@ def test_what_the_provider_lacks_is_said_before_the_harvest(
 
 
 def test_the_kinds_of_failures_are_those_that_there_are() -> None:
-    from autointerp.cli.stages import _KINDS
+    from autointerp.cli.again import _KINDS
 
     assert set(_KINDS) == {str(kind) for kind in FailureKind}
 

@@ -134,7 +134,7 @@ def test_items_that_are_tried_anew_ask_for_fresh_answers(
     with monkeypatch.context() as patch:
 
         async def rubbish(self: MockProvider, request: Request, payload: dict) -> Reply:
-            return Reply("rubbish", usage=Usage(5, 5))
+            return Reply('{"rubbish": 1}', usage=Usage(5, 5))
 
         patch.setattr(MockProvider, "send", rubbish)
         explain_stage(config, out)
