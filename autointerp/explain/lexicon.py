@@ -6,7 +6,7 @@ the rule in the label, so that the simulator of the same name can predict from i
 
 from pathlib import Path
 
-from autointerp.catalog.records import FeatureEvidence, Label, Split
+from autointerp.catalog.records import Context, FeatureEvidence, Label, Split
 from autointerp.explain import DEFAULT_SEARCH, Search, explainers
 from autointerp.explain.exemplars import Selection
 from autointerp.explain.lexicon_rules import VERSION, learn
@@ -26,7 +26,7 @@ class Lexicon:
     wants_steered = False
     selection = None
     splits: tuple[Split, ...] = ("explain",)
-    version = f"{VERSION}.2"  # of the rule, and of the words
+    version = f"{VERSION}.3"  # of the rule, and of the words
     template_hash = None
 
     def configured(self, selection: Selection, directory: Path | None, search: Search = DEFAULT_SEARCH) -> "Lexicon":
@@ -42,10 +42,16 @@ class Lexicon:
                 FailureKind.NO_EVIDENCE, "the feature fires in no document of the explain split", attempts=0
             )
         rule = learn(contexts, evidence.max_activation)
-        words = describe(rule, vocabulary, len(active))
         strongest = sorted(active.values(), key=lambda context: (-context.peak, context.window_id))[:_EVIDENCE]
+        words = describe(rule, vocabulary, len(active), _around_peak(strongest[0], vocabulary))
         windows = tuple(context.window_id for context in strongest)
         return Label(words.title, words.description, words.kind, rule.to_json(), windows)
+
+
+def _around_peak(context: Context, vocabulary: Vocabulary) -> str:
+    """The token at which the feature is strongest, with two tokens before it and the one after it."""
+    at = int(context.activations.argmax())
+    return vocabulary.join(context.tokens[max(0, at - 2) : at + 2])
 
 
 explainers.register("lexicon")(Lexicon())

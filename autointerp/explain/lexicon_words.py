@@ -16,6 +16,7 @@ _MOST = 0.7  # of a token's activation after one context: then the context is pa
 _MAX_TOKENS = 5
 _MAX_TITLE_WORDS = 8
 _MAX_TITLE = 60
+_FEW = 2  # tokens in a title, which other features may have, too
 _STRONG, _WEAK = 6.0, 2.5
 _VISIBLE = {"\n": "↵", "\t": "→", "\r": "␍"}
 
@@ -29,14 +30,18 @@ class Words:
     kind: str
 
 
-def describe(rule: Rule, vocabulary: Vocabulary, n_active: int) -> Words:
-    """Title, description and kind of a rule learnt from `n_active` activating windows."""
+def describe(rule: Rule, vocabulary: Vocabulary, n_active: int, example: str = "") -> Words:
+    """Title, description and kind of a rule learnt from `n_active` activating windows. `example`: a token at which the feature is
+    strongest, with what stands around it; a title that is but a token says it, or what often stands before the token."""
     told = _told(rule, vocabulary)
     if not told:
         return Words(
             "Unclear: no pattern found", "No token or run of tokens was found that goes with its activation.", "unclear"
         )
     title = _title([item.short for item in told])
+    more = told[0].often or (f"as in {_quoted(example)}" if example.strip() else "")
+    if not all(item.is_bare for item in told) or sum(item.n_shown for item in told) > _FEW:
+        more = ""  # such titles are seldom those of other features, too
     if n_active < 3:
         seen = "one text" if n_active == 1 else f"{n_active} texts"
         return Words(_title([title], "Too few examples: "), f"Seen in {seen} only, on {told[0].phrase}.", "unclear")
@@ -44,21 +49,28 @@ def describe(rule: Rule, vocabulary: Vocabulary, n_active: int) -> Words:
     if rule.explained < UNCLEAR or mass < _TOLD:
         most = "; ".join(item.phrase for item in told)
         said = f"No clear pattern. Most often on {most}; that is {mass:.0%} of its activation."
-        return Words(_title([title], "Unclear: "), said, "unclear")
+        return Words(_with_more(_title([title], "Unclear: "), more), said, "unclear")
     graded = [f"{item.phrase} ({_strength(item.value)})" for item in told]
     tail = f"; {1 - mass:.0%} of its activation falls elsewhere" if mass < 0.75 else ""
-    return Words(title, f"Fires on {'; '.join(graded)}{tail}.", _kind(told))
+    return Words(_with_more(title, more), f"Fires on {'; '.join(graded)}{tail}.", _kind(told))
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """One thing that the label says: a pattern with all that hangs on it, and its share of the activation."""
+    """One thing that the label says: a pattern with all that hangs on it, and its share of the activation.
+
+    `is_bare`: no context is told; `often`: the one in which it has most of its activation, "" where none has a tenth of it.
+    `n_shown`: tokens that look different.
+    """
 
     phrase: str
     short: str
     kind: str
     mass: float
     value: float
+    is_bare: bool
+    often: str
+    n_shown: int
 
 
 def _told(rule: Rule, vocabulary: Vocabulary) -> list[_Told]:
@@ -80,7 +92,10 @@ def _told(rule: Rule, vocabulary: Vocabulary) -> list[_Told]:
         before = found.get(phrase)  # " read" and "read" are told alike
         mass = whole[index] + (before.mass if before else 0.0)
         value = max(_value(rule, whole, index), before.value if before else 0.0)
-        found[phrase] = _Told(phrase, short, _kind_of(pattern, rule, vocabulary), mass, value)
+        often = before.often if before and before.often else _often(rule, whole, index, vocabulary)
+        kind = _kind_of(pattern, rule, vocabulary)
+        n_shown = len({_shown(token, vocabulary) for token in _path(pattern, rule)[0].tokens})
+        found[phrase] = _Told(phrase, short, kind, mass, value, pattern.parent < 0, often, n_shown)
     ranked = sorted((item for item in found.values() if item.mass > 0), key=lambda item: (-item.mass, item.phrase))
     told = [item for item in ranked[:3] if item.mass >= 0.1] or ranked[:1]
     strongest = max(ranked, key=lambda item: (item.value, item.mass), default=None)
@@ -98,6 +113,15 @@ def _narrowed(rule: Rule, whole: Sequence[float], index: int) -> int:
         if best is None or whole[best] < _MOST * whole[index]:
             return index
         index = best
+
+
+def _often(rule: Rule, whole: Sequence[float], index: int, vocabulary: Vocabulary) -> str:
+    """The context below a pattern that carries the most of its activation, at least a tenth of it; else ""."""
+    below = [child for child, pattern in enumerate(rule.patterns) if pattern.parent == index]
+    best = max(below, key=lambda child: whole[child], default=None)
+    if best is None or whole[best] < 0.1 * whole[index]:
+        return ""
+    return f"often {_context(_path(rule.patterns[_narrowed(rule, whole, best)], rule), vocabulary, 1)}"
 
 
 def _value(rule: Rule, whole: Sequence[float], index: int) -> float:
@@ -122,10 +146,14 @@ def _path(pattern: Pattern, rule: Rule) -> list[Pattern]:
 
 def _phrase(pattern: Pattern, rule: Rule, vocabulary: Vocabulary, most: int = _MAX_TOKENS) -> str:
     path = _path(pattern, rule)
-    last = _tokens(path[0].tokens, vocabulary, most)
+    return " ".join(filter(None, (_tokens(path[0].tokens, vocabulary, most), _context(path, vocabulary))))
+
+
+def _context(path: Sequence[Pattern], vocabulary: Vocabulary, most: int = 3) -> str:
+    """What a path says of the tokens before the last one; "" where it is that one alone."""
     context = path[1:]
     if not context:
-        return last
+        return ""
     begins = context[-1].tokens == (NOTHING,)
     context = context[:-1] if begins else context
     where = "at the start of a text" if begins else ""
@@ -134,8 +162,8 @@ def _phrase(pattern: Pattern, rule: Rule, vocabulary: Vocabulary, most: int = _M
     elif all(len({_shown(token, vocabulary) for token in step.tokens}) == 1 for step in context):
         said = _after(vocabulary.join(step.tokens[0] for step in reversed(context)), path[0].tokens, vocabulary)
     else:
-        said = "after " + " then ".join(_tokens(step.tokens, vocabulary, 3) for step in reversed(context))
-    return " ".join(part for part in (last, said, where) if part)
+        said = "after " + " then ".join(_tokens(step.tokens, vocabulary, most) for step in reversed(context))
+    return " ".join(part for part in (said, where) if part)
 
 
 def _tokens(tokens: Sequence[int], vocabulary: Vocabulary, most: int) -> str:
@@ -184,6 +212,12 @@ def _title(phrases: Sequence[str], prefix: str = "") -> str:
     words = title.split(" ")
     title = " ".join(words[:_MAX_TITLE_WORDS]) + (" …" if len(words) > _MAX_TITLE_WORDS else "")
     return title if len(title) <= _MAX_TITLE + 20 else title[: _MAX_TITLE + 19] + "…"
+
+
+def _with_more(title: str, more: str) -> str:
+    """The title with what tells it from others of the same tokens, where that fits."""
+    longer = f"{title} ({more})" if more else title
+    return longer if len(longer) <= _MAX_TITLE + 20 else title
 
 
 def _kind(told: Sequence[_Told]) -> str:

@@ -1,6 +1,7 @@
 """The lexicon: planted features are found again, small examples are worked by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.errors import DataError
 from autointerp.explain import explainers
-from autointerp.explain.lexicon_rules import NOTHING, Rule, learn, predict
+from autointerp.explain.lexicon_rules import NOTHING, Pattern, Rule, learn, predict
 from autointerp.explain.lexicon_words import describe
 from autointerp.llm.types import FailureKind, RequestFailed
 from autointerp.score import simulators
@@ -113,7 +114,7 @@ async def test_the_label() -> None:
     contexts = [context(i, [0, 1, 2, i % 6, 3], [0, 0, 5, 0, 0]) for i in range(8)]
     contexts += [context(100 + i, [0, 3, 4, 5, 6], [0.0] * 5) for i in range(8)]
     label = await explainers.get("lexicon")(evidence(contexts), None, VOCABULARY)
-    assert label.title == '"two"' or label.title.startswith('"two"')
+    assert label.title == '"two" after "one"'
     assert label.description.startswith('Fires on "two"') and "strongly" in label.description
     assert set(label.evidence) <= set(range(8)) and len(label.evidence) == 5
 
@@ -141,6 +142,22 @@ def test_a_run_that_goes_on_with_a_word_is_said_as_the_word() -> None:
     words = describe(learn(contexts, 6.0), VOCABULARY, 10)
     assert '"six" completing "zerosix"' in words.description
     assert words.kind == "phrase"
+
+
+def test_a_title_of_a_token_says_what_tells_it_from_others_of_the_same_token() -> None:
+    def title(*patterns: Pattern, explained: float = 0.9, example: str = "zero two") -> str:
+        return describe(Rule(0.0, patterns, explained), VOCABULARY, 10, example).title
+
+    two, three = Pattern(-1, 0, (2,), 5.0, 0.6), Pattern(-1, 0, (3,), 5.0, 0.3)
+    after_newline, seldom = Pattern(0, 1, (9,), 8.0, 0.2), Pattern(0, 1, (4,), 9.0, 0.05)
+    assert title(two) == '"two" (as in "zero two")' and title(two, example=" ") == '"two"'
+    assert title(two, after_newline, seldom) == '"two" (often after "↵")'
+    assert title(two, seldom) == '"two" (as in "zero two")'  # after less than a tenth of it
+    assert title(two, after_newline, explained=0.1) == 'Unclear: "two" (often after "↵")'
+    assert title(two, three) == '"two", "three" (as in "zero two")'
+    # Where a context is told already, or many tokens are, nothing is added.
+    assert title(two, replace(after_newline, mass=2.0)) == '"two" after "↵"'
+    assert title(replace(two, tokens=(2, 4, 5))) == '"two", "four" and 1 like these'
 
 
 async def test_the_simulator_needs_a_rule() -> None:
