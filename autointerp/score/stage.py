@@ -33,6 +33,7 @@ from autointerp.score.adaptive import Adaptive, due, facts_of, first_looks, iden
 from autointerp.score.controls import SHUFFLED, can_grade, stand_ins
 from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.leakage import audit
+from autointerp.score.leftovers import forget_other_controls
 from autointerp.score.order import write_ranks
 from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts
 from autointerp.score.questions import all_asked
@@ -70,10 +71,12 @@ def _identity(access: ModelAccess) -> tuple[str, str | None]:
 
 
 def score(
-    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, offline: bool = False
-) -> dict[str, Any]:
+    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, only: frozenset[int] | None = None,
+    offline: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Grade labels, rank, and return the facts of the stage: those without a grade, failed ones included; or only the
-    `failed` ones; or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
+    `failed` ones; or `all`; of these those of the features in `only`. `offline`: from the journal alone; what it cannot answer
+    is left as it is."""
     found = scorings(config)
     keys = {name: scoring.key for name, scoring in found.items()}
     require_labels(config, catalog)
@@ -87,11 +90,12 @@ def score(
     )
     if is_done and which == "pending":
         return catalog.stage_facts(STAGE)
-    todo = tasks(config, catalog, which)
+    forget_other_controls(config, catalog, keys)
+    todo = tasks(config, catalog, which, only)
     try:
         if todo:
             audit(catalog, [task.feature_id for task in todo])
-            asyncio.run(_score_all(config, catalog, run, found, todo, offline))
+            asyncio.run(_score_all(config, catalog, run, found, todo, offline, only))
     finally:
         write_spending(catalog, journal_folder(run))
     failed = catalog.value(
@@ -134,8 +138,8 @@ def _model(config: Config, scorer: Scorer) -> str | None:
     return config.embedding().model if scorer.wants.embedder else None
 
 
-def require_labels(config: Config, catalog: Catalog) -> None:
-    """Raise UserError where there is nothing to score."""
+def require_labels(config: Config, catalog: Catalog, only: frozenset[int] | None = None) -> None:
+    """Raise UserError where there is nothing to score, for none of the features in `only`."""
     if not _labels_state(config, catalog):
         if not features_to_label(catalog, "", config.explain.include_rare):
             n = catalog.value("SELECT count(*) FROM documents")
@@ -146,6 +150,11 @@ def require_labels(config: Config, catalog: Catalog) -> None:
             )
         raise UserError(
             f"no labels by {config.explain.explainer} (model {config.explain.model}) are here; run first: autointerp explain"
+        )
+    if only is not None and only.isdisjoint(read_labels(catalog, explainer_key(config, config.explain.explainer))):
+        raise UserError(
+            f"none of the {len(only):,} features of --features has a label by {config.explain.explainer} (model "
+            f"{config.explain.model}); run first: autointerp explain with the same --features"
         )
 
 
@@ -159,8 +168,8 @@ def _labels_state(config: Config, catalog: Catalog) -> list[str]:
     ]
 
 
-def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Task]:
-    """Labels to grade, by feature, each with its controls beside it, and who is to grade it; `which` as in `score`."""
+def tasks(config: Config, catalog: Catalog, which: Which = "pending", only: frozenset[int] | None = None) -> list[Task]:
+    """Labels to grade, by feature, each with its controls beside it, and who is to grade it; `which`, `only` as in `score`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
     controls = stand_ins(config, catalog, sorted(labels))
@@ -171,7 +180,7 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
     )
     failures: dict[tuple[str, int, str], int] = {tuple(at): count for *at, count in graded}
 
-    for feature in due(config, catalog, found):
+    for feature in due(config, catalog, found, only):
         failures.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
 
     def wanted(feature: int, control: str) -> tuple[str, ...]:
@@ -184,6 +193,8 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending") -> list[Ta
 
     todo = []
     for feature, (explanation, label) in labels.items():
+        if only is not None and feature not in only:
+            continue
         baseline = baselines.get(feature)
         sampled = any(feature in members for members in controls.values())
         todo.append(
@@ -205,8 +216,9 @@ def _is_wanted(which: Which, n_failed: int | None) -> bool:
 
 
 async def _score_all(
-    config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool
-) -> None:
+    config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool,
+    only: frozenset[int] | None,
+) -> None:  # fmt: skip
     parts = scorers_for(config)
     needed = {name: parts[name] for task in todo for name in task.scorers}
     reader = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
@@ -215,7 +227,7 @@ async def _score_all(
     if any(scorer.wants.bench for scorer in needed.values()):
         means = replace(means, bench=_bench(config, catalog, offline))
     turns, plan = Turns(), plan_of(config)
-    adaptive = Adaptive(config, catalog, plan, found[SCORER].key) if plan else None
+    adaptive = Adaptive(config, catalog, plan, found[SCORER].key, only) if plan else None
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
         if wanted := models(config, needed):
