@@ -19,25 +19,27 @@ def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[st
     from autointerp.catalog.draws import draw_again, failed_items
     from autointerp.explain.stage import STAGE as EXPLAIN
     from autointerp.explain.stage import explain, explainer_key
+    from autointerp.score.keys import scorings
     from autointerp.score.rankable import require_rank
     from autointerp.score.stage import STAGE as SCORE
-    from autointerp.score.stage import score, score_keys
+    from autointerp.score.stage import score
 
     require_rank(config)
     name = config.explain.explainer
     with sampled_catalog(config, out) as catalog:
         labels = failed_items(catalog, EXPLAIN, explainer_key(config, name), kinds)
-        grades = {key: failed_items(catalog, SCORE, key, kinds) for key in score_keys(config).values()}
+        by_key = {scoring.key: scoring for scoring in scorings(config).values()}
+        grades = {key: failed_items(catalog, SCORE, key, kinds) for key in by_key}
         if labels:
             say_explainer(config)
             draw_again(catalog, EXPLAIN, explainer_key(config, name), labels)
             explain(config, catalog, out, name, "failed", only=[feature for feature, _ in labels])
         for key, items in grades.items():
-            draw_again(catalog, SCORE, key, items)
+            draw_again(catalog, SCORE, by_key[key].asked, items)
         graded = {item for items in grades.values() for item in items}
         if labels or graded:
             say_scorers(config)
-            score(config, catalog, out)
+            score(config, catalog, out, again=[(key, *item) for key, items in grades.items() for item in items])
             save_config(config, out)
     return {"labels": len(labels), "grades": len(graded)}
 

@@ -6,39 +6,28 @@ that the stages have still to do.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from autointerp.catalog.draws import read_draws
-from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
-from autointerp.catalog.records import Label
 from autointerp.catalog.store import Catalog
-from autointerp.config import Config, ModelAccess
+from autointerp.config import Config
 from autointerp.explain import stage as explaining
-from autointerp.explain.at_hand import experiments, rehearsed
-from autointerp.explain.experiments import MadeUpBench
-from autointerp.explain.supply import with_negatives, with_steered
-from autointerp.llm.identity import request_key
+from autointerp.explain.at_hand import experiments
+from autointerp.explain.supply import require_supplies
+from autointerp.harvest.null import null_run
+from autointerp.harvest.runs import Run
 from autointerp.llm.journal import Journal
 from autointerp.llm.price import money_text
-from autointerp.llm.prices import find_price, price_lines, unknown_price_note
-from autointerp.llm.provider import check_request
-from autointerp.llm.providers.mock import MockProvider
-from autointerp.llm.rounds import drawn
-from autointerp.llm.session import journal_folder, provider_for, require_model
-from autointerp.llm.types import Answer, Ask, Request, RequestFailed
-from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Asked, Billing, Row, project
-from autointerp.score import Means, Scorer
-from autointerp.score import stage as scoring
-from autointerp.score.controls import StandIn, can_grade, stand_ins
-from autointerp.score.parts import asking, embedding, part_of, scorers_for, silent_contexts
-from autointerp.score.writing import Task
+from autointerp.llm.prices import price_lines, unknown_price_note
+from autointerp.llm.session import journal_folder
+from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Row
+from autointerp.score.parts import embedding, part_of, require_negatives, scorers_for
+from autointerp.trials import Trial, untiring
 
 SAMPLE = 20
-Item = TypeVar("Item")
+_OF_DIRECTIONS = 5  # features that stand for random directions: few, beside what the features ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +71,27 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     """What is left to ask for the run folder `out`, by the prompts of up to `sample` features a stage.
 
     The sampling must be finished. Raises UserError where the run would: a model is not named, a provider lacks what a part
-    needs, the file of prices is wrong.
+    needs, what an explainer or scorer is to be shown was not looked for, the file of prices is wrong.
     """
     explainer = explaining.explainer_for(config, config.explain.explainer)
+    require_supplies(config, catalog, explainer)
+    require_negatives(config, catalog)
     parts = [("explainer", config.explain.explainer, explainer.needs_model),
              *((*part_of(name, scorer), scorer.wants.model or scorer.wants.embedder)
                for name, scorer in scorers_for(config).items())]  # fmt: skip
     free = [f"the {kind} {part} asks no model and costs nothing" for kind, part, needs in parts if not needs]
     if len(free) == len(parts):
         return Estimate((), tuple(free))
-    with ExitStack() as stack:
-        journal = None
-        if journal_folder(out).is_dir():
-            journal = stack.enter_context(Journal(journal_folder(out), read_only=True))
-        rows = asyncio.run(_Trial(config, catalog, out, journal).rows(sample))
-    rows = [row for row in rows if row.features]
-    early = explaining.explainer_for(_untiring(config), config.explain.explainer).version != explainer.version
+    rows = [row for row in _tried(config, catalog, out, sample) if row.features]
+    rows += _of_random_directions(config, catalog, out, sample)
+    early = explaining.explainer_for(untiring(config), config.explain.explainer).version != explainer.version
     notes = [*free, *_notes(rows)]
     if rows and embedding(scorers_for(config)):
         notes.append(
             "a text that several features share is embedded once; beyond the sample it is counted for each of them"
         )
-    if rows and config.score.random_directions:
-        notes.append(_of_random_directions(rows, config.score.random_directions))
+    if any(row.stage.startswith("directions") for row in rows):
+        notes.append(f"with {config.score.random_directions:,} random directions (score.random_directions)")
     if rows and experiments(explainer):
         notes.append(
             f"how many steps {config.explain.explainer} takes is the model's choice: tried with a call of each tool; after "
@@ -115,24 +102,25 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     return Estimate(tuple(rows), tuple(notes))
 
 
-def _of_random_directions(rows: Sequence[Row], count: int) -> str:
-    """What they cost besides: as much as so many features."""
-    each = [
-        (row.requests / row.features, row.input.expected / row.features)
-        for row in rows
-        if not row.stage.startswith("control")
-    ]
-    requests, tokens = (count * sum(part) for part in zip(*each, strict=True))
-    return (
-        f"{count:,} random directions besides (score.random_directions): about {requests:,.0f} requests, {tokens:,.0f} prompt "
-        "tokens"
-    )
+def _of_random_directions(config: Config, catalog: Catalog, out: Path, sample: int) -> list[Row]:
+    """What they cost besides: what their own run has left to ask, or as much as so many features."""
+    null, count = null_run(Run(config, out)), config.score.random_directions
+    if count and null.facts() is not None:
+        with Catalog.open(null.catalog) as of_null:
+            rows = _tried(null.config, of_null, null.out, sample)
+    elif count:
+        rows = _tried(null.config, catalog, out, min(sample, _OF_DIRECTIONS), anew=count)
+    else:
+        rows = []
+    return [replace(row, stage=f"directions: {row.stage}") for row in rows if row.features]
 
 
-def _untiring(config: Config) -> Config:
-    """The configuration with which an explainer that goes on while the score rises takes all its steps: the mock's score says
-    nothing of where a model's would stop."""
-    return config.model_copy(update={"explain": config.explain.model_copy(update={"patience": config.explain.steps})})
+def _tried(config: Config, catalog: Catalog, out: Path, sample: int, *, anew: int = 0) -> list[Row]:
+    with ExitStack() as stack:
+        journal = None
+        if journal_folder(out).is_dir():
+            journal = stack.enter_context(Journal(journal_folder(out), read_only=True))
+        return asyncio.run(Trial(config, catalog, out, journal, anew=anew).rows(sample))
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
@@ -162,164 +150,3 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         f"{row.price.source}, read on {row.price.read}" for row in rows if row.price and row.price.read
     )
     return [*notes, *(f"prices are those of {source}" for source in sources)]
-
-
-class _Line:
-    """The way to a model, on which nothing is sent: the journal answers, else the mock."""
-
-    def __init__(self, access: ModelAccess, out: Path, journal: Journal | None, by: str) -> None:
-        self._model, self._journal, self._mock = require_model(access, by), journal, MockProvider()
-        self._provider, self._known = provider_for(access, out), set[str]()
-        self.billing = Billing(
-            access.provider, self._model, find_price(access.provider, self._model, access.base_url, access.prices),
-            journal.calibration(self._model) if journal is not None else {}, self._provider.capabilities.prompt_caching,
-        )  # fmt: skip
-
-    def ask_into(self, asked: list[Asked], draw: int, begun: set[str] | None) -> Ask:
-        """An `ask` that puts what it is asked into `asked`, of an item that was tried anew `draw` times. `begun`: what earlier
-        requests began with; None: all were begun."""
-        return drawn(_Trace(self, asked, begun), draw)
-
-    async def answer(self, request: Request) -> Answer:
-        """The journal's, or one that is made up; what the trial has asked already counts as the journal's."""
-        key = self.key(request)
-        known = key in self._known
-        self._known.add(key)
-        return self.recorded(request) or replace(await self.made_up(request, key), from_journal=known)
-
-    def key(self, request: Request) -> str:
-        check_request(self._provider, request)
-        payload = self._provider.payload(self._model, request)
-        return request_key(self._provider.name, self._model, payload, request.sample)
-
-    def recorded(self, request: Request) -> Answer | None:
-        return self._journal.get(self.key(request)) if self._journal is not None else None
-
-    async def made_up(self, request: Request, key: str) -> Answer:
-        reply = await self._mock.send(request, self._mock.payload(self._model, request))
-        finish = "calls" if reply.calls else reply.finish
-        return Answer(key, reply.text, finish, self._model, reply.usage, logprobs=reply.logprobs, calls=reply.calls)
-
-
-class _Trace:
-    """A line in place of a broker, which notes what it is asked."""
-
-    def __init__(self, line: _Line, asked: list[Asked], begun: set[str] | None) -> None:
-        self._line, self._asked, self._begun = line, asked, begun
-
-    async def ask(self, request: Request) -> Answer:
-        answer = await self._line.answer(request)
-        self._asked.append(Asked.of(request, answer, again=self._begun is None or request.beginning in self._begun))
-        if self._begun is not None and request.shared:
-            self._begun.add(request.beginning)
-        return answer
-
-    def recorded(self, request: Request) -> Answer | None:
-        return self._line.recorded(request)
-
-
-class _Trial:
-    """The run's explainer and scorers, tried on a few of the features that they have still to do."""
-
-    def __init__(self, config: Config, catalog: Catalog, out: Path, journal: Journal | None) -> None:
-        self._config, self._catalog, self._out, self._journal = config, catalog, out, journal
-        self._vocabulary = read_vocabulary(catalog)
-        self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
-        self._graded = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
-        self._explainer = rehearsed(explaining.explainer_for(_untiring(config), config.explain.explainer))
-        key = explaining.explainer_key(config, config.explain.explainer)
-        self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
-        self._labels: dict[int, Label | None] = {
-            feature: label for feature, (_, label) in read_labels(catalog, key).items()
-        }
-        self._draws = read_draws(catalog, explaining.STAGE, key)
-        self._line: _Line | None = None
-        self._keys: dict[str, str] = scoring.score_keys(config)
-
-    async def rows(self, sample: int) -> list[Row]:
-        config, rows = self._config, []
-        features = sorted({*self._labels, *self._todo})
-        if self._explainer.needs_model:
-            name = config.explain.explainer
-            self._line = _Line(config.explaining(), self._out, self._journal, f"explainer {name}")
-            trial = await self._explain(_evenly(self._todo, sample))
-            rows.append(project("explain", name, self._line.billing, len(self._todo), trial))
-        return rows + await self._gradings(sample, features)
-
-    async def _gradings(self, sample: int, features: Sequence[int]) -> list[Row]:
-        """A row for each scorer and each model that it asks."""
-        config, rows, parts = self._config, [], scorers_for(self._config)
-        lines = {which: _Line(wanted.access, self._out, self._journal, wanted.by)
-                 for which, wanted in scoring.models(config, parts).items()}  # fmt: skip
-        if not lines:
-            return []
-        own: dict[int, StandIn] = {feature: feature for feature in features}
-        for control, members in {"": own, **stand_ins(config, self._catalog, list(features))}.items():
-            begun: set[str] | None = None if control else set()  # the controls' texts are known from the labels
-            for name, scorer in {**asking(parts), **embedding(parts)}.items():
-                if control and not (scorer.wants.label and can_grade(control, scorer.simulator)):
-                    continue
-                done = self._done(name, control)
-                left = [pair for pair in members.items() if pair[0] not in done]
-                chosen = _evenly(left, sample)
-                if control:  # what is asked about a feature's texts whatever the label is known from its own label, too
-                    await self._grade(name, scorer, lines, "", [(feature, feature) for feature, _ in chosen], begun)
-                stage = f"control {control}" if control else "score"
-                for which, trial in (await self._grade(name, scorer, lines, control, chosen, begun)).items():
-                    rows.append(project(stage, part_of(name, scorer)[1], lines[which].billing, len(left), trial))
-        return rows
-
-    def _done(self, name: str, control: str) -> set[int]:
-        """Features that the scorer has graded without a failure."""
-        rows = self._catalog.rows(
-            "SELECT feature_id FROM scores WHERE score_key = ? AND control = ? GROUP BY ALL HAVING max(n_failed) = 0",
-            [self._keys[name], control],
-        )
-        return {feature for (feature,) in rows}
-
-    async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
-        """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
-        trial = []
-        negatives = with_negatives(self._config, self._explainer)
-        steered = with_steered(self._config, self._explainer)
-        for evidence in self._shown.read(features, self._explainer.splits, negatives=negatives, steered=steered):
-            asked: list[Asked] = []
-            draw = self._draws.get((evidence.feature_id, ""), 0)
-            ask = self._line.ask_into(asked, draw, set()) if self._line else None
-            try:
-                self._labels[evidence.feature_id] = await self._explainer(evidence, ask, self._vocabulary)
-            except RequestFailed:
-                self._labels[evidence.feature_id] = None
-            trial.append(asked)
-        return trial
-
-    async def _grade(
-        self,
-        name: str,
-        scorer: Scorer,
-        lines: Mapping[str, _Line],
-        control: str,
-        pairs: Sequence[tuple[int, StandIn]],
-        begun: set[str] | None,
-    ) -> dict[str, list[list[Asked]]]:
-        """Grade each pair's (feature, whose label it is); return what each model was asked for each."""
-        wanted = {other for _, other in pairs if not isinstance(other, Label)}
-        await self._explain(sorted(wanted - self._labels.keys()))
-        labels = [(feature, other if isinstance(other, Label) else self._labels[other]) for feature, other in pairs]
-        tasks = [Task(feature, "", label, "", None, (name,)) for feature, label in labels if label is not None]
-        used = [which for which, wants in (("model", scorer.wants.model), ("embedder", scorer.wants.embedder)) if wants]
-        trials: dict[str, list[list[Asked]]] = {which: [[] for _, label in labels if label is None] for which in used}
-        draws = read_draws(self._catalog, scoring.STAGE, self._keys[name])
-        for task, evidence in scoring.with_evidence(self._config, self._graded, tasks):
-            asks = {}
-            for which in used:
-                asked: list[Asked] = []
-                trials[which].append(asked)
-                asks[which] = lines[which].ask_into(asked, draws.get((task.feature_id, control), 0), begun)
-            means = Means(self._vocabulary, asks.get("model"), asks.get("embedder"), bench=MadeUpBench())
-            await scorer(task.label, evidence, means)
-        return trials
-
-
-def _evenly(items: Sequence[Item], count: int) -> list[Item]:
-    return [items[index * len(items) // count] for index in range(count)] if count < len(items) else list(items)

@@ -72,11 +72,12 @@ def _say(text: str) -> None:
 def check_models(config: Config, out: Path) -> None:
     """Before a long harvest: the named parts exist, and where a model will be asked its key is there."""
     from autointerp.explain.stage import explainer_for
-    from autointerp.score.parts import part_of, scorers_for
+    from autointerp.score.parts import check_simulator, part_of, scorers_for
     from autointerp.score.rankable import require_rank
 
     require_rank(config)
     explainer, scorers = explainer_for(config, config.explain.explainer), scorers_for(config)
+    check_simulator(config)
     if (out / "report.stamp").exists():
         return
     from autointerp.llm.session import check_access
@@ -190,9 +191,11 @@ def _show_unscored(catalog: Catalog, key: str, metric: str) -> None:
 def score_stage(config: Config, out: Path, features: str = "all") -> dict[str, Any]:
     """Grades of labels, and the ranking. `features`: only these are worked on, see `features.parse_features`."""
     from autointerp.score.adaptive import require_whole
+    from autointerp.score.keys import score_keys
     from autointerp.score.parts import require_negatives
     from autointerp.score.rankable import require_rank
-    from autointerp.score.stage import require_labels, score, score_keys
+    from autointerp.score.stage import score
+    from autointerp.score.tasks import require_labels
 
     require_rank(config)
     with sampled_catalog(config, out) as catalog:
@@ -232,6 +235,7 @@ def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any
             negatives_stage(null.config, null.out)
         if null.config.steering.enabled:
             steer_stage(null.config, null.out)
+        _say_estimate(null.config, null.out)
         explain_stage(null.config, null.out)
         score_stage(null.config, null.out)
         with sampled_catalog(run.config, run.out) as catalog:

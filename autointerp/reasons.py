@@ -1,4 +1,10 @@
-"""Many reasons why something failed, in a few words: one for all that differ by words in quotes and figures only."""
+"""Why something failed: many reasons in a few words, one for all that differ by words in quotes and figures only; and what helps.
+
+A reason begins with its kind (`autointerp.llm.types.FailureKind`) and a colon. Three sorts of kinds:
+- `PASSING`: no answer came, and another time one may. The same command tries again.
+- an answer came and is of no use (refused, truncated, malformed). It is what it is; `autointerp retry` asks for another one.
+- `LASTING`: the question itself cannot be answered, with these settings and this server.
+"""
 
 import re
 from collections import Counter
@@ -8,6 +14,19 @@ from dataclasses import dataclass
 PARTICULAR = r'"([^"\\]|\\.)*"|[0-9]+([.,][0-9]+)*'
 """What differs between failures of one sort, as a regular expression of Python's and DuckDB's: words in quotes, figures."""
 _SHOWN = 3
+PASSING = ("timeout", "rate_limited", "server_error", "over_budget")
+LASTING = ("rejected", "no_evidence", "too_large")
+
+
+def advice(kind: str) -> str:
+    """What to do about failures of a kind, for the end of a line that names them; empty where nothing is to be done."""
+    if kind in PASSING:
+        return "run the same command again"
+    if kind == "no_evidence":
+        return ""
+    if kind in LASTING:
+        return f"another run would fare no better; if the server has changed: autointerp retry --kind {kind}"
+    return "for other answers: autointerp retry"
 
 
 @dataclass(frozen=True, slots=True)

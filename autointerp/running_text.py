@@ -15,7 +15,7 @@ o200k_base for a token of text: 1.0 (stories) to 1.3 (source code) with current 
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,6 +24,7 @@ from autointerp.vocabulary import Vocabulary, escape
 CUT, JOIN = "¦", "¬"
 
 _WHITE = ("space", "break")
+_RUNS = ("letter", "digit", "sign")
 _BYTE = "<0x[0-9A-F]{2}>"  # how `vocabulary.shown` writes a byte that is no character
 _PIECE = re.compile(_BYTE)
 _UNIT = re.compile(f"{_BYTE}|.", re.DOTALL)
@@ -89,6 +90,15 @@ def _line(tokens: tuple[str, ...], habits: Habits) -> str:
 
 def read(line: str, habits: Habits = PLAIN) -> list[str]:
     """The tokens of which `written` made `line`, with the same habits."""
+    return _read(line, (habits,))[0]
+
+
+def readings(line: str) -> list[list[str]]:
+    """The tokens of a line with each of `ALL_HABITS`, for who does not know the tokenizer's."""
+    return _read(line, ALL_HABITS)
+
+
+def _read(line: str, all_habits: Sequence[Habits]) -> list[list[str]]:
     units: list[str] = []
     marks: dict[int, str] = {}  # those before the unit of that number, in their order
     for found in _WRITTEN.findall(line):
@@ -96,13 +106,24 @@ def read(line: str, habits: Habits = PLAIN) -> list[str]:
             marks[len(units)] = marks.get(len(units), "") + found
         else:
             units.append(json.loads(f'"{found}"') if found.startswith("\\") else found)
-    tokens = [""]
-    for at in range(len(units) + 1):
+    sorts = list(map(_sort, units))
+    # Between two letters, digits or signs no token begins, whatever the habits: most places need no look.
+    open_ = {at for at in range(1, len(units)) if sorts[at] != sorts[at - 1] or sorts[at] not in _RUNS}
+    places = sorted(open_ | marks.keys())
+    return [_tokens(units, marks, places, habits) for habits in all_habits]
+
+
+def _tokens(units: Sequence[str], marks: Mapping[int, str], places: Sequence[int], habits: Habits) -> list[str]:
+    """Of a line's units the tokens, which end at `places` only."""
+    tokens, start = [""], 0
+    for at in places:
         mark = marks.get(at, "")
-        expected = not mark and 0 < at < len(units) and _begins(units, at, habits)
-        tokens += [""] * (mark.count(CUT) + expected)
-        if at < len(units):
-            tokens[-1] += units[at]
+        ends = mark.count(CUT) if mark else int(_begins(units, at, habits))
+        if ends:
+            tokens[-1] = "".join(units[start:at])
+            tokens += [""] * ends
+            start = at
+    tokens[-1] = "".join(units[start:])
     return tokens
 
 

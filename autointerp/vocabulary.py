@@ -56,6 +56,7 @@ class Vocabulary:
             raise ValueError(f"a vocabulary of {len(texts)} texts and {len(pieces)} byte strings")
         self._texts = texts
         self._pieces = pieces
+        self._shown: dict[int, str] = {}
         self._escaped: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -70,7 +71,10 @@ class Vocabulary:
 
     def text(self, token: int) -> str:
         """The token as people see it. Newlines and spaces are themselves."""
-        return shown(self.raw(token))
+        known = self._shown.get(token)
+        if known is None:
+            known = self._shown[token] = shown(self.raw(token))
+        return known
 
     def join(self, tokens: Iterable[int]) -> str:
         """The text of a run of tokens. Byte pieces that form a character together are shown as that character."""

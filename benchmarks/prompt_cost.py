@@ -3,6 +3,7 @@
     autointerp sample --out RUN_DIR
     python benchmarks/prompt_cost.py --out RUN_DIR
     python benchmarks/prompt_cost.py --out RUN_DIR --features 50 --encoding o200k_base
+    python benchmarks/prompt_cost.py --out RUN_DIR --only fuzzing --only "highlighted + simulation + detection"
 
 Every explainer and scorer runs on a few features with an `ask` that sends nothing and answers as the mock provider does; tokens
 are counted by tiktoken (which must be installed, and fetches its encodings once). Uncached are the tokens that no earlier request
@@ -22,6 +23,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import click
@@ -37,15 +39,16 @@ from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.run_folder import catalog_path, saved_config
 from autointerp.score import Means, scorers
-from autointerp.score import stage as scoring
 from autointerp.score.parts import scorers_for, silent_contexts
 from autointerp.score.pool import scored_contexts
+from autointerp.score.tasks import for_scorer, with_evidence
 from autointerp.score.writing import Task
 
 DELPHI = 37_000  # prompt tokens a latent, explain + detection + fuzzing at its defaults (measured for design/peers.md)
 AIM = 7_500
 TITLE = "An example of a label"
-SENTENCE = "The word of an example, after a verb of motion, in running text; weakly also its plural."
+# With the feature's number: where labels were the same, features would share answers about their common silent windows.
+SENTENCE = "The word of example {}, after a verb of motion, in running text; weakly also its plural."
 CACHES = {"none": (0, 0), "1,024": (1024, 128), "any": (16, 16)}  # the least that is cached, and the step
 STEP = 16
 
@@ -140,6 +143,17 @@ class Trial:
                 continue
         return cost
 
+    def label_cost(self, name: str) -> list[Cost]:
+        return [self.explained(name, Dry(self.encode))]
+
+    def score_cost(self, names: Sequence[str], simulator: str | None = None) -> list[Cost]:
+        return list(self.scored(names, Dry(self.encode), simulator).values())
+
+    def pipeline_cost(self, explainer: str) -> list[Cost]:
+        """A label and its two scores, which share the caches."""
+        dry = Dry(self.encode)
+        return [self.explained(explainer, dry), *self.scored(["simulation", "detection"], dry).values()]
+
     def scored(self, names: Sequence[str], dry: Dry, simulator: str | None = None) -> dict[str, Cost]:
         return asyncio.run(self._scored(names, dry, simulator))
 
@@ -151,13 +165,15 @@ class Trial:
         parts = {name: scorer for name, scorer in scorers_for(config).items() if name in names}
         costs = {name: Cost(len(self.ids)) for name in names}
         reader = EvidenceReader(self.catalog, seed=0, silent=silent_contexts(config))
-        tasks = [Task(feature, "", Label(TITLE, SENTENCE), "", None, tuple(parts)) for feature in self.ids]
+        tasks = [
+            Task(feature, "", Label(TITLE, SENTENCE.format(feature)), "", None, tuple(parts)) for feature in self.ids
+        ]
         contexts = 0
-        for task, evidence in scoring.with_evidence(config, reader, tasks):
-            contexts += len(scored_contexts(evidence))
+        for task, evidence in with_evidence(config, reader, tasks):
+            contexts += max(len(scored_contexts(for_scorer(config, scorer, evidence))) for scorer in parts.values())
             for name, scorer in parts.items():
                 ask = dry.into(costs[name])
-                await scorer(task.label, evidence, Means(self.vocabulary, ask, ask))
+                await scorer(task.label, for_scorer(config, scorer, evidence), Means(self.vocabulary, ask, ask))
         self.contexts = contexts / len(self.ids)
         return costs
 
@@ -176,35 +192,37 @@ def line(stage: str, name: str, costs: Iterable[Cost]) -> str:
     return f"| {stage} | {name} | {requests:.1f} | {uncached} | {f'{per(known):,.0f}' if known else '–'} |"
 
 
-def table(trial: Trial) -> Iterable[str]:
-    """A row for each part by itself, and for whole pipelines."""
+def table(trial: Trial, only: Sequence[str]) -> Iterable[str]:
+    """A row for each part by itself, and for whole pipelines; of those named, if any are."""
     yield "| stage | part | requests | uncached: no cache | from 1,024 | any length | answers, at least |"
     yield "|---|---|---|---|---|---|---|"
     # With tools on the subject model at hand an explainer asks other things than here.
     asking = [name for name, part in explainers.items() if part.needs_model and "tools" not in part.needs]
+    rows: list[tuple[str, str, Callable[[], Iterable[Cost]]]] = []
     for name in asking:
-        yield line("explain", name, [trial.explained(name, Dry(trial.encode))])
+        rows.append(("explain", name, partial(trial.label_cost, name)))
     alone = [name for name, part in scorers.items() if part.wants.model and not part.wants.bench]
-    for name in dict.fromkeys(["simulation", "embedding", *alone]):
-        yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
-    for name in ("bills23_top_random", "bills23_random", "transluce24"):
-        yield line("score", name, trial.scored([name], Dry(trial.encode)).values())
+    for name in dict.fromkeys(
+        ["simulation", "embedding", *alone, "bills23_top_random", "bills23_random", "transluce24"]
+    ):
+        rows.append(("score", name, partial(trial.score_cost, [name])))
     for simulator in ("all_at_once", "one_at_a_time"):
         for name in ("simulation", "bills23_top_random"):
-            costs = trial.scored([name], Dry(trial.encode), simulator)
-            yield line("score", f"{name} by {simulator}", costs.values())
+            rows.append(("score", f"{name} by {simulator}", partial(trial.score_cost, [name], simulator)))
     for name in ("token_activation", "highlighted"):
-        dry = Dry(trial.encode)
-        label, scores = trial.explained(name, dry), trial.scored(["simulation", "detection"], dry)
-        yield line("all", f"{name} + simulation + detection", [label, *scores.values()])
+        rows.append(("all", f"{name} + simulation + detection", partial(trial.pipeline_cost, name)))
+    for stage, name, costs in rows:
+        if not only or name in only:
+            yield line(stage, name, costs())
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, exists=True), required=True, help="A sampled run folder.")
 @click.option("--features", type=int, default=30, show_default=True, help="How many, evenly over the run's.")
 @click.option("--encoding", default="o200k_base", show_default=True, help="Of tiktoken.")
+@click.option("--only", multiple=True, metavar="PART", help="Only this row of the table; several times for several.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.FIELD=VALUE", help="As for the program's commands.")
-def main(out: Path, features: int, encoding: str, settings: tuple[str, ...]) -> None:
+def main(out: Path, features: int, encoding: str, only: tuple[str, ...], settings: tuple[str, ...]) -> None:
     import tiktoken
 
     coder = tiktoken.get_encoding(encoding)
@@ -218,7 +236,7 @@ def main(out: Path, features: int, encoding: str, settings: tuple[str, ...]) -> 
         todo = explaining.features_to_label(catalog, "", config.explain.include_rare)
         ids = [todo[index * len(todo) // features] for index in range(features)] if features < len(todo) else todo
         trial = Trial(config, catalog, ids, encode)
-        for row in table(trial):
+        for row in table(trial, only):
             print(row, flush=True)
         each = config.score.texts_per_request
         print(f"\n{len(ids)} features of {out.name}, tokens of {encoding} a feature; {trial.contexts:.0f} contexts are scored, "

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from autointerp.catalog.controls import switched_off
 from autointerp.catalog.descriptors import cofiring, descriptors, hard_negatives, measured
 from autointerp.catalog.label_details import label_details
 from autointerp.catalog.page_rows import (
@@ -81,10 +82,11 @@ _HISTOGRAM = f"""FROM (
 _TOKENS = f"FROM output_tokens WHERE {_OF_FEATURES} ORDER BY feature_id, side, rank"
 _NEIGHBOURS = f"FROM neighbours WHERE {_OF_FEATURES} ORDER BY feature_id, rank"
 _LABELS = f"FROM explanations WHERE {_OF_FEATURES} ORDER BY feature_id, explanation_id"
-# Of the catalog's labels and the control only what belongs to the catalog's scores; of other labels what was scored last.
+# Of the catalog's labels, of the features themselves and of controls only what belongs to the catalog's scores; of other labels
+# what was scored last.
 _SCORES = """FROM scores WHERE feature_id IN (SELECT unnest(?::UINTEGER[])) AND (
-        score_key IN {shown}
-        OR (control = '' AND explanation_id NOT IN (SELECT unnest(?::VARCHAR[])))
+        (score_key IN {shown} AND control NOT IN (SELECT unnest(?::VARCHAR[])))
+        OR (control = '' AND explanation_id <> '' AND explanation_id NOT IN (SELECT unnest(?::VARCHAR[])))
     ) QUALIFY row_number() OVER (
         PARTITION BY feature_id, control, explanation_id, scorer, simulator, metric ORDER BY rowid DESC
     ) = 1 ORDER BY feature_id, control, explanation_id, score_key, scorer, simulator, metric"""
@@ -112,7 +114,8 @@ def feature_pages(
     steered = _grouped(steered_tokens(connection, ids))
     near = _grouped(select(connection, Neighbour, _NEIGHBOURS, [ids]))
     labels = _grouped(select(connection, LabelRow, _LABELS, [ids]))
-    scores = _grouped(select(connection, ScoreRow, _SCORES.format(shown=current_scores(connection)), [ids, shown]))
+    off = sorted(switched_off(connection))
+    scores = _grouped(select(connection, ScoreRow, _SCORES.format(shown=current_scores(connection)), [ids, off, shown]))
     known = measured(connection)
     described = {row.feature_id: row for row in descriptors(connection, ids)} if known else {}
     together = _grouped(cofiring(connection, ids) if known else [])

@@ -1,11 +1,11 @@
-"""What the stages recorded about the whole run: model, SAE, corpus, conformance, and the medians of the scores.
+"""What the stage `sample` recorded about the whole run: model, SAE, corpus, conformance.
 
 Pure functions of a connection, like `pages`. The facts are JSON that a stage wrote; any of them may be absent.
 """
 
 import json
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,26 +51,6 @@ class RunFacts:
     conformance: Conformance = Conformance()
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreFacts:
-    """Medians over the scored features with their 95 % intervals, as the stage `score` recorded them."""
-
-    metric: str | None = None
-    n_scored: int | None = None
-    median: float | None = None
-    median_lo: float | None = None
-    median_hi: float | None = None
-    shuffled_median: float | None = None
-    shuffled_median_lo: float | None = None
-    shuffled_median_hi: float | None = None
-    detection: float | None = None
-    detection_lo: float | None = None
-    detection_hi: float | None = None
-    shuffled_detection: float | None = None
-    shuffled_detection_lo: float | None = None
-    shuffled_detection_hi: float | None = None
-
-
 def run_facts(connection: "duckdb.DuckDBPyConnection") -> RunFacts:
     """What the stage `sample` says of model, SAE and corpus. A fact of the wrong type counts as absent."""
     known, version = _stage(connection, "sample")
@@ -100,17 +80,6 @@ def _loss_facts(gate: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def score_facts(connection: "duckdb.DuckDBPyConnection") -> ScoreFacts:
-    """What the stage `score` says of the whole; the metric falls back to the one that most of the catalog uses."""
-    known, _ = _stage(connection, "score")
-    names = [item.name for item in fields(ScoreFacts) if item.name not in ("metric", "n_scored")]
-    return ScoreFacts(
-        metric=_text(known.get("metric")) or _commonest_metric(connection),
-        n_scored=_whole(known.get("n_scored")),
-        **{name: _number(known.get(name)) for name in names},
-    )
-
-
 def _stage(connection: "duckdb.DuckDBPyConnection", stage: str) -> tuple[dict[str, Any], str | None]:
     """The stage's configuration overlaid by its facts, and the version that wrote them; the last row written wins."""
     query = "SELECT config, facts, version FROM stages WHERE stage = ? ORDER BY rowid DESC LIMIT 1"
@@ -124,13 +93,6 @@ def _stage(connection: "duckdb.DuckDBPyConnection", stage: str) -> tuple[dict[st
 def _object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     return value if isinstance(value, dict) else {}
-
-
-def _commonest_metric(connection: "duckdb.DuckDBPyConnection") -> str | None:
-    query = "SELECT metric FROM catalog WHERE metric IS NOT NULL GROUP BY metric ORDER BY count(*) DESC, metric LIMIT 1"
-    with connection.cursor() as cursor:
-        row = cursor.execute(query).fetchone()
-    return row[0] if row else None
 
 
 def _text(value: object) -> str | None:

@@ -7,6 +7,10 @@ WITH shown AS (
     SELECT s.* REPLACE (CASE s.explanation_id WHEN '' THEN w.explanation_id ELSE s.explanation_id END AS explanation_id),
            s.metric = r.metric AND s.score_key = r.score_key AS main
     FROM scores s JOIN scorings USING (score_key) LEFT JOIN shown w ON w.feature_id = s.feature_id CROSS JOIN ranking r
+), shuffled AS (  -- not what a control left behind that the last scoring did not have
+    SELECT * FROM scored WHERE main AND control = 'shuffled' AND NOT EXISTS (
+        SELECT 1 FROM stages WHERE stage = 'score' AND json_extract(config, '$.controls') IS NOT NULL
+        AND NOT list_contains(json_extract_string(config, '$.controls[*]'), 'shuffled'))
 )
 SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.confidence, e.safety,
        e.output_title, e.output_description, e.sides_agree, e.explainer, e.model, e.explanation_id,
@@ -22,7 +26,7 @@ SELECT k.rank, f.feature_id, e.title, e.description, e.kind, e.confidence, e.saf
 FROM features f
 LEFT JOIN shown e ON e.feature_id = f.feature_id
 LEFT JOIN scored m ON m.feature_id = f.feature_id AND m.explanation_id = e.explanation_id AND m.main AND m.control = ''
-LEFT JOIN scored c ON c.feature_id = f.feature_id AND c.main AND c.control = 'shuffled'
+LEFT JOIN shuffled c ON c.feature_id = f.feature_id
 LEFT JOIN scored g ON g.feature_id = f.feature_id AND g.explanation_id = e.explanation_id
                   AND g.metric = CASE m.metric WHEN 'r_balanced' THEN 'lexical_gain_balanced' ELSE 'lexical_gain_corpus' END
                   AND g.control = ''

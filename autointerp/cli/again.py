@@ -28,8 +28,8 @@ _KINDS = (
 def retry(kinds: tuple[str, ...], **options: Any) -> None:
     """Ask again, for fresh answers, what failed: labels, simulations and judgements without a usable answer.
 
-    explain and score try failed requests again, too; but an answer that came and could not be used (malformed) is in the
-    journal, and they find it there again. Here another one is asked for.
+    explain and score try again what no answer came for (timeout, rate_limited, server_error, over_budget). Here other answers
+    are asked for, too, where one came and was of no use (malformed, truncated, refused), or the server rejected the question.
 
     \b
     autointerp retry --out RUN_DIR --kind malformed --kind timeout

@@ -1,15 +1,20 @@
 """What the controls came to, on the terminal."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from autointerp.cli.terminal import one_line
 
+if TYPE_CHECKING:
+    from autointerp.catalog.controls import ControlRow
+
 
 def print_controls(out: Path) -> None:
-    """How many gates passed; on stderr, loudly, each one that failed."""
-    from autointerp.catalog.controls import read_controls
+    """How many gates passed; on stderr, loudly, what failed."""
+    from autointerp.catalog.controls import failures, read_controls
     from autointerp.catalog.store import Catalog
     from autointerp.run_folder import catalog_path
 
@@ -19,14 +24,20 @@ def print_controls(out: Path) -> None:
                                "count(*) FILTER (q_random > 0.05), count(q_random) FROM catalog")[0]  # fmt: skip
     if not rows:
         return
-    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in ("passed", "FAILED", "undecided")}
-    shown = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    click.echo(f"\ncontrols: {shown or 'none with a verdict'} (SELECT * FROM controls)")
+    ranked = [row for row in rows if row.ranks]
+    what = f"; of {ranked[0].metric}, which ranks: {_counted(ranked)}" if 0 < len(ranked) < len(rows) else ""
+    click.echo(f"\ncontrols: {_counted(rows)}{what} (SELECT * FROM controls)")
     no_gain, of_gain, like_random, of_random = flagged
     if of_gain:
         click.echo(f"labels that add nothing over the token lexicon: {no_gain:,} of {of_gain:,}")
     if of_random:
         click.echo(f"labels not told from those of random directions (q > 0.05): {like_random:,} of {of_random:,}")
-    for row in rows:
-        if row.warning is not None:
-            click.echo(f"CONTROL FAILED: {one_line(row.warning)}", err=True)
+    for failure in failures(rows):
+        click.echo(f"CONTROL FAILED: {failure.control}: {one_line(failure.words)}", err=True)
+
+
+def _counted(rows: "Sequence[ControlRow]") -> str:
+    """Gates by their verdict."""
+    verdicts = [row.verdict for row in rows if row.is_gate]
+    shown = (f"{verdicts.count(verdict)} {verdict}" for verdict in ("passed", "FAILED", "inconclusive"))
+    return ", ".join(one for one in shown if not one.startswith("0 ")) or "none with a verdict"

@@ -1,5 +1,6 @@
 """The commands `eval …`: how good explainers, simulators and judges are where the truth is known."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,16 @@ evaluate.add_command(reliability)
 @click.option(
     "--windows",
     type=click.IntRange(min=500),
-    default=6000,
+    default=3000,
     show_default=True,
-    help="Windows of 64 words of the standard library's text, in which concepts are planted.",
+    help="Windows of the standard library's text, in which concepts are planted.",
+)
+@click.option(
+    "--length",
+    type=click.IntRange(min=16),
+    default=127,
+    show_default=True,
+    help="Words of a window; as many as the harvest's windows have tokens.",
 )
 @click.option(
     "--units",
@@ -54,8 +62,8 @@ evaluate.add_command(reliability)
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw.")
 @click.option("--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Write metrics.md there.")
-def metrics(windows: int, per_family: int, trials: int, seed: int, to: Path | None) -> None:
-    """Test the scores themselves, with an oracle in place of a model; about three minutes.
+def metrics(windows: int, length: int, per_family: int, trials: int, seed: int, to: Path | None) -> None:
+    """Test the scores themselves, with an oracle in place of a model.
 
     \b
     autointerp eval metrics
@@ -67,9 +75,11 @@ def metrics(windows: int, per_family: int, trials: int, seed: int, to: Path | No
     from autointerp.evaluate.metric_tables import study
     from autointerp.evaluate.tables import markdown_table
 
-    found = study(windows, per_family, trials, seed)
+    began = time.monotonic()
+    found = study(windows, length, per_family, trials, seed)
     for table in found:
         print_table(table, left=2)
+    click.echo(f"{time.monotonic() - began:.0f} s")
     if to is not None:
         from autointerp.files import write_text
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autointerp.cli.controls import print_controls
+from autointerp.cli.scores import interval, print_scores
+from autointerp.cli.tables import print_rows
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
-from autointerp.reasons import PARTICULAR, Alike, in_short
+from autointerp.reasons import PARTICULAR, Alike, advice, in_short
 
 if TYPE_CHECKING:
     from autointerp.catalog.store import Catalog
     from autointerp.config import Config
-
-    r'"([^"\\]|\\.)*"|[0-9]+([.,][0-9]+)*'  # what differs between failures of one sort: words in quotes, figures
 
 
 def print_labels(found: Mapping[str, Mapping[str, Any]], config: "Config", out: Path) -> None:
@@ -54,27 +54,23 @@ def print_ranking(out: Path) -> None:
 
     with Catalog.open(catalog_path(out)) as catalog:
         facts = catalog.stage_facts("score")
-        rows = catalog.rows("SELECT rank, feature_id, title, score, lo, hi FROM catalog WHERE rank <= 10 ORDER BY rank")
+        rows = catalog.rows(
+            "SELECT rank, rank_lo, rank_hi, feature_id, title, score, lo, hi FROM catalog WHERE rank <= 10 ORDER BY rank"
+        )
     if facts.get("median") is None:
         _warn_of_all_failures(out)
         raise UserError("no feature has a defined score: see the reasons above, or SELECT * FROM catalog")
-    judge = f"simulator {facts['simulator']}" if facts["simulator"] else f"scorer {facts['scorer']}"
-    who = f"{facts['explainer']}, {judge}"
-    click.echo(f"{facts['metric']} of {facts['n_scored']:,} labels ({who}): median {_interval(facts, 'median')}")
-    if facts.get("shuffled_median") is not None:
-        click.echo(f"shuffled labels, {facts['n_shuffled']:,}: median {_interval(facts, 'shuffled_median')}")
-    for name, what in (("detection", "labels"), ("shuffled_detection", "shuffled labels")):
-        if facts.get(name) is not None:
-            click.echo(
-                f"balanced accuracy of {facts[f'n_{name}']:,} {what} in detection: median {_interval(facts, name)}"
-            )
+    print_scores(out, facts)
     if rows:
         if (spent := facts.get("adaptive")) is not None:
             why = ", ".join(f"{count:,} {reason}" for reason, count in spent["stopped"].items())
             click.echo(f"adaptive: {spent['contexts']:,} contexts simulated; features done: {why or 'none yet'}")
-        click.echo("\nrank  score and interval   feature  label")
-    for rank, feature, title, value, lo, hi in rows:
-        click.echo(f"{rank:>4}  {value:.2f} [{lo:.2f}, {hi:.2f}]  {feature:>7}  {one_line(title)}")
+        click.echo(f"\nthe first of {facts['n_ranked']:,}, by the lower end of {facts['metric']}; places that the intervals "
+                   "leave open:")  # fmt: skip
+        print_rows(["rank", "places", "score and interval", "feature", "label"], [
+            [f"{rank}", f"{first}–{last}", interval(value, lo, hi), f"{feature}", one_line(title)]
+            for rank, first, last, feature, title, value, lo, hi in rows
+        ], words=("label",))  # fmt: skip
     for line in _unranked(facts):
         click.echo(line)
     print_controls(out)
@@ -96,10 +92,6 @@ def _labels(count: int) -> str:
 
 def _who(explainer: str, model: str | None) -> str:
     return one_line(f"{explainer} ({model})" if model else explainer)
-
-
-def _interval(facts: Mapping[str, Any], name: str) -> str:
-    return f"{facts[name]:.3f} [{facts[f'{name}_lo']:.3f}, {facts[f'{name}_hi']:.3f}]"
 
 
 def _warn_of_all_failures(out: Path) -> None:
@@ -129,5 +121,5 @@ def _warn(catalog: "Catalog", table: str, keys: Sequence[str]) -> None:
         sorts = [Alike(reason, various, n) for found, reason, various, n, _ in rows if found == kind]
         count = next(row[4] for row in rows if row[0] == kind)
         features = "feature" if count == 1 else "features"
-        advice = "" if kind == "no_evidence" else "; run the same command again, or autointerp retry"
-        click.echo(f"{table} of {count:,} {features} failed: {one_line(in_short(sorts))}{advice}", err=True)
+        what_helps = f"; {told}" if (told := advice(kind)) else ""
+        click.echo(f"{table} of {count:,} {features} failed: {one_line(in_short(sorts))}{what_helps}", err=True)

@@ -169,7 +169,7 @@ def steer(**options: Any) -> None:
 @model_options
 @only_option
 def explain(only: str, **options: Any) -> None:
-    """Write a label for every sampled feature that has none yet. Failed ones are tried again.
+    """Write a label for every sampled feature that has none yet. Those for which no answer came are tried again.
 
     \b
     A few first, to see what labels are like and what they cost, then the rest:

@@ -16,7 +16,7 @@ from autointerp.hashing import stable_hash
 
 Mask = NDArray[np.bool_]
 FAMILIES = ("word", "either", "context", "position", "number", "dense")
-WINDOW = 64  # words
+WINDOW = 127  # words: as many as a window of the harvest has tokens, by default and with BOS
 _WORD = re.compile(r"\w+|[^\w\s]")
 _RARE, _COMMON = 40, 6000  # occurrences of a word that can be a concept
 _OVERLAP = 0.1  # share of an unrelated word's occurrences that may be in the truth
@@ -56,8 +56,8 @@ class Unit:
         return float(self.truth.mean())
 
 
-def read_corpus(texts: Iterable[str], windows: int) -> Corpus:
-    """The first `windows` whole windows of the texts; a text's end that fills none is left out.
+def read_corpus(texts: Iterable[str], windows: int, length: int = WINDOW) -> Corpus:
+    """The first `windows` whole windows of `length` words of the texts; a text's end that fills none is left out.
 
     Raises ValueError where there are fewer.
     """
@@ -66,12 +66,12 @@ def read_corpus(texts: Iterable[str], windows: int) -> Corpus:
     document: list[int] = []
     for number, text in enumerate(texts):
         words = np.array([index.setdefault(word, len(index)) for word in _WORD.findall(text)], np.int32)
-        whole = words[: len(words) // WINDOW * WINDOW].reshape(-1, WINDOW)
+        whole = words[: len(words) // length * length].reshape(-1, length)
         rows.append(whole)
         document += [number] * len(whole)
         if len(document) >= windows:
             return Corpus(np.concatenate(rows)[:windows], np.array(document[:windows], np.int32), list(index))
-    raise ValueError(f"the texts have {len(document):,} windows of {WINDOW} words; {windows:,} are wanted")
+    raise ValueError(f"the texts have {len(document):,} windows of {length} words; {windows:,} are wanted")
 
 
 def units(corpus: Corpus, per_family: int, seed: int) -> Iterator[Unit]:
@@ -146,7 +146,7 @@ class _Planter:
 
     def _position(self, generator: np.random.Generator) -> tuple[str, Mask, None]:
         """A run of places in the first window of a document."""
-        begin, length = int(generator.integers(0, WINDOW - 8)), int(generator.integers(1, 9))
+        begin, length = int(generator.integers(0, self.corpus.words.shape[1] - 8)), int(generator.integers(1, 9))
         truth = np.zeros(self.corpus.words.shape, bool)
         first = np.diff(self.corpus.document, prepend=-1) > 0
         truth[first, begin : begin + length] = True

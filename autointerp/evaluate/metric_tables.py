@@ -17,11 +17,13 @@ _SAMPLES = ((5, 25), (5, 50), (5, 100), (10, 50))  # contexts a band, silent con
 _RECOVERED = 8  # units of each family whose intervals are looked at
 
 
-def study(windows: int, per_family: int, trials: int, seed: int) -> list[Table]:
-    """Both tables, of concepts planted in the running interpreter's standard library. Raises UserError where it is too small."""
+def study(windows: int, length: int, per_family: int, trials: int, seed: int) -> list[Table]:
+    """Both tables, of concepts planted in windows of `length` words of the running interpreter's standard library.
+
+    Raises UserError where it is too small."""
     documents = sorted(stdlib_documents(), key=lambda document: stable_hash("evaluate", document.doc_id))
     try:
-        corpus = read_corpus((document.text for document in documents), windows)
+        corpus = read_corpus((document.text for document in documents), windows, length)
     except ValueError as error:
         raise UserError(f"--windows {windows}: {error}") from None
     falls = check((planted(unit, corpus, seed) for unit in units(corpus, per_family, seed)), DESIGNS)

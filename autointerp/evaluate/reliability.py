@@ -29,9 +29,9 @@ from autointerp.llm.rounds import in_rounds
 from autointerp.llm.session import open_session, provider_for
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.score import Simulator, simulators
-from autointerp.score.parts import settings_of, silent_contexts
+from autointerp.score.parts import IN_WORDS, cannot_read, settings_of, silent_contexts, why_unreadable
 from autointerp.score.pool import blinded, scored_contexts
-from autointerp.score.simulation import score_simulation
+from autointerp.score.simulation import METRICS, score_simulation
 
 DRAWS = 2
 _SAMPLES = 1_000_000  # between the samples of an explanation: explainers that draw several themselves stay below
@@ -107,9 +107,13 @@ class _Study:
         self, config: Config, catalog: Catalog, out: Path, by: Sequence[By], features: int, samples: int, metric: str
     ) -> None:
         self._config, self._catalog, self._out, self._by, self._samples = config, catalog, out, tuple(by), samples
+        if metric not in METRICS:
+            raise UserError(f"no metric {metric}; there are: {', '.join(METRICS)}")
         self._metric = metric
         self._name = config.explain.explainer
         self._explainer = explainer_for(config, self._name)
+        if self._explainer.needs_model:
+            self._check_readable()
         if experiments(self._explainer):
             raise UserError(
                 f"the explainer {self._name} experiments on the subject model; the study takes none of these"
@@ -127,6 +131,12 @@ class _Study:
         shape = (len(self._features), DRAWS, samples, len(self._by))
         self._scores = np.full(shape, np.nan)
         self._reasons: dict[str, int] = {}
+
+    def _check_readable(self) -> None:
+        """Raise UserError where one of the simulators does not read words: all of its scores would be missing."""
+        for by in self._by:
+            if (reason := why_unreadable(by.simulator, IN_WORDS)) is not None:
+                raise cannot_read(by.simulator, self._name, reason)
 
     async def run(self) -> Study:
         await self._explain()
@@ -196,9 +206,7 @@ class _Study:
         contexts = [blinded(context) for context in scored_contexts(half)]
         simulated = await simulator(label, contexts, half.max_activation, ask, self._vocabulary)
         rows = score_simulation(half, simulated, seed=self._config.seed, resamples=2)  # of the interval nothing is used
-        row = next((row for row in rows if row.metric == self._metric), None)
-        if row is None:
-            raise UserError(f"no metric {self._metric}; there are: {', '.join(row.metric for row in rows)}")
+        row = next(row for row in rows if row.metric == self._metric)
         return row.value if row.value is not None else f"{row.status}: {row.reason}"
 
     def _count(self, reason: str) -> None:

@@ -182,7 +182,8 @@ DESIGNS = (
     Design("50 uniform windows", uniform),
     Design("5 strongest + 5 random (bills23)", top_random),
     Design("5 bands × 5 + 25 silent", stratified),
-    Design("5 bands × 5 + 50 silent", lambda one: stratified(one, 5, 50)),
+    Design("5 bands × 5 + 50 silent (default of models)", lambda one: stratified(one, 5, 50)),
+    Design("5 bands × 5 + 75 silent", lambda one: stratified(one, 5, 75)),
     Design("5 bands × 5 + 100 silent (default)", lambda one: stratified(one, 5, 100)),
     Design("5 bands × 5 + 250 silent", lambda one: stratified(one, 5, 250)),
 )

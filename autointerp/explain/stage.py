@@ -26,6 +26,7 @@ from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, journal_folder, open_session, provider_for
 from autointerp.llm.types import RequestFailed
+from autointerp.reasons import PASSING
 from autointerp.score.parts import simulator_name
 
 SILENT = 40  # silent contexts of the explain split that explainers may look at
@@ -77,9 +78,9 @@ def explain(
     only: Collection[int] | None = None,
     offline: bool = False,
 ) -> dict[str, Any]:
-    """Label features with the explainer `name`: those without its label, failed ones included; or only the `failed`
-    ones; or `all`; of these the ones in `only`. `offline`: from the journal alone; what it cannot answer is left as it is.
-    Returns counts.
+    """Label features with the explainer `name`: those without its label, of failed ones those that may pass; or only the
+    `failed` ones; or `all`; of these the ones in `only`. `offline`: from the journal alone; what it cannot answer is left as it
+    is. Returns counts.
     """
     explainer = explainer_for(config, name)
     require_supplies(config, catalog, explainer)
@@ -116,10 +117,12 @@ def facts(catalog: Catalog, key: str) -> dict[str, Any]:
 def features_to_label(catalog: Catalog, key: str, include_rare: bool, which: Which = "pending") -> list[int]:
     """Ids of features with evidence whose label by the explainer `key` is wanted; see `explain`."""
     rows = catalog.rows(
-        "SELECT feature_id FROM features LEFT JOIN (SELECT feature_id, status FROM explanations WHERE explainer_key = $key) "
-        "USING (feature_id) WHERE flag IS DISTINCT FROM 'dead' AND ($rare OR flag IS DISTINCT FROM 'rare') AND CASE $which "
-        "WHEN 'all' THEN true WHEN 'failed' THEN status = 'failed' ELSE status IS DISTINCT FROM 'ok' END ORDER BY 1",
-        {"rare": include_rare, "key": key, "which": which},
+        "SELECT feature_id FROM features LEFT JOIN "
+        "(SELECT feature_id, status, reason FROM explanations WHERE explainer_key = $key) USING (feature_id) "
+        "WHERE flag IS DISTINCT FROM 'dead' AND ($rare OR flag IS DISTINCT FROM 'rare') AND CASE $which "
+        "WHEN 'all' THEN true WHEN 'failed' THEN status = 'failed' ELSE status IS NULL OR (status = 'failed' "
+        "AND split_part(reason, ':', 1) IN (SELECT unnest($passing))) END ORDER BY 1",
+        {"rare": include_rare, "key": key, "which": which, "passing": list(PASSING)},
     )
     return [feature for (feature,) in rows]
 

@@ -20,7 +20,7 @@ from autointerp.errors import UserError
 from autointerp.files import link_folder
 from autointerp.harvest.runs import NULL, Run
 from autointerp.hashing import sample_key, stable_hash
-from autointerp.progress import Advance, progress
+from autointerp.progress import progress
 from autointerp.subject.windows import Windows
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from autointerp.sae.files import Config as Settings
 
 _TOKENS = 1 << 18  # that thresholds are calibrated on, as far as the explain split has them
+_TOGETHER = 16  # directions of like density
 FOLDER = "directions"
 
 
@@ -125,47 +126,63 @@ def calibrate(
 ) -> "Tensor":
     """The threshold of each direction [n] at which it fires on a share `density` of the tokens of random explain-split
     windows."""
-    import torch
-
     share = min(1.0, _TOKENS / max(1, plan.n_tokens * plan.windows_per_split[0] // plan.n_windows))
-    found: list[Tensor] = []
-    n_tokens = 0
-    with progress("calibrate", None, "tokens") as advance:
+
+    def chosen(part: int) -> Windows:
+        windows = plan.part(part)
+        keys = sample_key(config.seed, stable_hash("calibrate"), windows.window_id)
+        return _only(windows, np.flatnonzero((windows.split == 0) & (keys.astype(np.float64) < share * 2.0**64)))
+
+    held = Largest(density, sum(len(chosen(part).tokens) for part in range(plan.n_parts)))
+    with progress("calibrate", held.n_tokens, "tokens") as advance:
         for part in range(plan.n_parts):
-            windows = plan.part(part)
-            keys = sample_key(config.seed, stable_hash("calibrate"), windows.window_id)
-            chosen = np.flatnonzero((windows.split == 0) & (keys.astype(np.float64) < share * 2.0**64))
-            n_tokens += _project(
-                reader, directions, _only(windows, chosen), config.sample.batch_windows, found, advance
-            )
-    if not found:
+            windows, batch = chosen(part), config.sample.batch_windows
+            for begin in range(0, len(windows), batch):
+                end = min(begin + batch, len(windows))
+                held.add(directions.preactivations(reader.hidden(windows, begin, end).hidden).cpu())
+                advance(int(windows.offsets[end] - windows.offsets[begin]), "")
+    if not held.n:
         raise UserError(
             "the explain split of the corpus has no token to calibrate random directions on; take more of it"
         )
-    return thresholds(torch.cat(found), density, n_tokens)
+    return held.thresholds()
 
 
-def _project(
-    reader: "Reader", directions: "SAE", windows: Windows, batch: int, found: "list[Tensor]", advance: Advance
-) -> int:
-    for begin in range(0, len(windows), batch):
-        end = min(begin + batch, len(windows))
-        found.append(directions.preactivations(reader.hidden(windows, begin, end).hidden).cpu())
-        advance(int(windows.offsets[end] - windows.offsets[begin]), "")
-    return len(windows.tokens)
-
-
-def thresholds(projections: "Tensor", density: NDArray[np.float64], n_tokens: int) -> "Tensor":
-    """Of projections [N, n] the values [n] that round(density · n_tokens) of each column exceed: at least one, and not all.
+class Largest:
+    """Of columns of projections [N, n], which come in parts, the largest: as many as each column's threshold needs, and few more.
 
     `n_tokens`: the tokens that the projections are of, those included that the harvest leaves out (special ones, sinks).
     """
-    import torch
 
-    ordered = projections.sort(dim=0, descending=True).values
-    above = np.clip(np.round(density * n_tokens), 1, max(1, len(ordered) - 1)).astype(np.int64)
-    place, column = torch.from_numpy(above), torch.arange(len(density))
-    return (ordered[place - 1, column] + ordered[place.clamp(max=len(ordered) - 1), column]) / 2
+    def __init__(self, density: NDArray[np.float64], n_tokens: int) -> None:
+        import torch
+
+        self.n, self.n_tokens = 0, n_tokens
+        self._above = np.maximum(np.round(density * n_tokens), 1).astype(np.int64)
+        groups = np.array_split(np.argsort(self._above, kind="stable"), max(1, len(density) // _TOGETHER))
+        self._columns = [torch.from_numpy(group) for group in groups]  # those of a group keep equally many
+        self._held = [torch.zeros(0, len(group)) for group in groups]
+
+    def add(self, projections: "Tensor") -> None:
+        """Take up further ones."""
+        import torch
+
+        self.n += len(projections)
+        for number, columns in enumerate(self._columns):
+            both = torch.cat([self._held[number], projections[:, columns]])
+            most = int(self._above[columns.numpy()].max(initial=0)) + 1
+            self._held[number] = both.topk(min(most, len(both)), dim=0).values
+
+    def thresholds(self) -> "Tensor":
+        """The values [n] that round(density · n_tokens) of each column exceed: at least one, and not all."""
+        import torch
+
+        found = torch.zeros(len(self._above))
+        for columns, held in zip(self._columns, self._held, strict=True):
+            above = np.minimum(self._above[columns.numpy()], max(1, self.n - 1))
+            place, column = torch.from_numpy(above), torch.arange(len(columns))
+            found[columns] = (held[place - 1, column] + held[place.clamp(max=self.n - 1), column]) / 2
+        return found
 
 
 def _only(windows: Windows, chosen: NDArray[np.intp]) -> Windows:

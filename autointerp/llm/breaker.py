@@ -8,7 +8,6 @@ from autointerp.errors import UserError
 _IN_A_ROW = 10
 _REQUESTS = 5
 _LONGEST_PAUSE_S = 30.0
-_ALL_REJECTED = 20
 
 
 class Breaker:
@@ -28,7 +27,7 @@ class Breaker:
         self._give_up_s = give_up_s
         self._say = say
         self._answered = self._is_down = False
-        self._failures = self._rejections = 0
+        self._failures = 0
         self._keys: set[str] = set()
         self._since = 0.0
 
@@ -39,17 +38,6 @@ class Breaker:
                 self._say("the provider answers again")
             self._failures, self._is_down = 0, False
             self._keys.clear()
-
-    def rejected(self, reason: str) -> None:
-        """Note a request that the server called wrong. Raises UserError if it has called all wrong so far, of many."""
-        if self._answered:
-            return
-        self._rejections += 1
-        if self._rejections >= _ALL_REJECTED:
-            raise UserError(
-                f"the server rejects every request ({self._rejections} so far; the last: {reason}); see whether it knows "
-                "the model and structured output, and run again"
-            )
 
     def failed(self, key: str, reason: str, *, overloaded: bool = False) -> float:
         """Note a failed attempt; returns the seconds for which nothing should be sent. Raises UserError to end the run."""

@@ -7,11 +7,12 @@ allow, tried again by one policy, and its answer is in the journal before anyone
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, cast
 
 from autointerp.errors import UserError
+from autointerp.llm.abilities import Abilities, Use
 from autointerp.llm.breaker import Breaker
 from autointerp.llm.deferrals import Deferrals
 from autointerp.llm.identity import identify
@@ -42,7 +43,8 @@ class Broker:
     in seconds, `retries` the tries after the first, `backoff` the first pause in seconds where the server names none.
     `patience_s` is how long a request is tried that the server has no time for, `give_up_s` how long an outage may last.
     `price_of` (a model) and `purse` say what answers cost and what may be spent. `offline`: nothing is sent, and
-    what the journal cannot answer is Deferred. `say` takes lines for the user.
+    what the journal cannot answer is Deferred. `by` names who asks, `uses` who needs which capability, for messages. `say`
+    takes lines for the user.
 
     The provider is connected at the first request that the journal can't answer and closed at the end; the journal stays
     open, it belongs to the caller.
@@ -63,6 +65,8 @@ class Broker:
         price_of: Callable[[str], Tariff | None] = lambda model: None,
         purse: Purse | None = None,
         offline: bool = False,
+        by: str = "",
+        uses: Mapping[str, Use] | None = None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
         if concurrency < 1:
@@ -71,6 +75,7 @@ class Broker:
         self.model = model
         self.limiter = Limiter(concurrency, start=concurrency if provider.capabilities.local else START)
         self._breaker = Breaker(concurrency, give_up_s=give_up_s, say=say)
+        self._abilities = Abilities(provider.name, model, by, uses or {})
         self._journal = journal
         self._timeout = None if provider.capabilities.local else timeout
         self._retries = retries
@@ -80,7 +85,9 @@ class Broker:
         self._recorder = Recorder(journal, provider.name, model, price_of)
         self._deferrals: Deferrals | None = None
         if provider.capabilities.batch:
-            self._deferrals = Deferrals(cast(DeferredProvider, provider), model, self._recorder, self._purse, retries)
+            self._deferrals = Deferrals(
+                cast(DeferredProvider, provider), model, self._recorder, self._purse, retries, self._abilities
+            )
         self.is_offline = offline
         self._calls: dict[str, asyncio.Task[Answer]] = {}
         self.is_over_budget = False
@@ -194,7 +201,7 @@ class Broker:
                         raise first  # the policy is entered by the attempts that need it only: it costs more than a request
                     return await self._attempt(call, attempts)
         except CallFailed as error:
-            failure = RequestFailed(error.kind, error.reason, attempts)
+            failure = error.ended(attempts)
         raise failure
 
     async def _sleep(self, seconds: float) -> None:
@@ -242,12 +249,15 @@ class Broker:
                 self.limiter.overloaded(began)
                 self.limiter.pause(min(error.retry_after or 0.0, _LONGEST_PAUSE_S))
             if error.is_echo:
+                self._raise_if_stopped()  # by the first of the same message
                 raise
             if error.retryable:
                 self.limiter.pause(self._breaker.failed(key, error.reason, overloaded=error.overloaded))
-            elif error.kind == FailureKind.REJECTED:
-                self._breaker.rejected(error.reason)
+            else:
+                self._abilities.refused(call.request, error)
             raise
+        except UserError as error:
+            raise self._abilities.explained(call.request, error) from None
         self.progress.trouble = ""
         self._breaker.succeeded()
         self.limiter.succeeded()
@@ -257,7 +267,9 @@ class Broker:
         money = self._recorder.cost(asked, reply)
         if held is not None:
             held.settle(money or 0.0)
-        return self._recorder.record(asked, reply, money, number, clock() - began)
+        answer = self._recorder.record(asked, reply, money, number, clock() - began)
+        self._abilities.answered(call.request, reply)
+        return answer
 
     async def collect(self) -> bool:
         """Submit what was queued, wait for the first answers, journal all that are there; False if nothing came.

@@ -2,7 +2,7 @@
 
 The broker knows nothing of it: it sees one request and one reply for each text, so that each has its own line in the journal.
 What fails together is told to the broker once (`CallFailed.is_echo`); a list that is called wrong is halved until the text is
-found for which it is.
+found for which it is, unless the server says that it makes no vectors at all.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from autointerp.errors import UserError
+from autointerp.llm.denials import denies
 from autointerp.llm.provider import CallFailed, Reply
 
 MOST_TEXTS = 64
@@ -115,7 +116,7 @@ class Bundles:
         try:
             outcomes = await self._send([one.text for one in left])
         except CallFailed as failure:
-            if not failure.retryable and len(left) > 1:
+            if not failure.retryable and len(left) > 1 and not denies("embeddings", failure.reason):
                 middle = len(left) // 2
                 await self._settle(left[:middle])
                 await self._settle(left[middle:])

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from autointerp.errors import UserError
+from autointerp.llm.abilities import Abilities
 from autointerp.llm.provider import CallFailed, DeferredProvider, Queued, Reply
 from autointerp.llm.purse import Purse, Reservation
 from autointerp.llm.recorder import Call, Recorder
@@ -9,14 +11,24 @@ from autointerp.llm.types import RequestFailed
 
 
 class Deferrals:
-    """The broker's part for a `DeferredProvider`. `retries`: how often a request is submitted again that came back unanswered."""
+    """The broker's part for a `DeferredProvider`. `retries`: how often a request is submitted again that came back unanswered.
+    `abilities`: of the provider, for messages."""
 
-    def __init__(self, provider: DeferredProvider, model: str, recorder: Recorder, purse: Purse, retries: int) -> None:
+    def __init__(
+        self,
+        provider: DeferredProvider,
+        model: str,
+        recorder: Recorder,
+        purse: Purse,
+        retries: int,
+        abilities: Abilities,
+    ) -> None:
         self._provider = provider
         self._model = model
         self._recorder = recorder
         self._purse = purse
         self._retries = retries
+        self._abilities = abilities
         self._failed: dict[str, RequestFailed] = {}  # what their coroutines are told when they ask again
         self._tries: dict[str, int] = {}  # of requests that are to be tried again
         self._held: dict[str, Reservation] = {}  # for requests under way, where there is a budget
@@ -50,10 +62,18 @@ class Deferrals:
             self._recorder.progress.queued = 0
 
     async def _take_all(self) -> bool:
-        came = False
+        """Raises UserError where nothing came but refusals, and one says what the provider lacks; first all is taken."""
+        came = answered = False
+        lacking: UserError | None = None
         async for delivered in self._provider.collect():
             came = True
-            self._take(delivered.queued, delivered.outcome)
+            outcome = delivered.outcome
+            self._take(delivered.queued, outcome)
+            answered |= isinstance(outcome, Reply)
+            if isinstance(outcome, CallFailed) and not outcome.retryable:
+                lacking = lacking or self._abilities.lacking(outcome.reason)
+        if lacking is not None and not answered:
+            raise lacking
         return came
 
     def _take(self, asked: Queued, outcome: Reply | CallFailed) -> None:
@@ -77,7 +97,7 @@ class Deferrals:
         elif outcome.retryable and tries <= self._retries:
             self._tries[asked.key] = tries
         else:
-            self._fail(asked, RequestFailed(outcome.kind, outcome.reason, tries))
+            self._fail(asked, outcome.ended(tries))
 
     def _fail(self, asked: Queued, failure: RequestFailed) -> None:
         self._failed[asked.key] = failure

@@ -26,7 +26,11 @@ def answer_logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprobs, ...]:
     found = choice.get("logprobs")
     content = found.get("content") if isinstance(found, dict) else None
     if content is None:
-        raise CallFailed(FailureKind.REJECTED, "the server gives no log-probabilities: its answer came without them")
+        raise CallFailed(
+            FailureKind.REJECTED,
+            "the server gives no log-probabilities: its answer came without them",
+            lacks="logprobs",
+        )
     try:
         return tuple(
             TokenLogprobs(
@@ -49,8 +53,9 @@ def continuation_logprobs(body: Mapping[str, Any], continuation: str, alternativ
     positions = body.get("prompt_logprobs")
     if positions is None:
         raise CallFailed(
-            FailureKind.REJECTED, "the server gives no log-probabilities of the prompt (vLLM does, most others do not)"
-        )
+            FailureKind.REJECTED, "the server gives no log-probabilities of the prompt (vLLM does, most others do not)",
+            lacks="prompt_logprobs",
+        )  # fmt: skip
     try:
         return _last_tokens(positions, body.get("prompt_token_ids"), continuation, alternatives)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, StopIteration) as error:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from autointerp.errors import UserError
-from autointerp.llm.types import FailureKind, Request, TokenLogprobs, ToolCall, Usage
+from autointerp.llm.types import FailureKind, Request, RequestFailed, TokenLogprobs, ToolCall, Usage
 from autointerp.registry import Registry
 
 Finish = Literal["stop", "length", "refusal", "empty", "other"]
@@ -70,7 +70,8 @@ class CallFailed(Exception):
     """One attempt brought no reply. If `retryable` the broker tries again, after `retry_after` seconds if known.
 
     `overloaded`: the server had too much to do (429, 503, 529); the broker sends less. `is_echo`: another request was in the
-    same message and tells the broker of the same failure.
+    same message and tells the broker of the same failure. `lacks`: the capability that the reply was without, though it was
+    asked for.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class CallFailed(Exception):
         retry_after: float | None = None,
         overloaded: bool = False,
         is_echo: bool = False,
+        lacks: str | None = None,
     ) -> None:
         super().__init__(f"{kind}: {reason}")
         self.kind = kind
@@ -90,12 +92,19 @@ class CallFailed(Exception):
         self.retry_after = retry_after
         self.overloaded = overloaded
         self.is_echo = is_echo
+        self.lacks = lacks
+
+    def ended(self, attempts: int) -> RequestFailed:
+        """What the request has come to after so many attempts. A reply that could not be read, and is no answer in the journal,
+        is the server's failure: MALFORMED is what answers are."""
+        unread = self.retryable and self.kind is FailureKind.MALFORMED
+        return RequestFailed(FailureKind.SERVER_ERROR if unread else self.kind, self.reason, attempts)
 
     def echo(self) -> "CallFailed":
         """The same failure for a further request that was in the same message."""
         return CallFailed(
             self.kind, self.reason, retryable=self.retryable, retry_after=self.retry_after, overloaded=self.overloaded,
-            is_echo=True,
+            is_echo=True, lacks=self.lacks,
         )  # fmt: skip
 
 
@@ -251,8 +260,7 @@ def require(provider: AnyProvider, *needs: str, by: str) -> None:
                 for f in fields(Capabilities)
                 if f.name not in _MANNERS and getattr(provider.capabilities, f.name)
             ]
-            others = f": {_OFFERED_BY[need]}" if need in _OFFERED_BY else ""
-            otherwise = f"choose another provider{others}, or leave {need} out"
+            otherwise = f"{choose_another(need)}, or leave {need} out"
             remedy = getattr(provider, "remedies", {}).get(need, otherwise)
             raise UserError(
                 f"{by} needs {need}, which the provider {provider.name!r} does not offer (it offers: "
@@ -260,20 +268,25 @@ def require(provider: AnyProvider, *needs: str, by: str) -> None:
             )
 
 
+def choose_another(need: str) -> str:
+    """What to do where a provider lacks a capability: who has it, as far as that can be said."""
+    return "choose another provider" + (f": {_OFFERED_BY[need]}" if need in _OFFERED_BY else "")
+
+
 def check_request(provider: AnyProvider, request: Request) -> None:
     """Raise UserError if the request asks for something that the provider can't do."""
-    by = f"the {request.purpose or 'unnamed'} request"
-    if request.embed:
-        require(provider, "embeddings", by=by)
-    if request.temperature is not None:
-        require(provider, "temperature", by=by)
-    if request.json_schema is not None:
-        require(provider, "json_schema", by=by)
-    if request.tools:
-        require(provider, "tools", by=by)
-    if request.continuation is not None:
-        require(provider, "prompt_logprobs", by=by)
-    elif request.logprobs is not None:
-        require(provider, "logprobs", by=by)
-    if request.among:
-        require(provider, "exact_logprobs", by=by)
+    require(provider, *asked_for(request), by=f"the {request.purpose or 'unnamed'} request")
+
+
+def asked_for(request: Request) -> list[str]:
+    """The capabilities that a request needs."""
+    asked = {
+        "embeddings": request.embed,
+        "temperature": request.temperature is not None,
+        "json_schema": request.json_schema is not None,
+        "tools": bool(request.tools),
+        "prompt_logprobs": request.continuation is not None,
+        "logprobs": request.continuation is None and request.logprobs is not None,
+        "exact_logprobs": bool(request.among),
+    }
+    return [need for need, is_asked in asked.items() if is_asked]

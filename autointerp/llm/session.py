@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from autointerp.config import ModelAccess
 from autointerp.errors import Interrupted, UserError
 from autointerp.files import write_text
+from autointerp.llm.abilities import Use
 from autointerp.llm.broker import Broker
 from autointerp.llm.bundles import MOST_TEXTS
 from autointerp.llm.journal import Journal
@@ -30,10 +31,11 @@ _AT_ONCE = 64  # features under way where none waits for an answer
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A model that a stage asks. `by` names who needs it, for messages."""
+    """A model that a stage asks. `by` names who needs it, `uses` who needs which capability of it, for messages."""
 
     access: ModelAccess
     by: str
+    uses: Mapping[str, Use] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,8 @@ async def open_sessions(
             brokers = {
                 name: await stack.enter_async_context(Broker(
                     provider_for(access, run), model, journal, concurrency=_in_flight(access), timeout=access.timeout_s,
-                    offline=offline, purse=purse, price_of=partial(_tariff, access),
+                    offline=offline, purse=purse, price_of=partial(_tariff, access), by=wanted[name].by,
+                    uses=wanted[name].uses,
                 ))
                 for name, access, model in accesses
             }  # fmt: skip

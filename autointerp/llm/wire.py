@@ -30,6 +30,7 @@ _NO_CREDIT = (
     "enforced_spend_limit_reached",  # Anthropic: a month's limit, as a 429 that no waiting helps
 )
 _REDIRECTS = (301, 302, 303, 307, 308)
+_NOT_IMPLEMENTED = 501  # what the server says of itself, and no accident
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,9 @@ class ReplyReader:
         abort = self._abort_reason(address, status, code, reason)
         if abort is not None:
             return UserError(abort)
-        kind = _RETRYABLE.get(status, FailureKind.SERVER_ERROR if status >= 500 else None)
+        kind = _RETRYABLE.get(
+            status, FailureKind.SERVER_ERROR if status >= 500 and status != _NOT_IMPLEMENTED else None
+        )
         if kind is not None:
             return CallFailed(
                 kind,

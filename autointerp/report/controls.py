@@ -1,9 +1,11 @@
-"""The controls at the head of the report: a line each for the metric that ranks, and warnings of all gates that failed."""
+"""The controls at the head of the report: a line each for the metric that ranks, and a warning of each kind that failed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autointerp.catalog.controls import ControlRow
+from autointerp.catalog.controls import ControlRow, failures
+from autointerp.report.words import interval, signed
 
 _WORDS = {
     "shuffled": "another feature's label",
@@ -26,17 +28,17 @@ _WORDS = {
 }
 
 
-_OF_ANSWERS = ("permuted_across", "permuted_within", "breadth", "always_yes", "always_no")
+_MINUS = re.compile(r"(?<=[ \[])-(?=\d)")
 
 
 def control_name(control: str) -> str:
-    """What a score of a single feature under this control is of: another label, or other answers."""
-    return _WORDS[control] if control in _OF_ANSWERS else f"{control} label"
+    """What is graded under this control: another label, or other answers."""
+    return _WORDS.get(control, control)
 
 
 @dataclass(frozen=True, slots=True)
 class ControlLine:
-    """One control as text. `kind` is a word for its colour."""
+    """One control as text. `kind` is a word for its colour; `reason`, of what was not passed, why."""
 
     words: str
     n: str
@@ -49,25 +51,25 @@ class ControlLine:
 
 
 def control_lines(rows: Sequence[ControlRow]) -> list[ControlLine]:
-    """The controls of the metric that ranks, in the catalog's order."""
-    return [_line(row) for row in rows if row.ranks]
+    """The controls of the metric that ranks: other labels, other answers, other features."""
+    order = list(_WORDS)
+    ranked = [row for row in rows if row.ranks]
+    return [
+        _line(row)
+        for row in sorted(ranked, key=lambda row: order.index(row.control) if row.control in _WORDS else len(order))
+    ]
 
 
 def control_warnings(rows: Sequence[ControlRow]) -> list[str]:
-    """A sentence for each gate that failed, whatever its metric."""
-    return [f"A control fails: {row.warning}." for row in rows if row.warning]
+    """A sentence for each kind of gate that failed, whatever its metrics."""
+    return [f"A control fails: {_MINUS.sub('−', failure.words)}." for failure in failures(rows)]
 
 
 def _line(row: ControlRow) -> ControlLine:
-    interval = "" if row.lo is None or row.hi is None else f"{_short(row.lo)} to {_short(row.hi)}"
     expected = "" if row.expected is None else "above 0" if row.control.startswith("over_") else f"{row.expected:g}"
     return ControlLine(
-        words=_WORDS.get(row.control, row.control), n=f"{row.n:,}", value="–" if row.value is None else _short(row.value),
-        interval=interval, expected=expected, verdict=row.verdict,
-        kind={"FAILED": "bad", "passed": "good"}.get(row.verdict, "plain"), reason=row.reason or "",
+        words=control_name(row.control), n=f"{row.n:,}", value="–" if row.value is None else signed(row.value, 3),
+        interval=interval(row.lo, row.hi, 3), expected=expected, verdict="" if row.verdict == "for comparison" else row.verdict,
+        kind={"FAILED": "bad", "passed": "good"}.get(row.verdict, "plain"),
+        reason=row.reason or "" if row.verdict in ("FAILED", "inconclusive") else "",
     )  # fmt: skip
-
-
-def _short(value: float) -> str:
-    text = f"{value:.3f}"
-    return text.replace("-", "−") if float(text) else "0.000"

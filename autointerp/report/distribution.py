@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autointerp.catalog.pages import BIN_WIDTH, ScoreBin
+from autointerp.report.words import signed
 
 WIDTH, UPPER, LOWER, FOOT = 560.0, 100.0, 56.0, 22.0
 _GAP = 1.0
@@ -61,19 +62,19 @@ def draw(bins: Sequence[ScoreBin], median: float | None, shuffled_median: float 
             if n := count(b):
                 height = round(max(1.0, n / tallest * full), 2)
                 x = at(b.start)
-                words = f"{b.start:.2f} to {b.start + BIN_WIDTH:.2f}: {n} {what}".replace("-", "−")
+                words = f"{signed(b.start)} to {signed(b.start + BIN_WIDTH)}: {n:,} {what}"
                 y = round(UPPER - height, 2) if up else UPPER
                 drawn.append(Bar(x, y, round(at(b.start + BIN_WIDTH) - x - _GAP, 2), height, words))
         return drawn
 
     step = 0.2 if high - low <= 2.2 else round((high - low) / 8, 1)
-    ticks = [Tick(at(low + i * step), f"{low + i * step:.1f}") for i in range(int((high - low) / step + 1e-9) + 1)]
+    ticks = [Tick(at(low + i * step), signed(low + i * step, 1)) for i in range(int((high - low) / step + 1e-9) + 1)]
     return Distribution(
         real=bars(lambda b: b.real, True, "features"),
         shuffled=bars(lambda b: b.shuffled, False, "with shuffled labels"),
         n_real=n_real,
         n_shuffled=n_shuffled,
-        ticks=[Tick(t.x, "0" if float(t.text) == 0 else t.text.replace("-", "−")) for t in ticks],
+        ticks=[Tick(t.x, "0" if t.text == "0.0" else t.text) for t in ticks],
         median_x=None if median is None else at(median),
         shuffled_x=None if shuffled_median is None else at(shuffled_median),
     )

@@ -13,26 +13,15 @@ from typing import Any
 
 from autointerp.catalog.descriptors import Descriptors, HardNegative
 from autointerp.catalog.label_details import LabelDetails
-from autointerp.catalog.page_rows import ContextRow, FeaturePage, LabelRow, ScoreRow, Window
+from autointerp.catalog.page_rows import ContextRow, FeaturePage, LabelRow, Window
 from autointerp.catalog.pages import FeatureRow
 from autointerp.catalog.steered import SteeredToken
 from autointerp.report.blocks import DETAIL_BLOCK, Dictionary
-from autointerp.report.controls import control_name
+from autointerp.report.feature_scores import Mains, by_label
+from autointerp.report.figures import figure, shown
 from autointerp.report.text import visible
 
 _SALIENT = 5
-
-
-def shown(text: str | None) -> str | None:
-    """Text of strangers as it is displayed; None where there is nothing to see."""
-    return visible(text) if text and text.strip() else None
-
-
-def figure(value: float | None, digits: int = 4) -> float | None:
-    """A number short enough to ship, to `digits` significant digits; None for what is no finite number."""
-    if value is None or not math.isfinite(value):
-        return None
-    return float(f"{value:.{digits}g}")
 
 
 def problem(row: FeatureRow) -> str | None:
@@ -82,21 +71,11 @@ def index(rows: Sequence[FeatureRow], salient: Mapping[int, Sequence[str]]) -> d
     }
 
 
-def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[str, Any]:
-    """What the page of one feature shows beside its row of the index."""
-    names = {label.explanation_id: label for label in page.labels}
+def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary, mains: Mains) -> dict[str, Any]:
+    """What the page of one feature shows beside its row of the index. `mains`: the scorers' main metrics."""
 
     def outputs(side: str) -> list[list[float | None]]:
         return [[dictionary.token(o.token), figure(o.logit)] for o in page.output_tokens if o.side == side]
-
-    ranking = {score.scorer for score in page.scores if score.metric == row.metric}
-
-    def place(score: ScoreRow) -> tuple[bool | str, ...]:
-        """The label of the catalog first, then its control; a label's scores by scorer, that of the metric that ranks before
-        others, and there this metric first."""
-        own = score.explanation_id == row.explanation_id and not score.control
-        by = (score.explanation_id, score.scorer not in ranking, score.scorer, score.simulator)
-        return not own, not score.control, *by, score.metric != row.metric
 
     return {
         "id": row.feature_id,
@@ -124,7 +103,7 @@ def detail(row: FeatureRow, page: FeaturePage, dictionary: Dictionary) -> dict[s
         "cofiring": [[n.neighbour_id, n.n_both, figure(n.jaccard)] for n in page.cofiring],
         "negatives": [_negative(n, dictionary) for n in page.negatives if n.window_id in dictionary.windows],
         "note": shown(row.score_reason) if row.score is not None else None,
-        "scores": [_score(score, names.get(score.explanation_id)) for score in sorted(page.scores, key=place)],
+        "scores": by_label(row, page.scores, page.labels, mains),
         "labels": sorted(
             (_label(label, label.explanation_id == row.explanation_id) for label in page.labels),
             key=lambda label: not label["shown"],
@@ -171,24 +150,6 @@ def _negative(negative: HardNegative, dictionary: Dictionary) -> dict[str, Any]:
         "window": dictionary.windows[negative.window_id],
         "cause": dictionary.token(negative.cause) if negative.kind == "token" else negative.cause,
         "at": negative.cause_position,
-    }
-
-
-def _score(score: ScoreRow, label: LabelRow | None) -> dict[str, Any]:
-    value = figure(score.value)
-    explainer = shown(label.explainer) if label else None
-    return {
-        "label": control_name(score.control) if score.control else explainer or "unknown label",
-        "scorer": score.scorer,
-        "simulator": score.simulator,
-        "metric": score.metric,
-        "value": value,
-        "lo": figure(score.lo),
-        "hi": figure(score.hi),
-        "ok": score.n_ok,
-        "failed": score.n_failed,
-        "problem": None if value is not None else visible(f"{score.status}: {score.reason or 'no reason recorded'}"),
-        "note": shown(score.reason) if value is not None else None,
     }
 
 

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 from autointerp.catalog import pages
 from autointerp.catalog.authors import Author, graders, labellers
 from autointerp.catalog.controls import read_controls
-from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts, run_facts, score_facts
+from autointerp.catalog.run_facts import Conformance, RunFacts, run_facts
 from autointerp.report.controls import ControlLine, control_lines, control_warnings
 from autointerp.report.distribution import Distribution, draw
+from autointerp.report.scores import ScoreLine, score_lines
 from autointerp.report.text import visible
+from autointerp.score.scoreboard import Line, scoreboard
 
 if TYPE_CHECKING:
     import duckdb
 
 FEW_CONTEXTS = 20
 """Below this median number of scored contexts a feature the ranking of neighbours is mostly noise: a warning."""
-CONTROL_LIMIT = 0.1
-"""How far from chance the median of shuffled labels may lie before the report warns."""
 L0_RANGE = (0.5, 1.5)
 """Measured over expected L0 outside of which the report warns: the conformance gate's own limits."""
 POOR_FVU = 0.5
 """Share of the variance that the SAE may leave unexplained before the report warns."""
-_WEIGHTS = {"r_balanced": ", firing and silent contexts weighing the same", "r_corpus": ", weighted to the corpus"}
+_NAMED = 3  # scorers in a row of the facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +35,12 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A median with its interval, as text; `interval` is empty where none was recorded."""
-
-    value: str
-    interval: str
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How to read the metric: its name in words, the value that a label without information gets."""
-
-    name: str
-    words: str
-    chance: float
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     lead: str
     facts: Sequence[Fact]
     tallies: Sequence[Fact]
-    metric: Metric | None
-    median: Estimate | None
-    shuffled: Estimate | None
-    detection: Estimate | None
-    shuffled_detection: Estimate | None
+    scores: Sequence[ScoreLine]
+    ranked: ScoreLine | None
     distribution: Distribution | None
     warnings: Sequence[str]
     controls: Sequence[ControlLine]
@@ -70,12 +50,10 @@ class Summary:
 
 def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
     """Read the head of the report. `shown` is the number of features that the report lists."""
-    run, scored, counts = run_facts(connection), score_facts(connection), pages.counts(connection)
-    metric = read_metric(scored.metric) if scored.metric and counts.n_scored else None
-    median = scored.median if scored.median is not None else counts.median
-    shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
+    run, counts, board = run_facts(connection), pages.counts(connection), scoreboard(connection)
     bins = pages.score_distribution(connection)
     failed, controls = pages.failures(connection), read_controls(connection)
+    scores = score_lines(board)
     return Summary(
         lead=_lead(run, counts, shown),
         facts=[
@@ -85,15 +63,10 @@ def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
             *_seed(run),
         ],
         tallies=list(_tallies(counts)),
-        metric=metric,
-        median=_estimate(median, scored.median_lo, scored.median_hi),
-        shuffled=_estimate(shuffled, scored.shuffled_median_lo, scored.shuffled_median_hi),
-        detection=_estimate(scored.detection, scored.detection_lo, scored.detection_hi),
-        shuffled_detection=_estimate(
-            scored.shuffled_detection, scored.shuffled_detection_lo, scored.shuffled_detection_hi
-        ),
-        distribution=draw(bins, median, shuffled) if bins else None,
-        warnings=[*control_warnings(controls), *_warnings(run, scored, counts, failed)],
+        scores=scores,
+        ranked=next((line for line in scores if line.ranks), None),
+        distribution=draw(bins, counts.median, counts.shuffled_median) if bins else None,
+        warnings=[*control_warnings(controls), *_warnings(run, board, counts, failed)],
         controls=control_lines(controls),
         failures=[replace(row, reason=visible(row.reason)) for row in failed],
         spend=[replace(row, **_visible_names(row)) for row in pages.spend_rows(connection)],
@@ -102,15 +75,6 @@ def summarise(connection: "duckdb.DuckDBPyConnection", shown: int) -> Summary:
 
 def _visible_names(row: pages.SpendRow) -> dict[str, Any]:
     return {"purpose": visible(row.purpose or "–"), "model": visible(row.model or "–")}
-
-
-def read_metric(name: str) -> Metric:
-    """What the name of a metric says: correlations are 0 by chance, areas under a ROC curve and accuracies 0.5."""
-    if name.startswith("r_") or name == "r":
-        return Metric(name, f"correlation of simulated and true activations{_WEIGHTS.get(name, '')}", 0.0)
-    if "auroc" in name or "accuracy" in name:
-        return Metric(name, "share of right decisions between firing and silent contexts", 0.5)
-    return Metric(name, "the score that this run ranked by", 0.0)
 
 
 def _lead(run: RunFacts, counts: pages.Counts, shown: int) -> str:
@@ -149,11 +113,15 @@ def _facts(run: RunFacts) -> Iterator[Fact]:
 
 
 def _authors(what: str, found: Sequence[Author]) -> Iterator[Fact]:
-    """Who labelled or scored, a line each."""
+    """Who labelled or scored, a line for each model that was asked."""
+    by_model: dict[str, list[str]] = {}
     for author in found:
         asked = "no model asked" if author.model is None else f"model {author.model}"
         by = f", provider {author.provider}" if author.provider else ""
-        yield Fact(what, visible(author.name), visible(asked + by))
+        by_model.setdefault(asked + by, []).append(author.name)
+    for asked, names in by_model.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield Fact(what, visible(", ".join(names[:_NAMED]) + more), visible(asked))
 
 
 def _seed(run: RunFacts) -> Iterator[Fact]:
@@ -187,24 +155,12 @@ def _tallies(counts: pages.Counts) -> Iterator[Fact]:
     yield from (Fact(name, f"{n:,}") for name, n in optional if n)
 
 
-def _estimate(value: float | None, lo: float | None, hi: float | None) -> Estimate | None:
-    if value is None:
-        return None
-    return Estimate(signed(value), "" if lo is None or hi is None else f"{signed(lo)} to {signed(hi)}")
-
-
-def signed(value: float) -> str:
-    """Two decimals with a true minus sign, and no negative zero."""
-    text = f"{value:.2f}"
-    return text.replace("-", "−") if float(text) else "0.00"
-
-
 def _warnings(
-    run: RunFacts, scored: ScoreFacts, counts: pages.Counts, failed: Sequence[pages.FailureRow]
+    run: RunFacts, board: Sequence[Line], counts: pages.Counts, failed: Sequence[pages.FailureRow]
 ) -> Iterator[str]:
     yield from _conformance_warnings(run.conformance)
     if counts.n_scored:
-        yield from _score_warnings(scored, counts)
+        yield from _score_warnings(board, counts)
     elif counts.n_features:
         yield "No feature has a score, so the features are listed by number, not by quality."
     if failed:
@@ -235,23 +191,10 @@ def _conformance_warnings(gate: Conformance) -> Iterator[str]:
         yield f"The SAE leaves {gate.fvu:.0%} of the variance unexplained: its features miss much of the model's state."
 
 
-def _score_warnings(scored: ScoreFacts, counts: pages.Counts) -> Iterator[str]:
-    shuffled = scored.shuffled_median if scored.shuffled_median is not None else counts.shuffled_median
-    median_lo = scored.median_lo if scored.median_lo is not None else counts.median
-    shuffled_hi = scored.shuffled_median_hi if scored.shuffled_median_hi is not None else shuffled
-    chance = read_metric(scored.metric).chance if scored.metric else 0.0
-    if shuffled is None or shuffled_hi is None:
-        yield "No control was run: without scores of shuffled labels there is nothing to compare these scores with."
-    elif median_lo is not None and shuffled_hi >= median_lo:
-        yield (
-            "The control fails: labels shuffled among features score about as well as the features' own. "
-            "These scores say nothing about the labels."
-        )
-    elif abs(shuffled - chance) > CONTROL_LIMIT:
-        yield (
-            f"Shuffled labels have a median of {signed(shuffled)} where {signed(chance)} is expected: part of every "
-            "score does not come from the label. Read scores as a difference from the control."
-        )
+def _score_warnings(board: Sequence[Line], counts: pages.Counts) -> Iterator[str]:
+    """Whether labels are better than their controls is the gates' to say: here only that there was nothing to gate."""
+    if not any(line.shuffled for line in board) and any(line.of_label for line in board):
+        yield "Shuffled labels were not scored: without this control there is nothing to compare these scores with."
     if counts.median_contexts is not None and counts.median_contexts < FEW_CONTEXTS:
         yield (
             f"Scores rest on a median of {counts.median_contexts:g} contexts a feature: "

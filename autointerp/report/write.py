@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autointerp.catalog.feature_pages import feature_pages, vocabulary, windows
+from autointerp.catalog.main_metrics import main_metrics
 from autointerp.catalog.page_rows import ContextQuota
 from autointerp.catalog.pages import FeatureRow, feature_rows
 from autointerp.errors import UserError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the number of features done and of all features."""
 
-SCRIPTS = ("dom", "data", "charts", "tokens", "table", "feature", "main")
+SCRIPTS = ("dom", "data", "charts", "tokens", "table", "scores", "feature", "main")
 """The script's parts in assets/, in the order in which they are joined."""
 _READ_AT_ONCE = 4 * blocks.DETAIL_BLOCK
 
@@ -95,13 +96,14 @@ def _collect(
     ordered = sorted(rows, key=lambda row: row.feature_id)
     salient: dict[int, list[int]] = {}
     made: list[blocks.Block] = []
+    mains = main_metrics(connection)
     for start in range(0, len(ordered), _READ_AT_ONCE):
         some = ordered[start : start + _READ_AT_ONCE]
         read = feature_pages(connection, some, quota)
         wanted = [window_id for page in read for window_id in page.window_ids()]
         texts = windows(connection, wanted)
         dictionary.add_windows(texts[window_id] for window_id in wanted if window_id in texts)
-        details = [payload.detail(row, page, dictionary) for row, page in zip(some, read, strict=True)]
+        details = [payload.detail(row, page, dictionary, mains) for row, page in zip(some, read, strict=True)]
         for first in range(0, len(details), blocks.DETAIL_BLOCK):
             number = (start + first) // blocks.DETAIL_BLOCK
             made.append(blocks.block(f"detail-{number}", details[first : first + blocks.DETAIL_BLOCK]))

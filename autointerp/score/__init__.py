@@ -145,8 +145,9 @@ class Wants:
 
     `model`: a language model, with the provider's `capabilities`; `embedder`: a model that makes vectors of texts; `bench`: the
     subject model itself. `negatives`: the hard negatives that there are; `random`: so many uniformly drawn windows of the test
-    split, active or not (kind "random"). `rerank`: the rerank split's contexts, too. `label` False: it says something of the
-    feature, whatever the label: there is one grade a feature, and no control with another label.
+    split, active or not (kind "random"). `rerank`: the rerank split's contexts, too. `baseline`: the token lexicon's label, to
+    compare with. `label` False: it says something of the feature, whatever the label: there is one grade a feature, and no
+    control with another label.
     """
 
     model: bool = False
@@ -156,6 +157,7 @@ class Wants:
     negatives: bool = False
     random: int = 0
     rerank: bool = False
+    baseline: bool = False
     label: bool = True
 
 
@@ -165,7 +167,7 @@ class Means:
 
     `ask` asks the language model, `embed` the embedder. `baseline`: the token lexicon's label of the same feature, to compare
     with; None for the lexicon's own and for controls. `peaks`: the feature's maximum over texts that the subject model read
-    earlier.
+    earlier. `controlled`: the feature is in a control, so that all that is asked of it is asked with other labels, too.
     """
 
     vocabulary: Vocabulary
@@ -174,6 +176,7 @@ class Means:
     bench: Bench | None = None
     baseline: Label | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
+    controlled: bool = False
 
 
 class Simulator(Protocol):
@@ -183,6 +186,8 @@ class Simulator(Protocol):
     `Simulated` is returned for every context, in the order given. A context that could not be simulated is a
     `Simulated` of status "failed": the simulator does not raise for it. `needs`: capabilities that its provider must have.
     `version` changes with everything that the simulations depend on, the model apart.
+
+    A simulator that reads more than a label's words may have `unreadable(label)`: why it cannot read one, None where it can.
     """
 
     @property

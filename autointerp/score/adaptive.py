@@ -20,7 +20,7 @@ from autointerp.errors import UserError
 from autointerp.explain.stage import explainer_key
 from autointerp.llm.types import Ask
 from autointerp.score import Grade, Means, Scorer, ScoreRow, Settings, Simulated, Simulator, halving
-from autointerp.score.parts import silent_contexts
+from autointerp.score.parts import scorers_for, silent_contexts
 from autointerp.score.pool import scored_contexts
 from autointerp.score.sequential import ERROR, METRICS, Look, Plan, State, by_look, decide, look_at
 from autointerp.score.simulating import Simulation
@@ -39,7 +39,8 @@ def plan_of(config: Config) -> Plan | None:
     scorer, metric = given.ranked()
     if scorer != SCORER or metric not in METRICS:
         raise UserError(f"score.rank_by is {given.rank_by}; adaptive scoring looks at {' or '.join(METRICS)}")
-    plan = Plan(given.rounds, given.per_band, silent_contexts(config), top=given.top_k)
+    silent = silent_contexts(config, scorers_for(config)[SCORER])
+    plan = Plan(given.rounds, given.per_band, silent, top=given.top_k)
     if given.adaptive == "halving":
         return replace(plan, halving=True)
     is_for_a_goal = given.top_k is not None or given.threshold is not None

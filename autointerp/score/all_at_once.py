@@ -9,17 +9,17 @@ table's. Places are known by their characters; it is checked that one of the mod
 together are the table. How 10 is written by the model's tokenizer is looked at before anything else.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from autointerp.catalog.records import Context, Label
 from autointerp.errors import UserError
 from autointerp.hashing import hex_hash
 from autointerp.llm.types import Answer, Ask, FailureKind, Message, Request, RequestFailed, TokenLogprobs
-from autointerp.prompts_loader import Rendered, fenced, render, template_hash
-from autointerp.score import Settings, Simulated, simulators
+from autointerp.prompts_loader import Rendered, fenced, render
+from autointerp.score import Simulated, simulators
+from autointerp.score.by_probabilities import PURPOSE, ByProbabilities
 from autointerp.score.questions import all_asked
 from autointerp.score.readings import (
     BILLS_ALTERNATIVES,
@@ -36,10 +36,8 @@ from autointerp.score.readings import (
 )
 from autointerp.vocabulary import Vocabulary, escape
 
-TEMPLATE = "all_at_once"
 HEADER = "token\tactivation"
 HIDDEN = "unknown"
-PURPOSE = "simulate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,43 +59,24 @@ def table(tokens: Sequence[str], cells: Sequence[str] | None = None) -> Table:
 
 
 @dataclass(frozen=True, slots=True)
-class AllAtOnce:
+class AllAtOnce(ByProbabilities):
     """See the module."""
 
-    reading: ReadingName = "bills23"
-    directory: Path | None = None
-    needs_model: bool = True
+    template: ClassVar[str] = "all_at_once"
+    given: ClassVar[str] = "prompt_logprobs"
 
-    def configured(self, settings: Settings) -> Self:
-        """The same simulator with a run's settings."""
-        return replace(self, reading=settings.reading, directory=settings.directory)
+    async def splits_ten(self, ask: Ask) -> bool:
+        """Told from a table."""
+        return await keeps_digits_apart(ask)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """What its provider must give."""
-        return ("prompt_logprobs", "exact_logprobs") if self.reading == "exact" else ("prompt_logprobs",)
-
-    @property
-    def version(self) -> str:
-        """Changes with everything that the simulations depend on, the model apart."""
-        return hex_hash("1", self.reading, template_hash(TEMPLATE, directory=self.directory))
-
-    async def __call__(
-        self, label: Label, contexts: Sequence[Context], max_activation: float, ask: Ask | None, vocabulary: Vocabulary
-    ) -> list[Simulated]:
-        """One result for each context, in their order. Raises UserError where `ask` is None or ends the run."""
-        if ask is None:
-            raise UserError(
-                "all_at_once asks a model, and none is given; name one, or score with the lexicon simulator"
-            )
+    def simulating(
+        self, label: Label, ask: Ask, vocabulary: Vocabulary, splits: bool
+    ) -> Callable[[Context], Awaitable[Simulated]]:
+        """One request a context."""
         told = fenced(f'{{"explanation":"{escape(label.description)}"}}')
-        prompt = render(TEMPLATE, directory=self.directory, explanation=told)
+        prompt = render(self.template, directory=self.directory, explanation=told)
         reader = _Reader(self.reading, prompt, ask)
-        try:
-            splits = await keeps_digits_apart(ask)
-        except RequestFailed as failure:
-            return [Simulated(context.window_id, None, "failed", str(failure)) for context in contexts]
-        return await all_asked(reader.simulated(context, vocabulary, splits) for context in contexts)
+        return lambda context: reader.simulated(context, vocabulary, splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +145,14 @@ async def keeps_digits_apart(ask: Ask) -> bool:
         messages=[Message("user", "A table of tokens and their activations.")], max_tokens=1, logprobs=0, continuation=probe.text,
         slots=(), purpose=PURPOSE, template_hash=hex_hash("how 10 is written"),
     )  # fmt: skip
-    answer = await ask(request)
     try:
+        answer = await ask(request)
         _, ten, seven, _ = (one.token for one in at_slots(answer, probe))
     except RequestFailed as failure:
+        if (
+            failure.kind is not FailureKind.MALFORMED
+        ):  # what was given back is other tokens, as it will be for every table
+            raise
         raise UserError(_unreadable(failure.reason)) from failure
     if seven != "7" or ten not in (TEN, ONE):
         raise UserError(_unreadable(f"it makes {ten!r} and {seven!r} of the beginnings of 10 and 7"))

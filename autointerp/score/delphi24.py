@@ -32,7 +32,8 @@ from autointerp.score.cuts import LENGTH, Cut, cut_at, long_enough
 from autointerp.score.probabilities import ALTERNATIVES, list_places, yes_probabilities
 from autointerp.score.questions import MisalignedError, Verdict, all_asked, needed
 from autointerp.score.single import answered
-from autointerp.score.verdicts import OF_BOTH, Resamples, Verdicts, accuracy, auroc_row, false_alarms, recall, row
+from autointerp.score.verdicts import OF_BOTH, Verdicts, accuracy, auroc_row, false_alarms, recall, row
+from autointerp.score.weighted_rows import Resamples
 from autointerp.vocabulary import Vocabulary
 
 SHOWN, MOST, SHARE = (
@@ -99,6 +100,12 @@ class Delphi24:
             for place, example in enumerate(batch)
         ]
         return Grade(score_delphi(evidence, judged, self.name, seed=self.seed, resamples=self.resamples), judged=judged)
+
+    def regrade(self, evidence: FeatureEvidence, judged: Sequence[Judged]) -> list[ScoreRow]:
+        """What other verdicts come to, by the metrics whose value for constant answers does not depend on the share of active
+        texts."""
+        rows = score_delphi(evidence, judged, self.name, seed=self.seed, resamples=self.resamples)
+        return [row for row in rows if row.metric in ("balanced_accuracy", "recall", "false_alarms", "auroc")]
 
     async def _asked(
         self, label: Label, batch: Sequence[Example], ask: Ask, vocabulary: Vocabulary

@@ -24,7 +24,8 @@ from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
 from autointerp.score.pool import blinded, scored_contexts
 from autointerp.score.questions import Form, Question, Verdict, all_asked, ask_about, verdict
-from autointerp.score.verdicts import OF_BOTH, Resamples, Verdicts, auroc_row, false_alarms, recall, row
+from autointerp.score.verdicts import OF_BOTH, Verdicts, auroc_row, false_alarms, recall, row
+from autointerp.score.weighted_rows import Resamples
 
 NEGATIVES = ("silent", "near", "token")  # kinds of contexts in which the feature is silent; the first is the random one
 
@@ -52,7 +53,8 @@ class Detection:
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
         common, further = asked_windows(evidence)
-        alone = replace(self.form, asked_again=False)  # nobody else asks about these groups: no cache is to be paid for
+        # Of other questions none is about these groups: where no control asks again, no cache is to be paid for.
+        alone = replace(self.form, asked_again=means.controlled)
         first, then = await all_asked(
             ask_about(QUESTION, form, label, [blinded(one) for one in windows], means.ask, means.vocabulary)
             for form, windows in ((self.form, common), (alone, further))

@@ -1,7 +1,8 @@
 """The scorer `fuzzing`: tokens of a text are marked, and the question is whether they are those on which the feature is active.
 
 After Paulo et al. 2024, "Automatically Interpreting Millions of Features in Large Language Models". Right marks are on the tokens
-above 0.3 of the feature's maximum. What ours changes is that nothing but the explanation can tell right marks from wrong ones:
+from 0.3 of the text's own maximum on, so that weak activations are asked about, too. What ours changes is that nothing but the
+explanation can tell right marks from wrong ones:
 - Wrong marks are as many, in runs as long, as the right marks of some text. With other counts the count gives the class away.
 - They are on silent tokens of a copy of the same text, so that it does not help to know what the texts are about. The two copies
   are never in one request, where they could be compared.
@@ -11,8 +12,10 @@ the feature's own top token) are judged among them and reported apart.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar, Self
 
 import numpy as np
@@ -23,11 +26,12 @@ from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
 from autointerp.score.cuts import Cut, cut_anywhere, long_enough, placed, runs_of
 from autointerp.score.questions import Form, Question, Text, Verdict, ask_in_groups, verdict
-from autointerp.score.verdicts import OF_BOTH, Resamples, Verdicts, auroc_row, false_alarms, recall, row
+from autointerp.score.verdicts import OF_BOTH, Verdicts, auroc_row, false_alarms, recall, row
+from autointerp.score.weighted_rows import Resamples
 
-SHARE = 0.3  # of the feature's maximum, above which a token is marked
+SHARE = 0.3  # of the text's maximum, from which on a token is marked
 MOVED, KINDS = "moved", ("silent", "near", "token")
-NOTHING_ABOVE = "no test context of a band has a token above 0.3 of the feature's maximum"
+NO_TEXT = "there is no test context of a band: the feature is active in none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Fuzzing:
     @property
     def version(self) -> str:
         """Changes with everything that the verdicts and scores depend on, the model apart."""
-        return hex_hash("1", self.form.version(QUESTION.template))
+        return hex_hash("2", self.form.version(QUESTION.template))
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
@@ -83,7 +87,7 @@ def marked_cuts(evidence: FeatureEvidence, seed: int = 0) -> list[Marked]:
     A copy for which there is no room for the wrong marks is left out.
     """
     draw = random.Random(stable_hash("fuzzing", seed, evidence.feature_id))
-    right = [one for context in evidence.of("test", ("band",)) if (one := _right(context, evidence, draw)).places]
+    right = [_right(context, draw) for context in evidence.of("test", ("band",))]
     if not right:
         return []
     moved = (_wrong(one.cut, one, one.cut.activations <= 0, draw) for one in right)
@@ -99,10 +103,9 @@ def marked_cuts(evidence: FeatureEvidence, seed: int = 0) -> list[Marked]:
     return [*right, *(one for one in (*moved, *wrong) if one is not None)]
 
 
-def _right(context: Context, evidence: FeatureEvidence, draw: random.Random) -> Marked:
-    cut = cut_anywhere(context, draw)
-    above = (cut.activations > 0) & (cut.activations >= SHARE * evidence.max_activation)
-    return Marked(cut, np.flatnonzero(above).tolist(), True)
+def _right(context: Context, draw: random.Random) -> Marked:
+    cut = cut_anywhere(context, draw)  # it holds the peak
+    return Marked(cut, np.flatnonzero(cut.activations >= SHARE * context.peak).tolist(), True)
 
 
 def _wrong(
@@ -116,15 +119,16 @@ def grouped(cuts: Sequence[Marked], most: int, seed: int = 0) -> list[list[Marke
     """About equal groups, of at most `most` where a window is there once or twice: no window is in one group twice."""
     if not cuts:
         return []
-    copies = max(sum(other.cut.context.window_id == one.cut.context.window_id for other in cuts) for one in cuts)
-    groups: list[list[Marked]] = [[] for _ in range(max(copies, -(-len(cuts) // most)))]
+    copies = Counter(one.cut.context.window_id for one in cuts)
+    groups: list[dict[int, Marked]] = [{} for _ in range(max(-(-len(cuts) // most), *copies.values()))]  # by window
+    sides: list[Counter[bool]] = [Counter() for _ in groups]
     for one in cuts:
         window = one.cut.context.window_id
-        open_ = [group for group in groups if all(other.cut.context.window_id != window for other in group)]
-        min(open_, key=lambda group: (sum(other.right == one.right for other in group), len(group))).append(one)
-    for group in groups:
-        group.sort(key=lambda one: stable_hash("mixed", seed, one.cut.context.window_id))
-    return groups
+        free = (number for number, group in enumerate(groups) if window not in group)
+        chosen = min(free, key=lambda number: (sides[number][one.right], len(groups[number])))
+        groups[chosen][window] = one
+        sides[chosen][one.right] += 1
+    return [[group[window] for window in sorted(group, key=partial(stable_hash, "mixed", seed))] for group in groups]
 
 
 def _judged(one: Marked, outcome: Verdict | RequestFailed, group: int) -> Judged:
@@ -147,7 +151,7 @@ def score_fuzzing(
     right = [(one, at) for one, at in placed_at if one.truth]
     if not right:
         names = ("recall", "balanced_accuracy", "precision", "f1", "false_alarms", "auroc")
-        return [ScoreRow(name, None, None, None, 0, 0, "undefined", NOTHING_ABOVE) for name in names]
+        return [ScoreRow(name, None, None, None, 0, 0, "undefined", NO_TEXT) for name in names]
     draws = Resamples(stable_hash("fuzzing", seed, evidence.feature_id), resamples)
     rows = [row("recall", recall, Verdicts.of(right), draws)]
     for kind in (MOVED, *KINDS):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from pydantic import BaseModel
@@ -19,10 +19,10 @@ from pydantic import BaseModel
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.explain.marking import quoted
 from autointerp.hashing import hex_hash, stable_hash
-from autointerp.llm.types import Request, RequestFailed
-from autointerp.prompts_loader import fenced, render, template_hash
+from autointerp.llm.types import RequestFailed
+from autointerp.prompts_loader import template_hash
 from autointerp.score import Grade, Means, ScoreRow, Settings, Wants, Written, metrics, scorers
-from autointerp.score.weighted_rows import Array, Items, OfWeights, mean, share, weighted_row
+from autointerp.score.weighted_rows import Array, Items, OfWeights, Resamples, mean, share, weighted_row
 from autointerp.score.written import (
     Wanted,
     count_faults,
@@ -32,15 +32,12 @@ from autointerp.score.written import (
     peaks_of,
     read_by_subject,
     record_of,
+    texts_request,
+    texts_schema,
 )  # fmt: skip
 
 NAME = "generation"
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {name: {"type": "array", "items": {"type": "string"}} for name in ("active", "silent")},
-    "required": ["active", "silent"],
-    "additionalProperties": False,
-}
+SCHEMA = texts_schema("active", "silent")
 
 
 class Texts(BaseModel):
@@ -76,10 +73,8 @@ class Generation:
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The texts and what they come to. Raises UserError where there is no model or no subject model."""
         data = f'{{"explanation":{quoted(label.description)}}}'
-        prompt = render(NAME, directory=self.directory, data=fenced(data), count=self.count)
-        request = Request(
-            messages=prompt.messages, max_tokens=self.max_tokens, json_schema=SCHEMA, schema_name="texts_for_" + NAME,
-            purpose="generate", template_hash=prompt.template_hash,
+        request = texts_request(
+            NAME, "generate", SCHEMA, data, self.count, max_tokens=self.max_tokens, directory=self.directory
         )  # fmt: skip
         try:
             answer = await record_of(request, Texts, means, NAME, lambda texts: count_faults(self._wanted(texts)))
@@ -106,16 +101,14 @@ def score_generation(
         [one for one in written if one.wanted in sides] for sides in ((True, False), (True,), (False,))
     )
     none, others = "no text that should be active could be read", "no text that should be silent could be read"
+    draws = Resamples(stable_hash(NAME, seed, evidence.feature_id), resamples)
     scale = evidence.max_activation if evidence.max_activation > 0 else np.inf
 
     def row(name: str, metric: Callable[[Array], OfWeights], of: Sequence[Written], undefined: str) -> ScoreRow:
         ok, left_out = [one for one in of if one.status == "ok"], [one for one in of if one.status == "failed"]
         strata = np.array([one.wanted for one in ok], dtype=np.int64)
-        items = Items(np.ones(len(ok)), strata, len(left_out), left_out[0].reason if left_out else None)
-        seed_of = stable_hash(NAME, seed, evidence.feature_id)
-        return weighted_row(
-            name, metric(peaks_of(ok)), items, undefined, seed=seed_of, resamples=resamples, sides=[[0], [1]]
-        )
+        items = Items(np.ones(len(ok)), strata, len(left_out), left_out[0].reason if left_out else None, "texts")
+        return weighted_row(name, metric(peaks_of(ok)), items, undefined, draws, [[0], [1]])
 
     wanted = np.array([one.wanted for one in both if one.status == "ok"], dtype=bool)
     return [

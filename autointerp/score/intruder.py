@@ -1,8 +1,9 @@
 """The scorer `intruder`: in four of five texts the feature is active, in one it is silent; which one is it?
 
 No explanation is shown: it says of the feature whether what it is active on can be seen at all, and not how good a label is. The
-four are of one band of the feature's activations, so that weak ones are asked about, too. Nothing is marked. Who guesses is right
-in one of five. Each question is a request of its own: from one about the same feature the next could be answered.
+four are of one band of the feature's activations, so that weak ones are asked about, too. Nothing is marked, and all five are of
+one length. Who guesses is right in one of five. Each question is a request of its own: from one about the same feature the next
+could be answered.
 """
 
 import random
@@ -25,7 +26,7 @@ from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, sc
 from autointerp.score.cuts import LENGTH, Cut, cut_anywhere, long_enough
 from autointerp.score.questions import all_asked, needed
 from autointerp.score.single import answered
-from autointerp.score.verdicts import Resamples, failed_row, interval_of
+from autointerp.score.weighted_rows import Resamples, failed_row, interval_of
 from autointerp.vocabulary import Vocabulary
 
 TEXTS, QUESTIONS = 5, 4  # texts of a question; questions a band
@@ -70,7 +71,7 @@ class Intruder:
     @property
     def version(self) -> str:
         """Changes with everything that the verdicts and scores depend on, the model apart."""
-        return hex_hash("1", QUESTIONS, self.max_tokens, template_hash(NAME, directory=self.directory))
+        return hex_hash("2", QUESTIONS, self.max_tokens, template_hash(NAME, directory=self.directory))
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """What was picked and what it comes to; the label is not looked at. Raises UserError where there is no model."""
@@ -103,21 +104,30 @@ def questions(evidence: FeatureEvidence, seed: int = 0) -> list[Question]:
     by_band: dict[int, list[Context]] = {}
     for context in evidence.of("test", ("band",)):
         by_band.setdefault(context.band, []).append(context)
-    bands = [by_band[band] for band in sorted(by_band) if len(by_band[band]) >= TEXTS - 1]
+    bands = [_whole(by_band[band]) for band in sorted(by_band) if len(by_band[band]) >= TEXTS - 1]
+    silent = list(evidence.of("test", ("silent",)))
     found = []
     # In turn, so that all bands have as many questions where intruders are few.
-    places = [contexts for _ in range(QUESTIONS) for contexts in bands]
-    silent = evidence.of("test", ("silent",))
-    for contexts in places:
-        odd, shown = draw.randrange(TEXTS), draw.sample(contexts, TEXTS - 1)
-        usable = long_enough(silent, min(LENGTH, *(len(context.tokens) for context in shown)))
-        if not usable:
+    for contexts in (contexts for _ in range(QUESTIONS) for contexts in bands):
+        if not silent:
             break
-        intruder = usable[0]
-        silent = [context for context in silent if context is not intruder]
-        cuts = [cut_anywhere(context, draw) for context in (*shown[:odd], intruder, *shown[odd:])]
-        found.append(Question(cuts, odd))
+        odd, shown = draw.randrange(TEXTS), draw.sample(contexts, TEXTS - 1)
+        intruder = long_enough(silent, min(LENGTH, *(len(context.tokens) for context in shown)))[0]
+        silent.remove(intruder)
+        found.append(_question([*shown[:odd], intruder, *shown[odd:]], odd, draw))
     return found
+
+
+def _whole(contexts: list[Context]) -> list[Context]:
+    """Those of which a cut of full length can be had, if they are enough for a question: else one short text cuts them all."""
+    long = [context for context in contexts if len(context.tokens) >= LENGTH]
+    return long if len(long) >= TEXTS - 1 else contexts
+
+
+def _question(contexts: Sequence[Context], odd: int, draw: random.Random) -> Question:
+    """All are cut to the length of the shortest: else the odd one could be the one of another length."""
+    length = min(LENGTH, *(len(context.tokens) for context in contexts))
+    return Question([cut_anywhere(context, draw, length) for context in contexts], odd)
 
 
 def _judged(context: Context, truth: bool, outcome: int | RequestFailed, place: int, number: int) -> Judged:

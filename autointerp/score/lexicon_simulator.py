@@ -22,6 +22,14 @@ class LexiconSimulator:
         """Itself: it has no settings."""
         return self
 
+    def unreadable(self, label: Label) -> str | None:
+        """Why it cannot read a label; None where it can."""
+        try:
+            Rule.from_json(label.rule)
+        except DataError as error:
+            return str(error)
+        return None
+
     async def __call__(
         self, label: Label, contexts: Sequence[Context], max_activation: float, ask: Ask | None, vocabulary: Vocabulary
     ) -> list[Simulated]:

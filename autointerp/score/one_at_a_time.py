@@ -5,19 +5,18 @@ request for every token of every text, many times the price of `all_at_once`. Of
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from autointerp.catalog.records import Context, Label
 from autointerp.errors import UserError
 from autointerp.hashing import hex_hash
 from autointerp.llm.types import Ask, FailureKind, Message, Request, RequestFailed
-from autointerp.prompts_loader import fenced, render, template_hash
+from autointerp.prompts_loader import fenced, render
 from autointerp.score import Settings, Simulated, simulators
-from autointerp.score.all_at_once import PURPOSE, zero_after_one
-from autointerp.score.questions import all_asked
+from autointerp.score.all_at_once import zero_after_one
+from autointerp.score.by_probabilities import PURPOSE, ByProbabilities
 from autointerp.score.readings import (
     BILLS_ALTERNATIVES,
     NUMBERS,
@@ -25,7 +24,6 @@ from autointerp.score.readings import (
     TEN,
     ZERO,
     Read,
-    ReadingName,
     arrays,
     is_worth_telling,
     mass_remark,
@@ -34,50 +32,26 @@ from autointerp.score.readings import (
 )
 from autointerp.vocabulary import Vocabulary, escape
 
-TEMPLATE = "one_at_a_time"
-
 
 @dataclass(frozen=True, slots=True)
-class OneAtATime:
+class OneAtATime(ByProbabilities):
     """See the module. `reads_given`: the provider gives log-probabilities of given texts, too."""
 
-    reading: ReadingName = "bills23"
-    directory: Path | None = None
+    template: ClassVar[str] = "one_at_a_time"
+    given: ClassVar[str] = "logprobs"
+
     reads_given: bool = False
-    needs_model: bool = True
 
     def configured(self, settings: Settings) -> Self:
         """The same simulator with a run's settings."""
-        return replace(
-            self,
-            reading=settings.reading,
-            directory=settings.directory,
-            reads_given="prompt_logprobs" in settings.offers,
-        )
+        offered = "prompt_logprobs" in settings.offers
+        return replace(self, reading=settings.reading, directory=settings.directory, reads_given=offered)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """What its provider must give."""
-        return ("logprobs", "exact_logprobs") if self.reading == "exact" else ("logprobs",)
-
-    @property
-    def version(self) -> str:
-        """Changes with everything that the simulations depend on, the model apart."""
-        return hex_hash("1", self.reading, template_hash(TEMPLATE, directory=self.directory))
-
-    async def __call__(
-        self, label: Label, contexts: Sequence[Context], max_activation: float, ask: Ask | None, vocabulary: Vocabulary
-    ) -> list[Simulated]:
-        """One result for each context, in their order. Raises UserError where `ask` is None or ends the run."""
-        if ask is None:
-            raise UserError(
-                "one_at_a_time asks a model, and none is given; name one, or score with the lexicon simulator"
-            )
-        try:
-            splits = await self._keeps_digits_apart(ask)
-        except RequestFailed as failure:
-            return [Simulated(context.window_id, None, "failed", str(failure)) for context in contexts]
-        return await all_asked(self._simulated(label, context, ask, vocabulary, splits) for context in contexts)
+    def simulating(
+        self, label: Label, ask: Ask, vocabulary: Vocabulary, splits: bool
+    ) -> Callable[[Context], Awaitable[Simulated]]:
+        """One request a token."""
+        return lambda context: self._simulated(label, context, ask, vocabulary, splits)
 
     async def _simulated(
         self, label: Label, context: Context, ask: Ask, vocabulary: Vocabulary, splits: bool
@@ -113,17 +87,17 @@ class OneAtATime:
         tokens = [int(token) for token in context.tokens[: place + 1]]
         asked = (f'{{"explanation":"{escape(label.description)}","text":"{escape(vocabulary.join(tokens))}",'
                  f'"token":"{vocabulary.escaped(tokens[-1])}"}}')  # fmt: skip
-        prompt = render(TEMPLATE, directory=self.directory, question=fenced(asked))
+        prompt = render(self.template, directory=self.directory, question=fenced(asked))
         exact = self.reading == "exact"
         return Request(
             messages=prompt.messages, max_tokens=1, logprobs=0 if exact else BILLS_ALTERNATIVES, among=NUMBERS if exact else (),
             may_be_cut=True, purpose=PURPOSE, template_hash=prompt.template_hash,
         )  # fmt: skip
 
-    async def _keeps_digits_apart(self, ask: Ask) -> bool:
-        """Whether the model's "10" is two tokens: of a given text, else of one that it is told to write. Asked once.
+    async def splits_ten(self, ask: Ask) -> bool:
+        """Told from a given text, else from one that the model is told to write.
 
-        Raises UserError where that is so and p("0" | "1") cannot be had, or where it cannot be found out.
+        Raises UserError where it is so and p("0" | "1") cannot be had, or where it cannot be found out.
         """
         request = Request(
             [Message("user", "Write the number ten in digits, and nothing else.")], max_tokens=2, logprobs=0, may_be_cut=True,

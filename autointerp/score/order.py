@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from autointerp.catalog.controls import is_gate
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
@@ -93,15 +94,15 @@ def _check(
 
 
 def _controls(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> dict[str, Any]:
-    """p-values and gates, and how many of the latter passed, failed, or say nothing."""
+    """p-values and gates, and how many of the latter passed, failed, or are inconclusive."""
     write_p_values(catalog, scorings)
-    gates = write_gates(catalog, scorings, config.score.ranked())
-    judged = [gate for gate in gates if gate.expected is not None]
+    gates = write_gates(catalog, scorings, config.score.ranked(), config.score.controls)
+    judged = [gate for gate in gates if is_gate(gate.control, gate.expected)]
     return {
         "gates": {
             "passed": sum(gate.passed is True for gate in judged),
             "failed": [f"{gate.scorer}.{gate.metric}, {gate.control}" for gate in judged if gate.passed is False],
-            "undecided": sum(gate.passed is None for gate in judged),
+            "inconclusive": sum(gate.passed is None for gate in judged),
         }
     }
 

@@ -21,7 +21,7 @@ from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, metrics, scorers
 from autointerp.score.pool import MODES, blinded, context_weights, scored_contexts
 from autointerp.score.questions import Form, MisalignedError, Question, ask_about, quoted
-from autointerp.score.weighted_rows import Array, Items, share, weighted_row
+from autointerp.score.weighted_rows import Array, Items, Resamples, share, weighted_row
 
 NAME = "responsiveness"
 CLEAR = 2  # the rating of a text in which the concept is clearly there
@@ -89,14 +89,14 @@ def score_responsiveness(
     strata = np.array([contexts[one.window_id].band for one in ok], dtype=np.int64)
     peaks = np.array([contexts[one.window_id].peak for one in ok], dtype=np.float64)
     rated = np.array([one.value for one in ok], dtype=np.float64)
-    draw = stable_hash(NAME, seed, evidence.feature_id)
+    draws = Resamples(stable_hash(NAME, seed, evidence.feature_id), resamples)
     rows = []
     for mode in MODES:
         weights = context_weights(evidence, strata, mode)
         used = weights.values if weights.values is not None else np.zeros(len(ok))
         row = partial(
             weighted_row, items=Items(used, strata, len(failures), failures[0].reason if failures else None),
-            undefined=weights.note if weights.values is None and weights.note else _why(rated), seed=draw, resamples=resamples,
+            undefined=weights.note if weights.values is None and weights.note else _why(rated), draws=draws,
         )  # fmt: skip
         rows += [
             row(f"responsiveness_{mode}", partial(_auroc, peaks, rated)),

@@ -26,7 +26,8 @@ from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, sc
 from autointerp.score.cuts import Cut, cut_at, long_enough
 from autointerp.score.questions import needed
 from autointerp.score.single import answered
-from autointerp.score.verdicts import Metric, Resamples, Verdicts, accuracy, false_alarms, recall, row
+from autointerp.score.verdicts import Verdicts, accuracy, balanced_accuracy, false_alarms, recall, row
+from autointerp.score.weighted_rows import OfSums, Resamples
 from autointerp.vocabulary import Vocabulary
 
 NAME = "saebench25"
@@ -58,7 +59,7 @@ class Saebench25:
     # Some of the random windows may be short, or there for another reason.
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), random=2 * RANDOM)
     simulator: ClassVar[str] = ""
-    ranks: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_corrected")
+    ranks: ClassVar[tuple[str, ...]] = ("balanced_accuracy", "accuracy", "accuracy_corrected")
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""
@@ -67,7 +68,7 @@ class Saebench25:
     @property
     def version(self) -> str:
         """Changes with everything that the verdicts and scores depend on, the model apart."""
-        return hex_hash("1", self.max_tokens, template_hash(NAME, directory=self.directory))
+        return hex_hash("2", self.max_tokens, template_hash(NAME, directory=self.directory))
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
@@ -80,6 +81,12 @@ class Saebench25:
             outcome = await answered(ask, request, lambda answer: set(_read(answer)))
             judged = [_judged(cut.context, outcome, number) for number, cut in enumerate(shown, start=1)]
         return Grade(score_saebench(evidence, judged, seed=self.seed, resamples=self.resamples), judged=judged)
+
+    def regrade(self, evidence: FeatureEvidence, judged: Sequence[Judged]) -> list[ScoreRow]:
+        """What other verdicts come to, by the metrics whose value for answers without knowledge does not depend on how many
+        they call active."""
+        rows = score_saebench(evidence, judged, seed=self.seed, resamples=self.resamples)
+        return [row for row in rows if row.metric in ("balanced_accuracy", "recall", "false_alarms")]
 
     def _request(self, label: Label, shown: Sequence[Cut], example: list[int], vocabulary: Vocabulary) -> Request:
         lines = (f"{number}|{quoted(vocabulary.join(cut.tokens))}" for number, cut in enumerate(shown, start=1))
@@ -101,11 +108,10 @@ def windows(evidence: FeatureEvidence, seed: int = 0) -> list[Cut]:
     """The 14 in the order in which they are shown; fewer, where there are not so many."""
     draw = random.Random(stable_hash(NAME, seed, evidence.feature_id))
     strongest = sorted(long_enough(evidence.of("test", ("top",)), LENGTH), key=lambda context: -context.peak)[:AMONG]
-    cuts = [
-        _around(context, int(context.activations.argmax()))
-        for context in draw.sample(strongest, min(TOP, len(strongest)))
-    ]
-    cuts += _weighted(evidence, min((context.peak for context in strongest), default=0.0), draw)
+    top = draw.sample(strongest, min(TOP, len(strongest)))
+    cuts = [_around(context, int(context.activations.argmax())) for context in top]
+    below = min((context.peak for context in strongest), default=0.0)
+    cuts += _weighted(evidence, below, {context.window_id for context in top}, draw)
     used = {cut.context.window_id for cut in cuts}
     # Where another scorer wants more of them, these are still the same.
     drawn = long_enough(evidence.of("test", ("random",))[: 2 * RANDOM], LENGTH)
@@ -119,15 +125,17 @@ def _around(context: Context, place: int) -> Cut:
     return cut_at(context, place - BESIDE, LENGTH)
 
 
-def _weighted(evidence: FeatureEvidence, below: float, draw: random.Random) -> list[Cut]:
-    """Tokens of band contexts, weaker than `below`, with a chance in proportion to their activation in the corpus."""
+def _weighted(evidence: FeatureEvidence, below: float, used: set[int], draw: random.Random) -> list[Cut]:
+    """Tokens of band contexts, weaker than `below`, with a chance in proportion to their activation in the corpus.
+
+    None of the windows `used`: no text is shown twice."""
     contexts = long_enough(evidence.of("test", ("band",)), LENGTH)
     counts = {context.band: sum(other.band == context.band for other in contexts) for context in contexts}
     masses = {}
     for context in contexts:
         weaker = np.where(context.activations < below, context.activations, 0.0).astype(np.float64)
         masses[context.window_id] = weaker * evidence.stratum_windows[("test", context.band)] / counts[context.band]
-    left = {context.window_id: context for context in contexts if masses[context.window_id].sum() > 0}
+    left = {one.window_id: one for one in contexts if masses[one.window_id].sum() > 0 and one.window_id not in used}
     found: list[Cut] = []
     while left and len(found) < WEIGHTED:
         window = draw.choices(list(left), [float(masses[window].sum()) for window in left])[0]
@@ -146,8 +154,8 @@ def _judged(context: Context, outcome: set[int] | RequestFailed, number: int) ->
 def score_saebench(
     evidence: FeatureEvidence, judged: Sequence[Judged], *, seed: int = 0, resamples: int = 1000
 ) -> list[ScoreRow]:
-    """The accuracy, what is left of it above the answer "none", and that answer's own."""
-    names = ("accuracy", "accuracy_corrected", "recall", "false_alarms")
+    """The accuracy, what is left of it above the answer "none", and that answer's own; ours beside it: balanced accuracy."""
+    names = ("accuracy", "accuracy_corrected", "balanced_accuracy", "recall", "false_alarms")
     if not judged:
         reason = (
             f"there are no {SHOWN} windows: {TOP} strong, {WEIGHTED} weaker and {RANDOM} random ones of the test split"
@@ -157,7 +165,8 @@ def score_saebench(
     verdicts = Verdicts.of(((one, strata[one.kind]) for one in judged), flat=True)
     draws = Resamples(stable_hash(NAME, seed, evidence.feature_id), resamples)
     none = 1 - sum(one.truth for one in judged) / len(judged)
-    metrics: list[Metric] = [accuracy, lambda sums: (accuracy(sums) - none) / (1 - none), recall, false_alarms]
+    corrected: OfSums = lambda sums: (accuracy(sums) - none) / (1 - none)  # noqa: E731
+    metrics = (accuracy, corrected, balanced_accuracy, recall, false_alarms)
     rows = [row(name, metric, verdicts, draws) for name, metric in zip(names, metrics, strict=True)]
     count = rows[0].n_ok, rows[0].n_failed
     return [*rows, ScoreRow("chance", none, None, None, *count, "ok", 'the answer "none"')]

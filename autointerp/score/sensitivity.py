@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,10 @@ from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.explain.exemplars import Exemplar, bands_in_turn, cut
 from autointerp.explain.marking import listed, marked_text, marks_for_exemplars
 from autointerp.hashing import hex_hash, stable_hash
-from autointerp.llm.types import Request, RequestFailed
-from autointerp.prompts_loader import fenced, render, template_hash
+from autointerp.llm.types import RequestFailed
+from autointerp.prompts_loader import template_hash
 from autointerp.score import Grade, Means, ScoreRow, Settings, Wants, Written, scorers
-from autointerp.score.weighted_rows import Items, mean, share, weighted_row
+from autointerp.score.weighted_rows import Items, Resamples, mean, share, weighted_row
 from autointerp.score.written import (
     Wanted,
     count_faults,
@@ -34,15 +34,12 @@ from autointerp.score.written import (
     peaks_of,
     read_by_subject,
     record_of,
+    texts_request,
+    texts_schema,
 )  # fmt: skip
 
 NAME = "sensitivity"
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"texts": {"type": "array", "items": {"type": "string"}}},
-    "required": ["texts"],
-    "additionalProperties": False,
-}
+SCHEMA = texts_schema("texts")
 
 
 class Texts(BaseModel):
@@ -96,10 +93,8 @@ class Sensitivity:
             bare = [text.replace(marks.opening, "").replace(marks.closing, "") for text in answer.texts]
             return looked_over(first(bare, len(shown), active=True), plain)
 
-        prompt = render(NAME, directory=self.directory, data=fenced(data), count=len(shown))
-        request = Request(
-            messages=prompt.messages, max_tokens=self.max_tokens, json_schema=SCHEMA, schema_name="texts_for_" + NAME,
-            purpose="sensitivity", template_hash=prompt.template_hash,
+        request = texts_request(
+            NAME, "sensitivity", SCHEMA, data, len(shown), max_tokens=self.max_tokens, directory=self.directory
         )  # fmt: skip
         try:
             answer = await record_of(request, Texts, means, NAME, lambda texts: count_faults(wanted(texts)))
@@ -135,12 +130,12 @@ def score_sensitivity(
     strata = np.array([band for _, band in ok], dtype=np.int64)
     counts = {band: int((strata == band).sum()) for band in np.unique(strata).tolist()}
     weights = np.array([1 / (counts[band] * len(counts)) for band in strata.tolist()])
-    items = Items(weights, strata, len(left_out), left_out[0].reason if left_out else None)
+    items = Items(weights, strata, len(left_out), left_out[0].reason if left_out else None, "texts")
     peaks, all_of_them = peaks_of([one for one, _ in ok]), np.ones(len(ok), dtype=bool)
     scale = evidence.max_activation if evidence.max_activation > 0 else np.inf
     row = partial(
-        weighted_row, items=items, undefined="there are no activating test contexts to write like", resamples=resamples,
-        seed=stable_hash(NAME, seed, evidence.feature_id),
+        weighted_row, items=items, undefined="there are no activating test contexts to write like",
+        draws=Resamples(stable_hash(NAME, seed, evidence.feature_id), resamples),
     )  # fmt: skip
     return [
         row("fires", share(peaks > 0, all_of_them)),

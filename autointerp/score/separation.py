@@ -14,7 +14,7 @@ from autointerp.hashing import stable_hash
 from autointerp.score import Judged, ScoreRow
 from autointerp.score.detection import NEGATIVES, judged_contexts
 from autointerp.score.metrics import auroc, class_weights
-from autointerp.score.weighted_rows import Items, weighted_row
+from autointerp.score.weighted_rows import Items, Resamples, weighted_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,17 @@ def score_separation(
         raise ValueError(
             f"window {unknown[0].window_id} ({unknown[0].kind}) is no context of feature {evidence.feature_id}"
         )
-    draw = stable_hash(scorer, seed, evidence.feature_id)
+    draws = Resamples(stable_hash(scorer, seed, evidence.feature_id), resamples)
     rows = []
     for kind in NEGATIVES:
         chosen = [one for one in judged if one.kind in ("band", kind)]
         if kind == NEGATIVES[0] or any(one.kind == kind for one in chosen):
             name = "auroc" if kind == NEGATIVES[0] else f"auroc_{kind}"
-            rows.append(_row(name, chosen, bands, draw, resamples))
+            rows.append(_row(name, chosen, bands, draws))
     return rows
 
 
-def _row(
-    name: str, judged: Sequence[Judged], bands: Mapping[tuple[int, str], int], seed: int, resamples: int
-) -> ScoreRow:
+def _row(name: str, judged: Sequence[Judged], bands: Mapping[tuple[int, str], int], draws: Resamples) -> ScoreRow:
     ok = [one for one in judged if one.value is not None]
     failures = [one for one in judged if one.value is None]
     values = np.array([one.value for one in ok], dtype=np.float64)
@@ -67,6 +65,4 @@ def _row(
     items = Items(class_weights(truth, strata), strata, len(failures), failures[0].reason if failures else None)
     sides = [np.unique(strata[truth == side]).tolist() for side in (True, False)]
     undefined = f"no {'silent' if truth.any() else 'activating'} context has a value"
-    return weighted_row(
-        name, partial(auroc, values, truth), items, undefined, seed=seed, resamples=resamples, sides=sides
-    )  # fmt: skip
+    return weighted_row(name, partial(auroc, values, truth), items, undefined, draws, sides)

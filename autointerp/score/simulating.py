@@ -34,7 +34,7 @@ class Simulation:
     @property
     def wants(self) -> Wants:
         by = self._by()
-        return Wants(model=by.needs_model, capabilities=by.needs, rerank=self.settings.calibration > 0)
+        return Wants(model=by.needs_model, capabilities=by.needs, rerank=self.settings.calibration > 0, baseline=True)
 
     @property
     def simulator(self) -> str:

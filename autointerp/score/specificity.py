@@ -18,15 +18,12 @@ from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
 from autointerp.score.cuts import Cut, cut_at
 from autointerp.score.questions import Form, MisalignedError, Question, Text, ask_in_groups, in_groups, quoted
-from autointerp.score.verdicts import Resamples, failed_row, interval_of
+from autointerp.score.weighted_rows import Array, Items, Resamples, mean, weighted_row
 
-LENGTH, BEFORE, SHARE = (
-    64,
-    48,
-    0.3,
-)  # tokens of a text, and before its peak; of the text's maximum, from which on one is marked
+LENGTH, BEFORE = 64, 48  # tokens of a text, and of those before its peak
+SHARE = 0.3  # of the text's maximum, from which on a token is marked
 BEST = 3
-Array = NDArray[np.float64]
+NOTHING = "there are no activating test contexts to rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,8 @@ class Specificity:
         order = sorted(contexts, key=lambda context: stable_hash("mixed", self.seed, context.window_id))
         groups = in_groups([_cut(context) for context in order], self.form.texts_per_request)
         texts = [[Text([int(token) for token in cut.tokens], _places(cut)) for cut in group] for group in groups]
-        outcomes = await ask_in_groups(QUESTION, self.form, label, texts, means.ask, means.vocabulary)
+        form = replace(self.form, asked_again=means.controlled)  # no other question is about these cuts
+        outcomes = await ask_in_groups(QUESTION, form, label, texts, means.ask, means.vocabulary)
         judged = [
             _judged(cut, outcome)
             for group, some in zip(groups, outcomes, strict=True)
@@ -105,7 +103,8 @@ def score_specificity(
     draws = Resamples(stable_hash("specificity", seed, evidence.feature_id), resamples)
 
     def row(name: str, values: Array, weights: Array, chosen: NDArray[np.bool_], failed: Sequence[Judged]) -> ScoreRow:
-        return _row(name, values[chosen], weights[chosen], band[chosen], failed, draws)
+        items = Items(weights[chosen], band[chosen], len(failed), failed[0].reason if failed else None)
+        return weighted_row(name, mean(values[chosen], chosen[chosen]), items, NOTHING, draws)
 
     numbers, at, size = np.unique(band, return_inverse=True, return_counts=True)
     alike, everything = 1.0 / size[at], np.ones(len(ok), dtype=bool)
@@ -124,25 +123,6 @@ def score_specificity(
 
 def _of_band(failures: Sequence[Judged], contexts: "dict[int, Context]", band: int) -> list[Judged]:
     return [one for one in failures if contexts[one.window_id].band == band]
-
-
-def _row(
-    name: str, values: Array, weights: Array, band: NDArray[np.int64], failures: Sequence[Judged], draws: Resamples
-) -> ScoreRow:
-    """The weighted mean of `values` [n]."""
-    if not len(values) and failures:
-        return failed_row(name, len(failures), failures[0].reason)
-    if not len(values):
-        return ScoreRow(name, None, None, None, 0, 0, "undefined", "there are no activating test contexts to rate")
-    sums = np.stack([weights, weights * values], axis=-1)
-    value = float(_mean(sums.sum(axis=0)))
-    interval = interval_of(_mean, band, sums, value, draws)
-    return ScoreRow(name, value, interval.lo, interval.hi, len(values), len(failures), "ok", interval.reason)
-
-
-def _mean(sums: Array) -> Array:
-    found: Array = sums[..., 1] / sums[..., 0]
-    return found
 
 
 QUESTION = Question("specificity", "fit", "specificity", rating, about_marks=True)

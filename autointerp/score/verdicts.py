@@ -4,30 +4,19 @@ The classes weigh alike, whatever their counts, and within a class its strata do
 once are `flat`. What is resampled for intervals are windows: two verdicts on one go together. Pure.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autointerp.score import Judged, ScoreRow, bootstrap, metrics
+from autointerp.score import Judged, ScoreRow, metrics
+from autointerp.score.weighted_rows import Array, OfSums, Outcome, Resamples, row_of_sums
 
-Array = NDArray[np.float64]
-Metric = Callable[[Array], Array]
-NO_WIDTH = "the verdicts do not vary within strata, so the interval has no width"
-_ROUNDING = 1e-9
 NO_PROBABILITIES = (
     "no probabilities of the verdicts: they were not asked for (score.logprobs), or the answer came without them"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Resamples:
-    """How intervals are drawn. `seed` is the feature's own."""
-
-    seed: int
-    count: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +54,7 @@ class Verdicts:
     @property
     def weights(self) -> Array:
         """Of each verdict: 1 for each class, shared alike by its strata, and by the verdicts within one."""
-        weights = np.ones(len(self.said)) if self.flat else np.zeros(len(self.said))
-        for side in () if self.flat else (True, False):
-            present = np.unique(self.strata[self.truth == side])
-            for stratum in present:
-                members = (self.strata == stratum) & (self.truth == side)
-                weights[members] = 1 / (len(present) * members.sum())
-        return weights
+        return np.ones(len(self.said)) if self.flat else metrics.class_weights(self.truth, self.strata)
 
 
 # Of weighted sums [..., 4] over verdicts: true positives, false negatives, false positives, true negatives.
@@ -116,17 +99,17 @@ def _ratio(part: Array, whole: Array) -> Array:
     return ratio
 
 
-OF_BOTH: tuple[tuple[str, Metric], ...] = (
+OF_BOTH: tuple[tuple[str, OfSums], ...] = (
     ("balanced_accuracy", balanced_accuracy),
     ("precision", precision),
     ("f1", f1),
 )
 
 
-OF_CELLS: Mapping[str, Metric] = {**dict(OF_BOTH), "recall": recall, "false_alarms": false_alarms}
+OF_CELLS: Mapping[str, OfSums] = {**dict(OF_BOTH), "recall": recall, "false_alarms": false_alarms}
 
 
-def row(name: str, metric: Metric, verdicts: Verdicts, draws: Resamples) -> ScoreRow:
+def row(name: str, metric: OfSums, verdicts: Verdicts, draws: Resamples) -> ScoreRow:
     """One metric of verdicts, with its interval."""
     truth, said = verdicts.truth, verdicts.said
     cells = np.stack([truth & said, truth & ~said, ~truth & said, ~truth & ~said], axis=-1)
@@ -143,54 +126,22 @@ def auroc_row(name: str, verdicts: Verdicts, draws: Resamples) -> ScoreRow:
     return _row(name, area, verdicts, np.diag(verdicts.weights), draws)
 
 
-def _row(name: str, metric: Metric, verdicts: Verdicts, sums: Array, draws: Resamples) -> ScoreRow:
-    n_ok, n_failed = len(verdicts.said), len(verdicts.failures)
-    if not n_ok and n_failed:
-        return failed_row(name, n_failed, verdicts.failures[0].reason)
-    value = float(metric(sums.sum(axis=0)))
-    if np.isnan(value):
-        return ScoreRow(name, None, None, None, n_ok, n_failed, "undefined", _why(metric, verdicts))
+def _row(name: str, metric: OfSums, verdicts: Verdicts, sums: Array, draws: Resamples) -> ScoreRow:
+    failures = verdicts.failures
+    outcome = Outcome(len(verdicts.said), len(failures), failures[0].reason if failures else None)
     _, first, unit = np.unique(verdicts.windows, return_index=True, return_inverse=True)
     together = np.zeros((len(first), sums.shape[1]))
     np.add.at(together, unit, sums)
-    interval = interval_of(metric, verdicts.strata[first], together, value, draws, _sides(verdicts))
-    remark = "; ".join(filter(None, (verdicts.note, interval.reason))) or None
-    return ScoreRow(name, value, interval.lo, interval.hi, n_ok, n_failed, "ok", remark)
-
-
-def failed_row(name: str, n_failed: int, reason: str | None, things: str = "contexts") -> ScoreRow:
-    """Where nothing was answered."""
-    return ScoreRow(
-        name, None, None, None, 0, n_failed, "failed", f"all {n_failed} {things} failed, for instance: {reason}"
-    )
-
-
-def interval_of(
-    metric: Metric, strata: NDArray[np.int64], sums: Array, value: float, draws: Resamples,
-    sides: Sequence[set[int]] = (),
-) -> bootstrap.Interval:  # fmt: skip
-    """The interval of `metric` around `value`, with what there is to remark; none where all strata of a side hold one item each.
-
-    `sides`: strata by class; without, all are one side.
-    """
-    resampling = bootstrap.Resampling(strata, draws.count, draws.seed)
-    alone = set(resampling.singletons)
-    if any(side and side <= alone for side in sides or (set(strata.tolist()),)):
-        return bootstrap.Interval(None, None, 0, "no interval: too few contexts to tell how the score varies")
-    interval = resampling.interval(metric, sums, value)
-    notes = [interval.reason]
-    if interval.lo is not None and interval.hi is not None and interval.hi - interval.lo < _ROUNDING:
-        notes.append(NO_WIDTH)
-    return bootstrap.Interval(
-        interval.lo, interval.hi, interval.undefined, "; ".join(note for note in notes if note) or None
-    )
+    return row_of_sums(
+        name, metric, together, verdicts.strata[first], outcome, _why(metric, verdicts), draws, _sides(verdicts), verdicts.note
+    )  # fmt: skip
 
 
 def _sides(verdicts: Verdicts) -> list[set[int]]:
     return [set(verdicts.strata[verdicts.truth == side].tolist()) for side in (True, False)]
 
 
-def _why(metric: Metric, verdicts: Verdicts) -> str:
+def _why(metric: OfSums, verdicts: Verdicts) -> str:
     if metric is not false_alarms and not verdicts.truth.any():
         return "no activating context was judged"
     if metric is not recall and verdicts.truth.all():

@@ -1,6 +1,6 @@
-"""Rows of the catalog for metrics that are functions of one weight an item (a context, a text): value, interval, reasons."""
+"""Rows of the catalog for metrics of weighted items (contexts, verdicts, texts): value, interval, reasons. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,55 +11,95 @@ from autointerp.score import ScoreRow, bootstrap
 Array = NDArray[np.float64]
 OfWeights = Callable[[Array], Array]
 """Weights [..., n] of the items to the metric [...]; NaN where it is undefined."""
+OfSums = Callable[[Array], Array]
+"""Sums [..., K] over the items to the metric [...]; NaN where it is undefined."""
+NO_WIDTH = "nothing varies within strata, so the interval has no width"
+_ROUNDING = 1e-9  # an interval that is narrower has no width but that of the order of additions
+
+
+@dataclass(frozen=True, slots=True)
+class Resamples:
+    """How intervals are drawn. `seed` is the feature's own."""
+
+    seed: int
+    count: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How many of the `things` that were asked about came to something, how many failed, and why one did."""
+
+    n_ok: int
+    n_failed: int = 0
+    failure: str | None = None
+    things: str = "contexts"
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What a metric is computed from: each usable item's weight [n] and stratum [n]; how many failed, and why one did."""
+    """What a metric is computed from: each usable item's weight [n] and stratum [n]; and what became of the others."""
 
     weights: Array
     strata: NDArray[np.int64]
     n_failed: int = 0
     failure: str | None = None
+    things: str = "contexts"
 
 
 def weighted_row(
-    name: str,
-    metric: OfWeights,
-    items: Items,
-    undefined: str,
-    *,
-    seed: int,
-    resamples: int,
-    sides: Sequence[Sequence[int]] = (),
+    name: str, metric: OfWeights, items: Items, undefined: str, draws: Resamples, sides: Sequence[Iterable[int]] = ()
 ) -> ScoreRow:
-    """The row of a metric. `undefined`: why it has no value, where it has none. `sides`: groups of strata each of which must have
-    some variation for there to be an interval.
-    """
-    n_ok = len(items.weights)
-    if not n_ok and items.n_failed:
-        reason = f"all {items.n_failed} failed, for instance: {items.failure}"
-        return ScoreRow(name, None, None, None, 0, items.n_failed, "failed", reason)
-    value = float(metric(items.weights)) if n_ok else float("nan")
+    """The row of a function of the items' weights. `undefined`: why it has no value, where it has none. `sides`: see
+    `interval_of`."""
+    outcome = Outcome(len(items.weights), items.n_failed, items.failure, items.things)
+    return row_of_sums(name, metric, np.diag(items.weights), items.strata, outcome, undefined, draws, sides)
+
+
+def row_of_sums(
+    name: str,
+    metric: OfSums,
+    sums: Array,
+    strata: NDArray[np.int64],
+    outcome: Outcome,
+    undefined: str,
+    draws: Resamples,
+    sides: Sequence[Iterable[int]] = (),
+    note: str | None = None,
+) -> ScoreRow:
+    """The row of a function of weighted sums over items, which are `sums` [n, K] in `strata` [n]. `note`: a remark on a value."""
+    if not outcome.n_ok and outcome.n_failed:
+        return failed_row(name, outcome.n_failed, outcome.failure, outcome.things)
+    value = float(metric(sums.sum(axis=0))) if outcome.n_ok else float("nan")
     if np.isnan(value):
-        return ScoreRow(name, None, None, None, n_ok, items.n_failed, "undefined", undefined)
-    resampling = bootstrap.Resampling(items.strata, resamples, seed)
-    interval = _interval(metric, items, resampling, value, sides)
-    notes = [interval.reason]
-    if interval.lo is not None and interval.lo == interval.hi:
-        notes.append("nothing varies within strata, so the interval has no width")
-    remark = "; ".join(filter(None, notes)) or None
-    return ScoreRow(name, value, interval.lo, interval.hi, n_ok, items.n_failed, "ok", remark)
+        return ScoreRow(name, None, None, None, outcome.n_ok, outcome.n_failed, "undefined", undefined)
+    interval = interval_of(metric, strata, sums, value, draws, sides, outcome.things)
+    remark = "; ".join(filter(None, (note, interval.reason))) or None
+    return ScoreRow(name, value, interval.lo, interval.hi, outcome.n_ok, outcome.n_failed, "ok", remark)
 
 
-def _interval(
-    metric: OfWeights, items: Items, resampling: bootstrap.Resampling, value: float, sides: Sequence[Sequence[int]]
-) -> bootstrap.Interval:
-    alone = set(resampling.singletons)
-    present = set(items.strata.tolist())
-    if any(found and found <= alone for found in (present & set(side) for side in sides or [sorted(present)])):
-        return bootstrap.Interval(None, None, 0, "no interval: too few items to tell how the score varies")
-    return resampling.interval(metric, np.diag(items.weights), value)
+def failed_row(name: str, n_failed: int, reason: str | None, things: str = "contexts") -> ScoreRow:
+    """Where nothing was answered."""
+    return ScoreRow(
+        name, None, None, None, 0, n_failed, "failed", f"all {n_failed} {things} failed, for instance: {reason}"
+    )
+
+
+def interval_of(
+    metric: OfSums, strata: NDArray[np.int64], sums: Array, value: float, draws: Resamples,
+    sides: Sequence[Iterable[int]] = (), things: str = "contexts",
+) -> bootstrap.Interval:  # fmt: skip
+    """The interval of `metric` around `value`, with what there is to remark; none where all strata of a side hold one item each.
+
+    `sides`: strata by class; without, all are one side.
+    """
+    resampling = bootstrap.Resampling(strata, draws.count, draws.seed)
+    alone, present = set(resampling.singletons), set(strata.tolist())
+    if any(side and side <= alone for side in (present & set(given) for given in sides or [present])):
+        return bootstrap.Interval(None, None, 0, f"no interval: too few {things} to tell how the score varies")
+    interval = resampling.interval(metric, sums, value)
+    is_flat = interval.lo is not None and interval.hi is not None and interval.hi - interval.lo < _ROUNDING
+    notes = (interval.reason, NO_WIDTH if is_flat else None)
+    return bootstrap.Interval(interval.lo, interval.hi, interval.undefined, "; ".join(filter(None, notes)) or None)
 
 
 def share(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> OfWeights:

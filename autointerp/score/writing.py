@@ -32,7 +32,8 @@ class Task:
 class Scoring:
     """How a scorer's rows are marked: with its name, the key of all that they depend on, its simulator and its model.
 
-    `of_label` False: what it says is about the feature, and stands under no explanation.
+    `of_label` False: what it says is about the feature, and stands under no explanation. `asked`: the key of what it asks for,
+    whatever is made of the answers; failed items are tried anew under it (table `draws`).
     """
 
     name: str
@@ -40,6 +41,7 @@ class Scoring:
     simulator: str
     model: str | None
     of_label: bool = True
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)

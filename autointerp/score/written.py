@@ -6,9 +6,10 @@ A text that is missing, blank, there twice or copied is a failed item with its r
 import asyncio
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -18,13 +19,13 @@ from autointerp.explain.bench import Bench, TooLargeError
 from autointerp.explain.experiments import NotAtHandError
 from autointerp.explain.parsing import parse_answer, parse_json
 from autointerp.llm.types import FailureKind, Request, RequestFailed
+from autointerp.prompts_loader import fenced, render
 from autointerp.score import Means, Written
 
 Record = TypeVar("Record", bound=BaseModel)
 
-_COPY = (
-    7  # words in a row that a new text may not have in common with one that was shown: one more than the prompt allows
-)
+# Words in a row that a new text may not have in common with one that was shown: one more than the prompt allows.
+_COPY = 7
 _WORD = re.compile(r"\w+")
 
 
@@ -37,6 +38,34 @@ class Wanted:
     active: bool
     text: str | None
     fault: str | None = None
+
+
+def texts_schema(*fields: str) -> dict[str, Any]:
+    """Of an answer that is a list of texts under each of some names."""
+    return {
+        "type": "object",
+        "properties": {name: {"type": "array", "items": {"type": "string"}} for name in fields},
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+
+
+def texts_request(
+    scorer: str,
+    purpose: str,
+    schema: Mapping[str, Any],
+    data: str,
+    count: int,
+    *,
+    max_tokens: int,
+    directory: Path | None,
+) -> Request:
+    """The request for `count` texts by the prompt of the scorer; `data`: JSON of what the model is told."""
+    prompt = render(scorer, directory=directory, data=fenced(data), count=count)
+    return Request(
+        messages=prompt.messages, max_tokens=max_tokens, json_schema=schema, schema_name="texts_for_" + scorer,
+        purpose=purpose, template_hash=prompt.template_hash,
+    )  # fmt: skip
 
 
 async def record_of(

@@ -9,9 +9,11 @@ import duckdb
 import pytest
 
 from autointerp.catalog import pages
+from autointerp.catalog.controls import switched_off
 from autointerp.catalog.feature_pages import feature_pages, vocabulary, windows
+from autointerp.catalog.main_metrics import main_metrics, main_of
 from autointerp.catalog.page_rows import ContextQuota, ContextRow, FeaturePage
-from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts, run_facts, score_facts
+from autointerp.catalog.run_facts import Conformance, RunFacts, run_facts
 from tests.report.synthetic import build_catalog, empty_catalog, insert
 
 N = 16
@@ -100,17 +102,31 @@ def test_failures_are_counted_by_kind(catalog: duckdb.DuckDBPyConnection) -> Non
     }
 
 
-def test_run_and_score_facts_are_read_from_the_stages(catalog: duckdb.DuckDBPyConnection) -> None:
-    run, score = run_facts(catalog), score_facts(catalog)
+def test_controls_of_an_earlier_scoring_are_not_shown() -> None:
+    with build_catalog(6, 120) as connection:
+        connection.execute("CREATE TEMP TABLE before AS SELECT feature_id, shuffled FROM catalog")
+        for controls, shown in ((["shuffled"], True), (["generic"], False), ([], False)):
+            config = json.dumps({"controls": controls})
+            connection.execute("UPDATE stages SET config = ? WHERE stage = 'score'", [config])
+            assert switched_off(connection) == {"shuffled", "generic", "empty"} - set(controls)
+            assert any(row.shuffled is not None for row in pages.feature_rows(connection)) is shown
+            assert any(score.control for score in _page(connection, 0).scores) is shown
+
+
+def test_main_metrics_come_first_what_ranks_and_then_by_scorer(catalog: duckdb.DuckDBPyConnection) -> None:
+    assert main_metrics(catalog) == {("simulation", "r_balanced"): True, ("simulation", "r_corpus"): False}
+    assert main_of(["recall", "balanced_accuracy"]) == "balanced_accuracy" and main_of(["b", "a"]) == "b"
+
+
+def test_run_facts_are_read_from_the_stages(catalog: duckdb.DuckDBPyConnection) -> None:
+    run = run_facts(catalog)
     assert (run.subject, run.sae, run.hookpoint) == ("demo/python-lm", "demo/sae", "layers.2")
     assert (run.window, run.seed) == (64, 0)
     assert run.conformance == Conformance(31.6, 32.0, 0.21, 20000)
-    assert (score.metric, score.median, score.shuffled_median_hi) == ("r_balanced", 0.57, 0.03)
 
 
 def test_every_fact_may_be_absent(empty: duckdb.DuckDBPyConnection) -> None:
     assert run_facts(empty) == RunFacts()
-    assert score_facts(empty) == ScoreFacts()
     assert pages.feature_rows(empty) == []
     assert pages.score_distribution(empty) == []
     assert pages.counts(empty).n_features == 0

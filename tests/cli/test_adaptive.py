@@ -14,6 +14,7 @@ from autointerp.config_reading import load_config
 from autointerp.errors import UserError
 from autointerp.score import stage
 from autointerp.score.adaptive import plan_of
+from autointerp.score.keys import score_keys
 from tests.cli.test_bad_input import options, run
 from tests.cli.test_run import catalog_rows
 
@@ -140,7 +141,7 @@ def test_with_a_model_no_context_is_asked_about_twice(
 def test_adaptive_rows_have_a_key_of_their_own(out: Path) -> None:
     config = load_config(None, {"explain.explainer": "lexicon"}, base=json.loads((out / "config.json").read_text()))
     keys = {
-        stage.score_keys(config.model_copy(update={"score": config.score.model_copy(update=changed)}))["simulation"]
+        score_keys(config.model_copy(update={"score": config.score.model_copy(update=changed)}))["simulation"]
         for changed in ({}, {"adaptive": True}, {"adaptive": True, "top_k": 3}, {"top_k": 3}, {"rounds": 3},
                         {"adaptive": "halving"}, {"adaptive": "halving", "target_width": 0.2})
     }  # fmt: skip
@@ -197,7 +198,7 @@ def test_scorers_of_the_feature_know_whose_label_stopped_it(out: Path) -> None:
 
     def key(**changed: Any) -> str:
         settings = {"score.scorers": ["simulation", "intruder"], "score.model": "mock", "score.provider": "mock"}
-        return stage.score_keys(load_config(None, settings | changed, base=base))["intruder"]
+        return score_keys(load_config(None, settings | changed, base=base))["intruder"]
 
     fixed, adaptive = {"score.adaptive": False}, {"score.adaptive": True}
     others = {"explain.explainer": "token_activation", "explain.model": "mock"}

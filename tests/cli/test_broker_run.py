@@ -224,7 +224,7 @@ def test_retry_brings_fresh_answers_and_keeps_the_usable_ones(
 
 
 def test_what_detection_failed_at_is_tried_again(
-    capsys: pytest.CaptureFixture[str], sampled: Path, server: LlmServer
+    capsys: pytest.CaptureFixture[str], sampled: Path, server: LlmServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_verdicts(body: dict) -> str:
         return "I'd rather not." if '"question":"active"' in body["messages"][-1]["content"] else write_answer(body)
@@ -256,6 +256,13 @@ def test_what_detection_failed_at_is_tried_again(
     assert len(server.bodies) == asked
     assert catalog_rows(sampled, "SELECT count(balanced_accuracy) > 0 FROM catalog") == [(True,)]
     assert catalog_rows(sampled, "SELECT * FROM scores WHERE scorer = 'simulation' ORDER BY ALL") == simulated
+    # Where only the statistics are others, all is graded anew from the answers that are there, second draws included.
+    columns = "scorer, feature_id, control, metric, value, lo, hi, n_ok, n_failed FROM scores"
+    scored = catalog_rows(sampled, f"SELECT DISTINCT {columns} ORDER BY ALL")
+    monkeypatch.setattr("autointerp.score.keys.STATISTICS_VERSION", "another")
+    assert run(capsys, "score", "--out", sampled)[0] == 0 and len(server.bodies) == asked
+    current = f"SELECT {columns} WHERE score_key IN (SELECT score_key FROM scorings) ORDER BY ALL"
+    assert catalog_rows(sampled, current) == scored
 
 
 def test_rederive_after_a_parser_was_mended(

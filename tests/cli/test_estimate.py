@@ -95,6 +95,18 @@ def test_it_is_what_a_run_then_asks(out: Path, tiny_settings: dict[str, object],
     assert sums(asked, "detect")[0] == sum(row.requests for row in before.rows if row.part == "detection")
     after = estimated(config, out)
     assert not after.rows and "nothing is left to be asked" in after.notes
+    # Random directions cost what so many features cost, whatever is done already.
+    besides = estimated(configured(tiny_settings, score__random_directions=4), out)
+    assert [(row.stage, row.features) for row in besides.rows] == [
+        ("directions: explain", 4), ("directions: score", 4), ("directions: score", 4)]  # fmt: skip
+    a_feature = [row.requests / row.features for row in before.rows[:3]]
+    assert [row.requests / 4 for row in besides.rows] == pytest.approx(a_feature, rel=0.25) and besides.rows[
+        0
+    ].requests == 4
+    # What a run would refuse, an estimate does, too.
+    for changed in ({"negatives__per_kind": 8}, {"steering__enabled": True}):
+        with pytest.raises(UserError, match=r"run.*: autointerp (negatives|steer)"):
+            estimated(configured(tiny_settings, **changed, explain__explainer="dual"), out)
 
 
 def test_what_the_journal_holds_is_not_counted_again(
@@ -122,7 +134,7 @@ def test_items_that_are_tried_anew_ask_for_fresh_answers(
     with monkeypatch.context() as patch:
 
         async def rubbish(self: MockProvider, request: Request, payload: dict) -> Reply:
-            return Reply("rubbish", usage=Usage(5, 5))
+            return Reply('{"rubbish": 1}', usage=Usage(5, 5))
 
         patch.setattr(MockProvider, "send", rubbish)
         explain_stage(config, out)

@@ -27,12 +27,12 @@ def corpus() -> Corpus:
 
 
 def test_a_corpus_is_cut_into_whole_windows() -> None:
-    found = read_corpus([" ".join("ab" * 40), "c " * 64 + "d"], 2)  # 80 letters: one window; 65 words: one window
-    assert found.words.shape == (2, WINDOW) and found.document.tolist() == [0, 1]
+    found = read_corpus([" ".join("ab" * 40), "c " * 64 + "d"], 2, 64)  # 80 letters: one window; 65 words: one window
+    assert found.words.shape == (2, 64) and found.document.tolist() == [0, 1]
     assert [found.names[word] for word in found.words[0, :3]] == ["a", "b", "a"]
     assert set(found.words[1].tolist()) == {found.names.index("c")}
     with pytest.raises(ValueError, match="2 windows of 64 words; 3 are wanted"):
-        read_corpus(["a " * 64, "b " * 64], 3)
+        read_corpus(["a " * 64, "b " * 64], 3, 64)
 
 
 def test_wrong_labels_lack_a_part_or_claim_something_unrelated(corpus: Corpus) -> None:
@@ -83,11 +83,11 @@ def test_falls_by_hand() -> None:
     one = planted(_unit([0, 1, 2, 3], [0, 1], [0, 1, 2, 3, 4, 5, 6, 7]), _corpus(), seed=0)
     found = sanity.everything(one)
     assert found["f1"] == pytest.approx([1.0, 2 / 3, 2 / 3])
-    assert found["balanced accuracy"] == pytest.approx([1.0, 0.75, 1 - 4 / 2556 / 2])
+    assert found["balanced accuracy"] == pytest.approx([1.0, 0.75, 1 - 4 / (40 * WINDOW - 4) / 2])
     assert found["r"][0] == pytest.approx(metrics.pearson(one.activations.ravel(), 1.0 * one.unit.truth.ravel()).value)
     falls = {fall.metric: (fall.missing, fall.extra) for fall in check([one], DESIGNS[:1])}
     assert falls["f1"] == (True, True)
-    assert falls["balanced accuracy"] == (True, False)  # four false alarms in 2,556 words hardly show
+    assert falls["balanced accuracy"] == (True, False)  # four false alarms in 5,076 words hardly show
 
 
 def test_an_extra_claim_that_no_sampled_window_shows_does_not_lower_a_score() -> None:
@@ -144,10 +144,24 @@ def test_the_table_says_who_is_fit() -> None:
 
 def test_the_command_prints_both_tables_and_writes_them(tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        cli, ["eval", "metrics", "--windows", "500", "--units", "1", "--trials", "2", "--to", str(tmp_path)]
+        cli,
+        [
+            "eval",
+            "metrics",
+            "--windows",
+            "500",
+            "--length",
+            "64",
+            "--units",
+            "1",
+            "--trials",
+            "2",
+            "--to",
+            str(tmp_path),
+        ],
     )
     assert done.exit_code == 0, done.output
-    assert "r_corpus" in done.output and "careless" in done.output
+    assert "r_corpus" in done.output and "careless" in done.output and done.output.splitlines()[-2].endswith(" s")
     written = (tmp_path / "metrics.md").read_text(encoding="utf-8")
     assert written.startswith("## does the score fall?") and "| r_balanced | careful |" in written
 

@@ -55,6 +55,15 @@ def test_agreement() -> None:
     assert swapped.kendall.value == pytest.approx((5 - 1) / 6)
 
 
+def test_intervals_of_rank_correlations_of_many_features_are_as_wide_as_they_should_be() -> None:
+    """Of 18,000 independent pairs: τ has the variance 2(2n + 5) / 9n(n − 1), ρ 1/(n − 1); drawn are 2,000 at a time."""
+    n, generator = 18_000, np.random.default_rng(3)
+    found = agreement(generator.random(n), generator.random(n), 0)
+    for one, variance in ((found.kendall, 2 * (2 * n + 5) / (9 * n * (n - 1))), (found.spearman, 1 / (n - 1))):
+        assert one.value is not None and one.lo is not None and one.hi is not None and one.lo < one.value < one.hi
+        assert one.hi - one.lo == pytest.approx(3.92 * variance**0.5, rel=0.12)
+
+
 def test_two_groups() -> None:
     found = unpaired(np.array([3.0, 4.0, 5.0]), np.array([1.0, 2.0, 3.0]), 0)
     assert found.above == pytest.approx(8.5 / 9) and found.difference.value == 2.0 and found.n == (3, 3)

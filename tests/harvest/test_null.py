@@ -10,10 +10,32 @@ from autointerp.catalog.store import Catalog
 from autointerp.config_reading import load_config
 from autointerp.errors import UserError
 from autointerp.files import link_folder
-from autointerp.harvest.null import make_directions, matched_features, null_run, random_directions, thresholds
+from autointerp.harvest.null import Largest, make_directions, matched_features, null_run, random_directions
 from autointerp.harvest.runs import Run, runs_below
 from autointerp.harvest.stage import sample
 from autointerp.sae import SAE, load_sae
+
+
+def thresholds(projections: torch.Tensor, density: np.ndarray, n_tokens: int, at_once: int = 1000) -> torch.Tensor:
+    held = Largest(density, n_tokens)
+    for part in projections.split(at_once):
+        held.add(part)
+    return held.thresholds()
+
+
+def test_thresholds_are_those_of_all_values_in_order_and_few_are_kept() -> None:
+    generator = np.random.default_rng(2)
+    projections = torch.from_numpy(generator.standard_normal((500, 70)).astype(np.float32).round(1))
+    density = generator.random(70) ** 6
+    density[:2] = 1.0, 1e-9
+    ordered = projections.sort(dim=0, descending=True).values
+    above = np.clip(np.round(density * 520), 1, 499).astype(int)
+    expected = [float(ordered[n - 1, column] + ordered[n, column]) / 2 for column, n in enumerate(above)]
+    for at_once in (1, 7, 500):
+        assert thresholds(projections, density, 520, at_once).tolist() == pytest.approx(expected, abs=1e-6)
+    held = Largest(np.full(70, 0.01), 520)
+    held.add(projections)
+    assert sum(part.numel() for part in held._held) == 70 * 6
 
 
 def test_thresholds_by_hand() -> None:

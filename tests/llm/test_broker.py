@@ -139,7 +139,7 @@ async def test_an_overloaded_server_is_given_time_and_not_counted_tries(
         (serve.reset(), FailureKind.SERVER_ERROR, "the connection to http://127.0.0.1:"),
         (serve.half_sent(), FailureKind.SERVER_ERROR, "the connection to http://127.0.0.1:"),
         (serve.garbage(), FailureKind.SERVER_ERROR, "the connection to http://127.0.0.1:"),
-        (serve.malformed(), FailureKind.MALFORMED, "the server's reply is not JSON"),
+        (serve.malformed(), FailureKind.SERVER_ERROR, "the server's reply is not JSON"),
         (serve.status(200, {"message": "down"}), FailureKind.SERVER_ERROR, "the server's reply is not an answer: down"),
     ],
 )  # fmt: skip

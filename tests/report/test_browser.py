@@ -54,6 +54,9 @@ def test_a_linked_feature_opens_with_its_contexts(dump: Dump, small_report_path:
     assert re.search(r'class="t on[^"]*peak"', page)
     assert re.search(r'class="t[^"]* sim', page)
     assert "cannot be read" not in page
+    assert page.count('class="unfold"') == 1  # a scorer, whose further metrics are folded away
+    assert page.count('<tr class="more"') == page.count('<tr class="more" hidden=""') == 2
+    assert not re.search(r">[−-]0\.00[< ]", page)
     other = small_report.detail(16)["neighbours"][0][0]
     assert f'href="#feature-{other}"' in page
 

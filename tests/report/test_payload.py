@@ -11,6 +11,7 @@ import pytest
 from autointerp.catalog.page_rows import ContextQuota, Token, Window
 from autointerp.catalog.pages import FeatureRow, feature_rows
 from autointerp.report import blocks, payload
+from autointerp.report.figures import figure
 from tests.report.reading import Report
 
 
@@ -19,9 +20,9 @@ def _row(connection: duckdb.DuckDBPyConnection, feature: int) -> FeatureRow:
 
 
 def test_figures_have_four_digits_and_what_is_no_number_is_none() -> None:
-    assert payload.figure(0.123456) == 0.1235
-    assert payload.figure(123456.0) == 123500.0
-    assert [payload.figure(value) for value in (None, float("nan"), float("inf"))] == [None, None, None]
+    assert figure(0.123456) == 0.1235
+    assert figure(123456.0) == 123500.0
+    assert [figure(value) for value in (None, float("nan"), float("inf"))] == [None, None, None]
 
 
 def test_activations_are_percent_of_the_maximum_and_never_round_to_zero(small_report: Report) -> None:

@@ -13,6 +13,7 @@ from autointerp.catalog.page_rows import ContextQuota
 from autointerp.errors import UserError
 from autointerp.report import ReportFacts, write_report
 from autointerp.report.write import SCRIPTS
+from autointerp.score.verdicts import NO_PROBABILITIES
 from tests.report.reading import Report, read_report
 from tests.report.synthetic import HOSTILE, build_catalog, empty_catalog, insert, plant_hostile_text
 
@@ -82,7 +83,9 @@ def test_an_undefined_score_is_a_reason_and_never_a_zero(small_report: Report) -
         row = small_report.row(feature)
         assert [row[name] for name in ("score", "lo", "hi", "rank", "shuffled", "gain")] == [None] * 6
         assert row["problem"].startswith(words)
-    undefined = [score for score in small_report.detail(4)["scores"] if score["metric"] == "r_balanced"]
+    undefined = [
+        line for block in small_report.detail(4)["scores"] for by in block["scorers"] for line in by["metrics"]
+    ]
     assert [(score["value"], score["problem"]) for score in undefined] == [
         (None, "undefined: the simulated activations are constant")
     ]
@@ -118,9 +121,20 @@ def test_the_label_of_the_catalog_and_the_metric_that_ranks_come_first(small_rep
     detail = small_report.detail(0)
     labels = [(label["explainer"], label["shown"]) for label in detail["labels"]]
     assert labels == [("contrast", True), ("lexicon", False)]
-    assert [(score["label"], score["metric"]) for score in detail["scores"]] == [
-        ("contrast", "r_balanced"), ("contrast", "lexical_gain_balanced"), ("contrast", "r_corpus"),
-        ("shuffled label", "r_balanced"), ("lexicon", "r_balanced"),
+    assert _shown(detail["scores"]) == [
+        ("contrast", True, "simulation", ["r_balanced", "r_corpus", "lexical_gain_balanced"]),
+        ("lexicon", False, "simulation", ["r_balanced"]),
+    ]
+    first = detail["scores"][0]["scorers"][0]["metrics"][0]
+    assert (first["value"], first["chance"], first["others"]) == (small_report.row(0)["score"], 0.0, {})
+    assert first["shuffled"] == small_report.row(0)["shuffled"] is not None
+
+
+def _shown(scores: list[dict]) -> list[tuple]:
+    """Of each label its scorers, with their metrics."""
+    return [
+        (block["label"], block["shown"], by["scorer"], [line["metric"] for line in by["metrics"]])
+        for block in scores for by in block["scorers"]
     ]  # fmt: skip
 
 
@@ -151,20 +165,41 @@ def test_detection_has_a_column_and_its_scores_are_a_block_of_their_own(
     report = _report(fresh, tmp_path)
     place = report.index["id"].index(0)
     assert [report.index[name][place] for name in ("detection", "detectionLo", "detectionHi")] == [0.6, 0.4, 0.8]
-    scores = [
-        (score["label"], score["scorer"], score["metric"], score["value"]) for score in report.detail(0)["scores"]
-    ]
-    blocks = [scores[0][:2]]
-    for one in scores:
-        if one[:2] != blocks[-1]:
-            blocks.append(one[:2])
-    assert blocks == [
-        ("contrast", "simulation"), ("contrast", "detection"), ("shuffled label", "simulation"),
-        ("shuffled label", "detection"), ("lexicon", "simulation"), ("lexicon", "detection"),
+    scores = report.detail(0)["scores"]
+    assert [one[:3] for one in _shown(scores)] == [
+        ("contrast", True, "simulation"), ("contrast", True, "detection"),
+        ("lexicon", False, "simulation"), ("lexicon", False, "detection"),
     ]  # fmt: skip
-    assert [one for one in scores if one[:2] == ("lexicon", "detection")] == [
-        ("lexicon", "detection", "balanced_accuracy", 0.75)
-    ]
+    [own], [other] = (block["scorers"][1]["metrics"] for block in scores)
+    assert (own["value"], own["chance"], own["shuffled"]) == (0.6, 0.5, 0.6)
+    assert (other["value"], other["shuffled"]) == (0.75, None)
+
+
+def test_what_nobody_asked_for_has_no_row_and_chance_may_be_a_scorers_own(
+    fresh: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    """The intruder looks at no label: what it says stands beside the feature's label."""
+    _detected(fresh)
+    fresh.execute("INSERT INTO scorings BY NAME SELECT 'intruder' AS scorer, 'i' AS score_key, '' AS simulator")
+    base = {"feature_id": 0, "control": "", "simulator": "", "n_ok": 20, "n_failed": 0, "status": "ok"}
+    insert(fresh, "scores", [
+        base | {"score_key": "asked", "explanation_id": "llm-0", "scorer": "detection", "metric": "auroc", "status": "undefined",
+                "reason": NO_PROBABILITIES, "value": None},
+        base | {"score_key": "asked", "explanation_id": "llm-0", "scorer": "detection", "metric": "balanced_accuracy",
+                "control": "always_yes", "reason": None, "value": 0.5},
+        base | {"score_key": "asked", "explanation_id": "generic", "scorer": "detection", "metric": "balanced_accuracy",
+                "control": "generic", "reason": None, "value": 0.55},
+        *(base | {"score_key": "i", "explanation_id": "", "scorer": "intruder", "metric": metric, "reason": None, "value": value}
+          for metric, value in (("accuracy", 0.4), ("chance", 0.2))),
+    ])  # fmt: skip
+    report = _report(fresh, tmp_path)
+    own = report.detail(0)["scores"][0]
+    assert [(by["scorer"], by["label"], [line["metric"] for line in by["metrics"]]) for by in own["scorers"][1:]] == [
+        ("detection", True, ["balanced_accuracy"]), ("intruder", False, ["accuracy"])]  # fmt: skip
+    detection, intruder = (by["metrics"][0] for by in own["scorers"][1:])
+    assert detection["others"] == {"one sentence for all features": 0.55}
+    assert (intruder["value"], intruder["chance"], intruder["shuffled"]) == (0.4, 0.2, None)
+    assert "reads no label" in report.words and "ranks the features" in report.words
 
 
 def test_an_older_catalog_without_detection_can_be_reported(fresh: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

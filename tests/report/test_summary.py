@@ -1,52 +1,50 @@
 """The head: facts, warnings, and the geometry of the chart of scores."""
 
+import json
 from dataclasses import replace
 
 import duckdb
 import pytest
 
+from autointerp.catalog.authors import Author
 from autointerp.catalog.pages import BIN_WIDTH, Counts, FailureRow, ScoreBin
-from autointerp.catalog.run_facts import Conformance, RunFacts, ScoreFacts
+from autointerp.catalog.run_facts import Conformance, RunFacts
 from autointerp.report.distribution import UPPER, WIDTH, draw
-from autointerp.report.summary import _facts, _warnings, read_metric, signed, summarise
+from autointerp.report.scores import Estimate
+from autointerp.report.summary import _authors, _facts, _warnings, summarise
+from autointerp.report.words import interval, signed
+from autointerp.score.scoreboard import Line
+from autointerp.score.spread import Spread
 
 COUNTS = Counts(
     n_features=100, n_labelled=99, n_scored=98, n_undefined=1, n_score_failed=0, n_dead=1, n_rare=0, n_dense=0,
     median=0.5, shuffled_median=0.01, n_shuffled=98, median_contexts=50.0, median_rank_interval=12.0,
     n_lexical=0, n_above_lexicon=0,
 )  # fmt: skip
-SCORES = ScoreFacts("r_balanced", 98, 0.5, 0.45, 0.55, 0.01, -0.02, 0.03)
+LINE = Line("simulation", "r_corpus", True, Spread(98, 0.5, 0.45, 0.55), 0, 0, 0.0, Spread(98, 0.01, -0.02, 0.03), True)
 
 
 def _say(
     run: RunFacts | None = None,
-    scores: ScoreFacts = SCORES,
+    line: Line = LINE,
     counts: Counts = COUNTS,
     failed: list[FailureRow] | None = None,
 ) -> str:
-    return "\n".join(_warnings(run or RunFacts(), scores, counts, failed or []))
+    return "\n".join(_warnings(run or RunFacts(), [line], counts, failed or []))
 
 
 def test_a_sound_run_has_no_warning() -> None:
     assert _say(RunFacts(conformance=Conformance(31.0, 32.0, 0.2, 20000))) == ""
 
 
-def test_a_control_as_good_as_the_labels_is_said_to_fail() -> None:
-    assert "The control fails" in _say(scores=replace(SCORES, shuffled_median=0.44, shuffled_median_hi=0.46))
-    assert "The control fails" not in _say(scores=replace(SCORES, shuffled_median=0.4, shuffled_median_hi=0.44))
-
-
-def test_a_control_off_chance_is_warned_of() -> None:
-    off = replace(SCORES, shuffled_median=0.2, shuffled_median_lo=0.15, shuffled_median_hi=0.25)
-    assert "median of 0.20 where 0.00 is expected" in _say(scores=off)
-    # The same value is below chance for an area under a ROC curve, whose chance value is 0.5.
-    assert "where 0.50 is expected" in _say(scores=replace(off, metric="auroc"))
-    assert "expected" not in _say(scores=replace(off, metric="auroc", shuffled_median=0.52, shuffled_median_hi=0.44))
+def test_whether_a_control_fails_is_for_the_gates_alone_to_say() -> None:
+    """Medians that overlap are no finding: the gates compare feature by feature."""
+    assert _say(line=replace(LINE, shuffled=Spread(98, 0.47, 0.4, 0.6))) == ""
 
 
 def test_scores_without_a_control_or_on_few_contexts_are_warned_of() -> None:
-    none = replace(SCORES, shuffled_median=None, shuffled_median_lo=None, shuffled_median_hi=None)
-    assert "No control was run" in _say(scores=none, counts=replace(COUNTS, shuffled_median=None, n_shuffled=0))
+    assert "Shuffled labels were not scored" in _say(line=replace(LINE, shuffled=None))
+    assert _say(line=replace(LINE, shuffled=None, of_label=False)) == ""  # there is no label to shuffle
     assert "median of 10 contexts" in _say(counts=replace(COUNTS, median_contexts=10.0))
 
 
@@ -111,14 +109,25 @@ def test_who_labelled_and_scored_is_among_the_facts(fresh: duckdb.DuckDBPyConnec
     assert facts() == [("Labels", "lexicon", "no model asked")]
 
 
-def test_the_medians_of_detection_are_in_the_head(fresh: duckdb.DuckDBPyConnection) -> None:
-    assert summarise(fresh, 24).detection is None
-    known = '{"metric": "r_balanced", "detection": 0.71, "detection_lo": 0.65, "detection_hi": 0.8, "shuffled_detection": 0.5}'
-    fresh.execute("UPDATE stages SET facts = ? WHERE stage = 'score'", [known])
-    found = summarise(fresh, 24)
-    assert found.detection is not None and found.shuffled_detection is not None
-    assert (found.detection.value, found.detection.interval) == ("0.71", "0.65 to 0.80")
-    assert (found.shuffled_detection.value, found.shuffled_detection.interval) == ("0.50", "")
+def test_scorers_that_asked_the_same_model_share_a_line() -> None:
+    asked = [Author(name, "m", "mock") for name in "abcde"]
+    facts = [(fact.value, fact.note) for fact in _authors("Scores", [*asked, Author("f", None, None)])]
+    assert facts == [("a, b, c and 2 more", "model m, provider mock"), ("f", "no model asked")]
+
+
+def test_the_scores_are_in_the_head(fresh: duckdb.DuckDBPyConnection) -> None:
+    """Against medians worked out here; a control that was switched off is not measured, though its scores are there."""
+    line, second = summarise(fresh, 8).scores
+    query = "SELECT value FROM scores WHERE score_key = 'contrast' AND metric = 'r_balanced' AND control = 'shuffled'"
+    values = [value for (value,) in fresh.execute(query).fetchall()]
+    assert (second.metric, second.ranks, second.shuffled) == ("r_corpus", False, None)
+    assert (line.scorer, line.metric, line.ranks, line.chance) == ("simulation", "r_balanced", True, "0.00")
+    assert (line.n, line.n_undefined, line.n_failed, line.n_shuffled) == ("5", "1", "0", "5")
+    assert line.shuffled == Estimate(signed(sorted(values)[2]), "")  # five features have no interval
+    settings = json.dumps({"controls": ["generic"]})
+    fresh.execute("UPDATE stages SET config = ? WHERE stage = 'score'", [settings])
+    line = summarise(fresh, 8).scores[0]
+    assert line.shuffled is None and line.without == "not measured"
 
 
 def test_a_long_reason_is_cut() -> None:
@@ -127,14 +136,12 @@ def test_a_long_reason_is_cut() -> None:
 
 
 def test_without_any_score_the_order_is_said_to_mean_nothing() -> None:
-    assert "not by quality" in _say(scores=ScoreFacts(), counts=replace(COUNTS, n_scored=0))
-    assert _say(scores=ScoreFacts(), counts=replace(COUNTS, n_scored=0, n_features=0)) == ""
+    assert "not by quality" in _say(counts=replace(COUNTS, n_scored=0))
+    assert _say(counts=replace(COUNTS, n_scored=0, n_features=0)) == ""
 
 
-def test_medians_fall_back_to_those_of_the_catalog(small_catalog: duckdb.DuckDBPyConnection) -> None:
+def test_the_lead_and_the_tallies(small_catalog: duckdb.DuckDBPyConnection) -> None:
     found = summarise(small_catalog, 24)
-    assert found.median is not None
-    assert (found.median.value, found.median.interval) == ("0.57", "0.54 to 0.61")
     assert found.lead.startswith("24 features of demo/sae on demo/python-lm")
     assert [(t.name, t.value) for t in found.tallies][:3] == [("features", "24"), ("labelled", "22"), ("scored", "21")]
 
@@ -151,8 +158,8 @@ def test_signed_numbers_have_a_true_minus_and_no_negative_zero() -> None:
     assert [signed(value) for value in (0.456, -0.456, -0.001, 0.0)] == ["0.46", "−0.46", "0.00", "0.00"]
 
 
-def test_metrics_know_their_chance_value() -> None:
-    assert [read_metric(name).chance for name in ("r_balanced", "auroc", "balanced_accuracy")] == [0.0, 0.5, 0.5]
+def test_an_interval_has_both_ends_or_is_empty() -> None:
+    assert [interval(-0.001, 0.5), interval(None, 0.5), interval(0.1, None, 3)] == ["0.00 to 0.50", "", ""]
 
 
 def test_the_chart_spans_zero_to_one_and_scales_each_side_to_itself() -> None:

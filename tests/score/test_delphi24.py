@@ -12,6 +12,7 @@ from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.llm.types import Answer, Request
 from autointerp.score import Judged, Means, scorers
 from autointerp.score.delphi24 import Delphi24, examples, score_delphi
+from autointerp.score.evidence_controls import chance, of_verdicts
 from autointerp.vocabulary import Vocabulary
 from tests.score.builders import context, evidence
 
@@ -122,3 +123,12 @@ def test_a_short_window_is_not_shown_where_others_are_whole() -> None:
     shown = examples(evidence([*found, short], {0: 50, **dict.fromkeys(range(1, 6), 50)}), False)
     assert 999 not in {one.cut.context.window_id for one in shown}
     assert np.all([len(one.cut.tokens) == 32 for one in shown])
+
+
+def test_controls_are_of_metrics_that_do_not_depend_on_the_share_of_active_texts() -> None:
+    given, scorer = judged([True] * 6 + [False] * 2, [True, False, False, False]), Delphi24("delphi24_fuzz", True)
+    for control, rows in of_verdicts(scorer, some(), given, 0).items():
+        values = {row.metric: row.value for row in rows}
+        assert values.keys() == {"balanced_accuracy", "recall", "false_alarms", "auroc"}
+        if control != "permuted_across":
+            assert all(chance(metric, control) == value for metric, value in values.items())

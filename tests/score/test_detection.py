@@ -82,7 +82,7 @@ def test_kinds_of_negatives_are_reported_apart_and_only_where_there_are_some() -
     plain = rows(contexts(), [False] * 4 + [True] * 4)
     assert not [name for name in plain if name.endswith(("_near", "_token"))]
     assert plain["balanced_accuracy"].value == 1.0
-    assert plain["balanced_accuracy"].reason == "the verdicts do not vary within strata, so the interval has no width"
+    assert plain["balanced_accuracy"].reason == "nothing varies within strata, so the interval has no width"
     got = rows(contexts(near=3, token=2), [False] * 4 + [True] * 4 + [True, False, False] + [True, True])
     assert got["balanced_accuracy"].value == 1.0 and got["balanced_accuracy"].n_ok == 8
     assert got["balanced_accuracy_near"].value == pytest.approx((1 + 2 / 3) / 2)
@@ -180,14 +180,16 @@ def test_a_model_is_asked_and_its_verdicts_are_kept() -> None:
 def test_the_simulations_groups_come_first_and_hard_negatives_apart_with_active_texts_mixed_in() -> None:
     """What is asked about the common contexts does not depend on hard negatives, so the prompt cache has it."""
 
-    def beginnings(found: Sequence[Context], each: int = 3) -> list[tuple[int, str]]:
+    def beginnings(found: Sequence[Context], *, controlled: bool = False) -> list[tuple[int, str]]:
         model = Model()
-        grade(model, found, each=each)
+        means = Means(VOCABULARY, model, controlled=controlled)
+        asyncio.run(Detection(Form(3), resamples=100)(LABEL, some(found), means))
         return [(one.shared, one.messages[1].content[: one.shared]) for one in model.requests]
 
     plain, with_hard = beginnings(contexts()), beginnings(contexts(near=3, token=2))
     assert len(plain) == 3 and with_hard[:3] == plain and all(shared for shared, _ in plain)
     assert [shared for shared, _ in with_hard[3:]] == [0] * 3  # 5 and all 4: asked once, nothing to be kept
+    assert all(shared for shared, _ in beginnings(contexts(near=3, token=2), controlled=True)[3:])  # for other labels
     simulation, simulated = Model(), contexts(near=3, token=2)
 
     async def nothing(request: Request) -> Answer:

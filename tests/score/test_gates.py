@@ -11,8 +11,9 @@ import scipy.stats
 from autointerp.catalog.store import Catalog
 from autointerp.score.agreement import swaps
 from autointerp.score.evidence_controls import chance
-from autointerp.score.gates import Gate, Spread, better, median_interval, near, write_gates
+from autointerp.score.gates import Gate, better, near, write_gates
 from autointerp.score.random_null import write_p_values
+from autointerp.score.spread import Spread, median_interval
 from autointerp.score.writing import Scoring
 
 KEY = Scoring("simulation", "key", "lexicon", None)
@@ -52,16 +53,22 @@ def test_near_chance(lo: float, hi: float, both: bool, passed: bool | None) -> N
 
 
 @pytest.mark.parametrize(
-    ("lo", "hi", "passed"), [(0.01, 0.02, True), (-0.1, 0.2, None), (-0.1, 0.04, False), (0.0, 0.04, False)]
-)
-def test_better_than(lo: float, hi: float, passed: bool | None) -> None:
-    found, reason = better(Spread(50, (lo + hi) / 2, lo, hi), "nothing")
+    ("lo", "value", "hi", "passed"),
+    [(0.01, 0.02, 0.03, True), (0.3, 0.4, 0.5, True),
+     (1e-5, 4e-5, 1e-4, False), (-0.1, 0.0, 0.01, False), (0.0, 0.0, 0.0, False), (0.005, 0.01, 0.019, False),
+     (0.01, 0.015, 0.03, None), (-0.01, 0.05, 0.2, None), (0.0, 0.1, 0.2, None), (-0.1, 0.0, 0.02, None)],
+)  # fmt: skip
+def test_better_than(lo: float, value: float, hi: float, passed: bool | None) -> None:
+    """The lower end above 0 and a median of 0.02 or more; failed where all of the interval is below 0.02."""
+    found, reason = better(Spread(50, value, lo, hi), "nothing")
     assert found is passed and (reason is None) == (passed is True)
+    assert ("by 0.02 or more" in str(reason)) == (passed is False and lo > 0)
+    assert better(Spread(50, 3 * value, 3 * lo, 3 * hi), "nothing", 3.0)[0] is passed  # ratings of 0 to 3
 
 
 def test_few_features_say_nothing() -> None:
     for verdict in (near(Spread(9, 0.9, 0.8, 1.0), 0.0, both_sides=True), better(Spread(9, 0.9, 0.8, 1.0), "x")):
-        assert verdict[0] is None and "nothing can be said of 9 features" in str(verdict[1])
+        assert verdict == (None, "inconclusive: 9 features with a value; 10 or more are needed")
 
 
 def gates(path: Path, **scores: Sequence[float | None]) -> dict[str, Gate]:
@@ -119,6 +126,51 @@ def test_labels_that_say_nothing_fail(tmp_path: Path) -> None:
     failed = {control for control, gate in found.items() if gate.passed is False}
     assert failed == {"shuffled", "over_shuffled", "over_generic", "permuted_across", "over_random_directions"}
     assert all(found[control].reason for control in failed)
+
+
+def test_what_is_switched_off_or_was_not_asked_for_has_no_gate(tmp_path: Path) -> None:
+    """Scores of a control stay in the catalog when a later run has it no more; verdicts without log-probabilities no auroc."""
+    base = {"score_key": "key", "explanation_id": "e", "scorer": "detection", "simulator": "", "n_ok": 1, "n_failed": 0}
+    values = {"balanced_accuracy": 0.6, "auroc": None}
+    rows = [
+        base | {"feature_id": feature, "metric": metric, "control": control, "value": value, "status": "ok"}
+        for metric, value in values.items() for control in ("", "shuffled", "generic", "always_yes") for feature in range(12)
+    ]  # fmt: skip
+    with Catalog.open(tmp_path / "c.duckdb", write=True) as catalog:
+        catalog.insert("scores", pa.Table.from_pylist(rows))
+        detection = {"detection": Scoring("detection", "key", "", "m")}
+        for controls, expected in (
+            (("shuffled", "generic"), {"shuffled", "over_shuffled", "generic", "over_generic", "always_yes"}),
+            (("generic",), {"generic", "over_generic", "always_yes"}),
+            ((), {"always_yes"}),
+        ):
+            found = write_gates(catalog, detection, ("simulation", "r_corpus"), controls)
+            assert {gate.control for gate in found} == expected
+            assert {gate.metric for gate in found} == {"balanced_accuracy"}
+
+
+def test_a_scorer_of_which_chance_is_unknown_is_held_against_other_labels(tmp_path: Path) -> None:
+    base = {
+        "score_key": "key",
+        "explanation_id": "e",
+        "scorer": "specificity",
+        "simulator": "",
+        "n_ok": 1,
+        "n_failed": 0,
+    }
+    rows = [
+        base | {"feature_id": feature, "metric": metric, "control": control, "value": value, "status": "ok"}
+        for metric in ("rating_by_mass", "rating") for control, value in (("", 2.0), ("shuffled", 1.95))
+        for feature in range(12)
+    ]  # fmt: skip
+    with Catalog.open(tmp_path / "c.duckdb", write=True) as catalog:
+        catalog.insert("scores", pa.Table.from_pylist(rows))
+        found = write_gates(
+            catalog, {"specificity": Scoring("specificity", "key", "", "m")}, ("simulation", "r_corpus")
+        )
+    assert [(gate.metric, gate.control, gate.passed) for gate in found] == [
+        ("rating_by_mass", "shuffled", None), ("rating_by_mass", "over_shuffled", False)]  # fmt: skip
+    assert "by 0.06 or more" in str(found[1].reason)  # 0.02 of a scale of 3
 
 
 def test_another_judge_of_written_texts_is_known_by_its_model(tmp_path: Path) -> None:

@@ -47,6 +47,27 @@ def test_an_intruder_is_as_long_as_the_others() -> None:
     assert len(asked) == 8 and all({len(cut.tokens) for cut in one.cuts} == {32} for one in asked)
 
 
+@pytest.mark.parametrize("lengths", [(7, 50), (50, 12), (7, 20)])
+def test_where_windows_are_short_all_five_are_of_the_length_of_the_shortest(lengths: tuple[int, int]) -> None:
+    """Short silent windows beside long active ones, the other way round, and both short: a length never tells the odd one."""
+    silent, active = lengths
+    given = [one for one in some((3, 4), length=active).contexts if one.band]
+    given += [context(n, 0, [0.0] * (silent + n % 3), tokens=[0] * (silent + n % 3)) for n in range(8)]
+    asked = questions(evidence(given, {band: 50 for band in range(3)}))
+    assert len(asked) == 4
+    for one in asked:
+        [length] = {len(cut.tokens) for cut in one.cuts}
+        assert length <= min(32, active, silent + 2)
+        assert all((cut.activations.max() > 0) == (cut.context.band > 0) for cut in one.cuts)  # no peak is cut off
+
+
+def test_one_short_text_of_a_band_does_not_cut_the_others() -> None:
+    found = some((5,)).contexts
+    short = context(199, 1, [1.0, 0.0], tokens=[2, 0])
+    asked = questions(evidence([short, *found], {0: 50, 1: 50}))
+    assert len(asked) == 4 and all({len(cut.tokens) for cut in one.cuts} == {32} for one in asked)
+
+
 class Model:
     """Finds the text without the word yes."""
 

@@ -8,8 +8,8 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.config_reading import load_config
 from autointerp.errors import UserError
+from autointerp.score.keys import score_keys
 from autointerp.score.parts import part_of, require_negatives, scorers_for, simulator_for
-from autointerp.score.stage import score_keys
 
 
 def config(**settings: object) -> Config:

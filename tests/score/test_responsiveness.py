@@ -69,7 +69,7 @@ def test_what_cannot_be_had_has_a_reason() -> None:
     assert without["purity_corpus"].value is None and "no silent context" in without["purity_corpus"].reason
     assert (without["purity_corpus"].n_ok, without["purity_corpus"].n_failed) == (2, 4)
     failed = scores(*[None] * 6)
-    assert {row.status for row in failed.values()} == {"failed"} and "all 6 failed" in failed["named"].reason
+    assert {row.status for row in failed.values()} == {"failed"} and "all 6 contexts failed" in failed["named"].reason
 
 
 def test_both_measures_are_those_of_sklearn() -> None:

@@ -12,6 +12,7 @@ import pytest
 from autointerp.catalog.records import FeatureEvidence, Label
 from autointerp.llm.types import Answer, Request
 from autointerp.score import Judged, Means, ScoreRow
+from autointerp.score.evidence_controls import chance, of_verdicts
 from autointerp.score.saebench25 import Saebench25, score_saebench, windows
 from autointerp.vocabulary import Vocabulary
 from tests.score.builders import context, evidence
@@ -44,6 +45,17 @@ def test_two_strong_two_weaker_and_ten_random_windows_of_21_tokens() -> None:
     assert kinds != sorted(kinds) and [cut.context.window_id for cut in windows(some())] == [
         cut.context.window_id for cut in shown
     ]
+
+
+def test_a_strong_window_that_is_in_the_sample_of_a_band_too_is_shown_once() -> None:
+    given = some(top=2, band=2)  # few, so that both kinds are drawn of the same windows
+    twins = [firing(100 + n, 50.0 + n, "band", 1) for n in range(2)]
+    for twin in twins:
+        twin.activations[5] = 40.0  # type: ignore[attr-defined] - weaker than the strongest, so it could be drawn
+    both = evidence([*given.contexts, *twins], {0: 500, 1: 60, 2: 10}, maximum=70.0)  # type: ignore[list-item]
+    for seed in range(20):
+        shown = [cut.context.window_id for cut in windows(both, seed)]
+        assert len(shown) == len(set(shown)) == 14 and {100, 101, 200, 201} <= set(shown)
 
 
 def test_it_is_asked_about_the_same_windows_whatever_others_want() -> None:
@@ -102,10 +114,23 @@ def test_always_none_is_right_in_10_of_14_and_that_is_taken_off() -> None:
     rows = graded(Model('{"active": []}'))
     assert rows["accuracy"].value == pytest.approx(10 / 14) == pytest.approx(0.714, abs=5e-4)
     assert rows["accuracy_corrected"].value == pytest.approx(0.0) and rows["chance"].value == pytest.approx(10 / 14)
-    assert (rows["recall"].value, rows["false_alarms"].value) == (0.0, 0.0)
+    assert (rows["recall"].value, rows["false_alarms"].value, rows["balanced_accuracy"].value) == (0.0, 0.0, 0.5)
     everything = graded(Model(json.dumps({"active": list(range(1, 15))})))
     assert everything["accuracy"].value == pytest.approx(4 / 14)
     assert everything["accuracy_corrected"].value == pytest.approx((4 / 14 - 10 / 14) / (4 / 14))
+
+
+def test_constant_and_permuted_verdicts_are_graded_by_what_does_not_depend_on_their_number() -> None:
+    given, scorer = some(), Saebench25(resamples=200)
+    judged = asyncio.run(scorer(LABEL, given, Means(VOCABULARY, Model()))).judged
+    found = of_verdicts(scorer, given, judged, 0)
+    values = {control: {row.metric: row.value for row in rows} for control, rows in found.items()}
+    assert values["always_yes"] == {"balanced_accuracy": 0.5, "recall": 1.0, "false_alarms": 1.0}
+    assert values["always_no"] == {"balanced_accuracy": 0.5, "recall": 0.0, "false_alarms": 0.0}
+    for control in ("always_yes", "always_no"):
+        assert all(chance(metric, control) == value for metric, value in values[control].items())
+    permuted = [of_verdicts(scorer, given, judged, seed)["permuted_across"][0].value for seed in range(300)]
+    assert np.mean([value for value in permuted if value is not None]) == pytest.approx(0.5, abs=0.03)
 
 
 def test_who_knows_is_right_with_one_request() -> None:

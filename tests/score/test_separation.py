@@ -56,7 +56,7 @@ class TestRows:
     def test_what_is_missing_is_said(self) -> None:
         nothing = rows(contexts(), [None] * 7)["auroc"]
         assert (nothing.status, nothing.value, nothing.n_failed) == ("failed", None, 7)
-        assert nothing.reason == "all 7 failed, for instance: timeout: no answer"
+        assert nothing.reason == "all 7 contexts failed, for instance: timeout: no answer"
         silent = rows(contexts(), [None] * 3 + [1.0] * 4)["auroc"]
         assert (silent.status, silent.reason) == ("undefined", "no silent context has a value")
         assert rows(contexts(), [1.0] * 3 + [None] * 4)["auroc"].reason == "no activating context has a value"

@@ -40,7 +40,7 @@ def test_means_by_hand() -> None:
     low, high = got["rating"].lo, got["rating"].hi
     assert low is not None and high is not None and low < 1.5 < high
     same = rows({10: 0, 11: 0, 20: 3, 21: 3})
-    assert same["rating"].lo == same["rating"].hi == 1.5 and "do not vary" in str(same["rating"].reason)
+    assert same["rating"].lo == same["rating"].hi == 1.5 and "nothing varies" in str(same["rating"].reason)
 
 
 def test_failures_are_counted() -> None:

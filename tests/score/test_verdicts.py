@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from autointerp.score import Judged
-from autointerp.score.verdicts import Resamples, Verdicts, auroc_row, balanced_accuracy, f1, recall, row
+from autointerp.score.verdicts import Verdicts, auroc_row, balanced_accuracy, f1, recall, row
+from autointerp.score.weighted_rows import Resamples
 
 DRAWS = Resamples(7, 400)
 

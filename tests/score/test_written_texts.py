@@ -88,13 +88,13 @@ class TestGeneration:
         assert only["fires"].value == 1.0 and "no width" in str(only["fires"].reason) and only["fires"].n_failed == 0
         assert (only["false_alarms"].status, only["false_alarms"].reason) == (
             "failed",
-            "all 1 failed, for instance: why",
+            "all 1 texts failed, for instance: why",
         )
         one = {row.metric: row for row in score_generation(evidence([], {}), wrote((True, 1.0), (False, 0.0)))}
         assert one["auroc"].value == 1.0 and one["auroc"].lo is None and "too few" in str(one["auroc"].reason)
         none = score_generation(evidence([], {}), wrote((True, None), (False, None)))
         assert {(row.status, row.value) for row in none} == {("failed", None)}
-        assert none[0].reason == "all 2 failed, for instance: why"
+        assert none[0].reason == "all 2 texts failed, for instance: why"
 
     def test_a_model_sees_the_label_alone_and_the_subject_reads_what_it_wrote(self) -> None:
         model = Model({"active": ["w7", "w1 w8"], "silent": ["w1", " w7"]})

@@ -22,8 +22,7 @@ from autointerp.llm.embeddings import packed
 from autointerp.llm.identity import canonical_json
 from autointerp.llm.provider import Capabilities, Provider, ProviderOptions, Reply, providers
 from autointerp.llm.types import Message, Request, TokenLogprobs, ToolCall, Usage, prompt_text
-from autointerp.running_text import ALL_HABITS
-from autointerp.running_text import read as tokens_of
+from autointerp.running_text import readings
 
 Script = Callable[[Request], str | Reply]
 
@@ -221,10 +220,12 @@ def mock_texts(request: Request, seed: int) -> str:
     })  # fmt: skip
 
 
+@lru_cache(maxsize=4096)  # the same texts are asked about by each scorer, for a label and its controls
 def _tokens_in(line: str) -> list[str]:
     """Those that are tokens of a written line whatever the tokenizer's habits, which the question does not say."""
-    readings = [tokens_of(line, habits) for habits in ALL_HABITS]
-    return [token for token in dict.fromkeys(readings[0]) if all(token in reading for reading in readings)]
+    first, *others = readings(line)
+    known = set(first).intersection(*others)
+    return [token for token in dict.fromkeys(first) if token in known]
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -26,6 +26,7 @@ async function showFeature(feature) {
     navigation(feature),
     heading(feature, loaded.detail),
     overviewCards(feature, loaded),
+    allScores(loaded.detail.scores),
     el("div", { class: "detail-grid" }, contexts(feature, loaded), sidebar(feature, loaded)),
     el("p", { class: "keys" }, ...keys()),
   );
@@ -99,10 +100,8 @@ function scoreCard(feature, detail) {
   const facts = pairs([
     ["metric", detail.metric ?? "–"],
     ["interval", feature.lo === null ? "–" : "95 %, over contexts"],
-    ["shuffled label", fixed(feature.shuffled)],
-    ["detection", fixed(feature.detection), "balanced accuracy: is the feature active in this text? 0.5 is chance"],
-    ["its interval", interval(feature.detectionLo, feature.detectionHi) || "–"],
-    ["lexical gain", fixed(feature.gain)],
+    ["shuffled label", fixed(feature.shuffled), "the same score with the label of another feature"],
+    ["lexical gain", fixed(feature.gain), "score minus that of the feature's own token list"],
     ["its interval", interval(feature.gainLo, feature.gainHi) || "–"],
     ["contexts scored", count(detail.contextsOk)],
     ["contexts failed", count(detail.contextsFailed)],
@@ -232,7 +231,6 @@ function sidebar(feature, loaded) {
   if (detail.neighbours.length) side.append(el("section", { class: "card" }, el("h2", {}, "Nearest features", el("small", {}, "by decoder cosine")), nearest(detail.neighbours)));
   if (detail.cofiring.length) side.append(el("section", { class: "card" }, el("h2", {}, "Fires together with", el("small", {}, "Jaccard index, tokens in common")), together(detail.cofiring)));
   if (detail.labels.length) side.append(el("section", { class: "card" }, el("h2", {}, "Labels"), labels(detail.labels)));
-  if (detail.scores.length) side.append(el("section", { class: "card" }, el("h2", {}, "All scores"), scores(detail.scores)));
   return side;
 }
 
@@ -271,21 +269,3 @@ function labels(rows) {
   };
   return el("ul", { class: "labels" }, ...rows.map(item));
 }
-
-/** All metrics, under a heading for each label that was scored. */
-function scores(rows) {
-  const table = el("table", { class: "plain scores" });
-  let under = null;
-  for (const row of rows) {
-    const by = [row.label, row.scorer, row.simulator].filter(Boolean).join(" · ");
-    if (by !== under) table.append(el("tr", { class: "by" }, el("th", { colspan: 2, scope: "rowgroup" }, bdi(by), scored(row))));
-    under = by;
-    const value = row.value === null ? el("span", { class: "problem" }, bdi(row.problem)) : fixed(row.value);
-    const range = el("small", {}, row.value === null ? "" : interval(row.lo, row.hi));
-    const metric = row.metric.split("_").flatMap((word, n) => (n ? ["_", el("wbr"), word] : [word]));
-    table.append(el("tr", { title: row.note }, el("td", {}, ...metric), el("td", { class: "number" }, value, " ", range)));
-  }
-  return table;
-}
-
-const scored = (row) => el("small", {}, `${count(row.ok)} contexts${row.failed ? `, ${count(row.failed)} failed` : ""}`);
