@@ -168,6 +168,8 @@ def _chosen(catalog: Catalog, features: str, include_rare: bool) -> frozenset[in
     known = dict(catalog.rows("SELECT feature_id, flag FROM features"))
     width = catalog.stage_facts("sample")["d_sae"]
     chosen = chosen_features(features, width, list(known), str(catalog.path.parent))
+    if chosen is not None:
+        _say(f"{len(chosen):,} of {len(known):,} features, by --features; the same command without it does the rest")
     flags = ("dead",) if include_rare else ("dead", "rare")
     if without := [f"{feature} ({known[feature]})" for feature in sorted(chosen or ()) if known[feature] in flags]:
         _say(f"no label for {in_a_row(without)}: they do not fire, or in fewer than 20 documents")

@@ -82,6 +82,7 @@ def test_run_on_a_sampled_folder_labels_these_only(capsys: pytest.CaptureFixture
     [(feature,)] = catalog_rows(out, "SELECT max(feature_id) FROM features WHERE flag IS NULL OR flag = 'dense'")
     code, err = run(capsys, "run", "--out", out, *FEW, "--features", feature)
     assert code == 0, err
+    assert "1 of 16 features, by --features" in err
     assert labelled(out) == [feature] and (out / "report.html").exists()
     assert json.loads((out / "config.json").read_text())["sample"]["features"] == "0-15"
     # Of rules that compare features with each other some cannot be asked about.
