@@ -20,9 +20,11 @@ def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[st
     from autointerp.explain.stage import STAGE as EXPLAIN
     from autointerp.explain.stage import explain, explainer_key
     from autointerp.score.keys import scorings
+    from autointerp.score.rankable import require_rank
     from autointerp.score.stage import STAGE as SCORE
     from autointerp.score.stage import score
 
+    require_rank(config)
     name = config.explain.explainer
     with sampled_catalog(config, out) as catalog:
         labels = failed_items(catalog, EXPLAIN, explainer_key(config, name), kinds)
@@ -50,8 +52,10 @@ def rederive_stage(config: Config, out: Path) -> dict[str, Any]:
     from autointerp.explain import explainers
     from autointerp.explain.stage import explain
     from autointerp.score.parts import asking, embedding, scorers_for
+    from autointerp.score.rankable import require_rank
     from autointerp.score.stage import score
 
+    require_rank(config)
     name, scorers = config.explain.explainer, scorers_for(config)
     asks = explainers.get(name).needs_model, bool(asking(scorers) or embedding(scorers))
     with sampled_catalog(config, out) as catalog:

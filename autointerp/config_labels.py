@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from autointerp.config_fields import BaseUrls, KeyVariable, Section, Words, listed
+from autointerp.metric_names import USUAL_METRIC, MetricName, parse_metric
 
 # The explainers where none is named: without a model, and with one.
 NO_MODEL, WITH_MODEL = "lexicon", "highlighted"
@@ -114,25 +115,28 @@ class ScoreConfig(Section):
     """How log-probabilities are read; exact: of all numbers; bills23: of the 15 likeliest tokens; auto: exact if possible."""
     calibration: int | None = Field(default=None, ge=0, le=1000)
     """Contexts of the rerank split that are simulated to learn the scale; default: 10 where simulating is free, else 0, none."""
-    rank_by: str = "r_corpus"
+    rank_by: str = USUAL_METRIC
     """The metric whose lower bound orders the catalog: r_corpus, r_balanced, or scorer.metric, as detection.balanced_accuracy."""
     random_directions: int = Field(default=0, ge=0, le=512)
     """Random directions that `run` explains and scores in the features' stead, for p-values; 0: none. See autointerp null."""
-    adaptive: bool = False
-    """Simulate contexts in rounds, each feature only until enough is known of it; see docs/scoring.md."""
+    adaptive: bool | Literal["halving"] = False
+    """Simulate contexts in rounds, each feature only until enough is known of it. true: it stops when its interval says so, an
+    error of 5 % at most; halving: after each round the better half goes on, and no error is controlled. See docs/scoring.md."""
     rounds: int = Field(default=4, ge=2, le=8)
     """Rounds of adaptive scoring; after each a feature that goes on has twice as many contexts, after the last all of them."""
-    target_width: float = Field(default=0.3, ge=0, le=2)
-    """A feature is done when the interval of its score, as adaptive scoring has it, is so narrow; 0: never for that."""
+    target_width: float | None = Field(default=None, ge=0, le=2)
+    """A feature is done when the interval of its score, as adaptive scoring has it, is so narrow; 0: never for that. Default:
+    0.3, and 0 where top_k or threshold says what is wanted. Not for halving."""
     top_k: int | None = Field(default=None, ge=1)
-    """So many features are to be found that are best; others are done when they surely are not among them."""
+    """So many features are to be found that are best; others are done when they surely are not among them. Halving: so many at
+    least go on. Turns adaptive on where that is not named."""
     threshold: float | None = Field(default=None, ge=-1, le=1)
-    """A feature is done when its score is surely above or below this."""
+    """A feature is done when its score is surely above or below this. Turns adaptive on where that is not named. Not for
+    halving."""
 
-    def ranked(self) -> tuple[str, str]:
-        """Scorer and metric of the ranking."""
-        scorer, dot, metric = self.rank_by.rpartition(".")
-        return (scorer, metric) if dot else ("simulation", metric)
+    def ranked(self) -> MetricName:
+        """Scorer and metric of the ranking. Raises UserError where it names none."""
+        return parse_metric(self.rank_by)
 
 
 class SpendingConfig(Section):

@@ -22,7 +22,7 @@ _PROVIDERS = (("explain", "provider"), ("score", "provider"), ("score", "embed_p
 def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Config:
     """The configuration of a TOML file over `base`, with `overrides` ("section.field" → value, None ignored) on top. What
     names another provider than what lies below it gives up that one's address and key variable. Who names a model for
-    labels and no explainer means one that asks it.
+    labels and no explainer means one that asks it, and who names top_k or threshold means adaptive scoring.
 
     Raises UserError that names the file, the key, what was found and what was expected.
     """
@@ -33,6 +33,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], base: Mapping[s
     for dotted, value in given.items():
         _assign(data, dotted, value)
     _choose_explainer(data, file, given)
+    _choose_adaptive(data, file, given)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -81,14 +82,32 @@ def _without_other_servers(data: dict[str, Any], given: Mapping[str, Any]) -> di
 
 def _choose_explainer(data: dict[str, Any], file: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Where a model is named now, and no explainer, the one that asks none gives way."""
-    section = file.get("explain")
-    named = {f"explain.{key}" for key in section} if isinstance(section, dict) else set()
-    named |= set(given)
+    named = _named(file, given, "explain")
     explain = data.get("explain")
     if not isinstance(explain, dict) or "explain.model" not in named or "explain.explainer" in named:
         return
     if explain.get("explainer", NO_MODEL) == NO_MODEL:
         explain["explainer"] = WITH_MODEL
+
+
+def _choose_adaptive(data: dict[str, Any], file: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Who names now what ends a feature's scoring early means adaptive scoring. Raises UserError where it is ruled out at
+    once."""
+    named = _named(file, given, "score")
+    score = data.get("score")
+    goals = [name for name in ("top_k", "threshold") if f"score.{name}" in named]
+    if not goals or not isinstance(score, dict) or score.get("adaptive", False) is not False:
+        return
+    if "score.adaptive" in named:
+        raise UserError(f"score.{goals[0]} ends a feature's scoring early, which only adaptive scoring does; leave it out, or "
+                        "--no-adaptive (score.adaptive = false)")  # fmt: skip
+    score["adaptive"] = True
+
+
+def _named(file: Mapping[str, Any], given: Mapping[str, Any], section: str) -> set[str]:
+    """Fields that the file or the options name; those of the section in full."""
+    inner = file.get(section)
+    return set(given) | ({f"{section}.{key}" for key in inner} if isinstance(inner, dict) else set())
 
 
 def _who_serves(provider: object) -> str:

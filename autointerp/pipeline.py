@@ -21,6 +21,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.files import write_text
+from autointerp.harvest.features import chosen_features, in_a_row
 from autointerp.harvest.runs import runs_of
 from autointerp.hashing import hex_hash
 from autointerp.run_folder import catalog_path, sampled_catalog, save_configs, settings_of_stage
@@ -28,8 +29,9 @@ from autointerp.run_folder import catalog_path, sampled_catalog, save_configs, s
 BASELINE = "lexicon"
 
 
-def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
-    """Every stage for every dictionary; returns the paths of the reports. `how`: engine and workers of the sampling."""
+def run_all(config: Config, out: Path, features: str = "all", **how: Any) -> list[Path]:
+    """Every stage for every dictionary; returns the paths of the reports. `features`: only these are labelled and graded;
+    `how`: engine and workers of the sampling."""
     runs = runs_of(config, out)
     for run in runs:
         check_models(run.config, run.out)
@@ -43,9 +45,10 @@ def run_all(config: Config, out: Path, **how: Any) -> list[Path]:
 
         steer(config, out)
     for run in runs:
-        _say_estimate(run.config, run.out)
-        explain_stage(run.config, run.out)
-        score_stage(run.config, run.out)
+        if features == "all":  # the estimate is of all
+            _say_estimate(run.config, run.out)
+        explain_stage(run.config, run.out, features)
+        score_stage(run.config, run.out, features)
     if config.score.random_directions:
         null_stage(config, out, config.score.random_directions)
     save_configs(config, out)
@@ -59,14 +62,20 @@ def _say_estimate(config: Config, out: Path) -> None:
     with sampled_catalog(config, out) as catalog:
         found = estimate(config, catalog, out)
     if found.rows:
-        print(f"estimate: {found.summary()}", file=sys.stderr, flush=True)
+        _say(f"estimate: {found.summary()}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def check_models(config: Config, out: Path) -> None:
     """Before a long harvest: the named parts exist, and where a model will be asked its key is there."""
     from autointerp.explain.stage import explainer_for
     from autointerp.score.parts import check_simulator, part_of, scorers_for
+    from autointerp.score.rankable import require_rank
 
+    require_rank(config)
     explainer, scorers = explainer_for(config, config.explain.explainer), scorers_for(config)
     check_simulator(config)
     if (out / "report.stamp").exists():
@@ -130,9 +139,9 @@ def sample_shard_stage(config: Config, out: Path, index: int, count: int) -> str
     return sample_shard(config, out, index, count, on_ready=lambda: save_configs(config, out))
 
 
-def explain_stage(config: Config, out: Path) -> dict[str, Any]:
+def explain_stage(config: Config, out: Path, features: str = "all") -> dict[str, Any]:
     """Labels by the configured explainer, and by the lexicon beside it: the baseline that they must beat. The catalog shows them
-    once they are scored; before the first scoring at once.
+    once they are scored; before the first scoring at once. `features`: only these are worked on, see `features.parse_features`.
     """
     from autointerp.explain.stage import explain, explainer_for, explainer_key
     from autointerp.llm.provider import require
@@ -145,12 +154,26 @@ def explain_stage(config: Config, out: Path) -> dict[str, Any]:
         require_model(config.explaining(), by)
         require(provider_for(config.explaining(), out), *explainer.needs, by=by)
     with sampled_catalog(config, out) as catalog:
+        only = _chosen(catalog, features, config.explain.include_rare)
         key = explainer_key(config, name)
         with settings_of_stage(config, out, lambda: _count(catalog, "explanations", "explainer_key", [key])):
             say_explainer(config)
-            facts = {each: explain(config, catalog, out, each) for each in dict.fromkeys([BASELINE, name])}
-        _show_unscored(catalog, key, config.score.ranked()[1])
+            facts = {each: explain(config, catalog, out, each, only=only) for each in dict.fromkeys([BASELINE, name])}
+        _show_unscored(catalog, key, config.score.ranked().metric)
     return facts
+
+
+def _chosen(catalog: Catalog, features: str, include_rare: bool) -> frozenset[int] | None:
+    """Ids of the features to work on; None: all. Says on stderr which of them have too little evidence for a label."""
+    known = dict(catalog.rows("SELECT feature_id, flag FROM features"))
+    width = catalog.stage_facts("sample")["d_sae"]
+    chosen = chosen_features(features, width, list(known), str(catalog.path.parent))
+    if chosen is not None:
+        _say(f"{len(chosen):,} of {len(known):,} features, by --features; the same command without it does the rest")
+    flags = ("dead",) if include_rare else ("dead", "rare")
+    if without := [f"{feature} ({known[feature]})" for feature in sorted(chosen or ()) if known[feature] in flags]:
+        _say(f"no label for {in_a_row(without)}: they do not fire, or in fewer than 20 documents")
+    return chosen
 
 
 def _count(catalog: Catalog, table: str, column: str, keys: Sequence[str]) -> Any:
@@ -167,19 +190,25 @@ def _show_unscored(catalog: Catalog, key: str, metric: str) -> None:
         catalog.connection.execute("INSERT INTO ranking VALUES (?, NULL, ?)", [key, metric])
 
 
-def score_stage(config: Config, out: Path) -> dict[str, Any]:
+def score_stage(config: Config, out: Path, features: str = "all") -> dict[str, Any]:
+    """Grades of labels, and the ranking. `features`: only these are worked on, see `features.parse_features`."""
+    from autointerp.score.adaptive import require_whole
     from autointerp.score.keys import score_keys
     from autointerp.score.parts import require_negatives
+    from autointerp.score.rankable import require_rank
     from autointerp.score.stage import score
     from autointerp.score.tasks import require_labels
 
+    require_rank(config)
     with sampled_catalog(config, out) as catalog:
-        require_labels(config, catalog)
+        only = _chosen(catalog, features, config.explain.include_rare)
+        require_whole(config, only)
+        require_labels(config, catalog, only)
         require_negatives(config, catalog)
         keys = list(score_keys(config).values())
         with settings_of_stage(config, out, lambda: _count(catalog, "scores", "score_key", keys)):
             say_scorers(config)
-            return score(config, catalog, out)
+            return score(config, catalog, out, only=only)
 
 
 def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any]]:
@@ -191,8 +220,10 @@ def null_stage(config: Config, out: Path, directions: int) -> list[dict[str, Any
     from autointerp.harvest.null import make_directions, null_run
     from autointerp.harvest.stage import sample
     from autointerp.score.random_null import take_over
+    from autointerp.score.rankable import require_rank
     from autointerp.score.stage import refresh_controls
 
+    require_rank(config)
     facts = []
     for run in runs_of(config, out):
         with sampled_catalog(run.config, run.out) as catalog:

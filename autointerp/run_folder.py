@@ -15,7 +15,7 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.files import hold_lock, write_text
-from autointerp.harvest.runs import differences, runs_of, sample_settings
+from autointerp.harvest.runs import Run, runs_below, runs_of, sample_settings
 
 _OF_MODELS = ("journal/*.jsonl", "batches/*.sqlite")  # what asking a model leaves in the folder
 
@@ -48,16 +48,29 @@ def sampled_catalog(config: Config, out: Path) -> Iterator[Catalog]:
     """The catalog, to write into. Raises UserError where the sampling is not finished, or was done with other settings."""
     if not catalog_path(out).exists():
         raise UserError(f"{out}: nothing sampled here yet; run first: autointerp sample --out {out}")
-    with Catalog.open(catalog_path(out), write=True) as catalog:
+    with Catalog.open(catalog_path(out)) as catalog:
         if catalog.stage_fingerprint("sample") is None:
             raise UserError(f"{out}: the sampling is not finished; run again: autointerp sample --out {out}")
         before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
-        if before != sample_settings(config):
-            changed = differences(before, sample_settings(config))
-            raise UserError(
-                f"{out} was sampled with other settings ({changed}); leave them as they were, or give another --out"
-            )
+    if before != sample_settings(config):
+        Run(config, out).require_facts()  # the same files may lie elsewhere now
+    with Catalog.open(catalog_path(out), write=True) as catalog:
         yield catalog
+
+
+def is_sampled(out: Path) -> bool:
+    """Whether the sampling of a run in the folder, or of all runs below it, is finished."""
+    paths = (
+        [catalog_path(out)] if catalog_path(out).exists() else [catalog_path(out / name) for name in runs_below(out)]
+    )
+    return bool(paths) and all(_is_finished(path) for path in paths)
+
+
+def _is_finished(path: Path) -> bool:
+    if not path.stat().st_size or Catalog.is_empty(path):
+        return False
+    with Catalog.open(path) as catalog:
+        return catalog.stage_fingerprint("sample") is not None
 
 
 def save_configs(config: Config, out: Path) -> None:

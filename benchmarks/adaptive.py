@@ -26,7 +26,7 @@ from autointerp.evaluate.coverage import NOISES, Noise, noisy, population
 from autointerp.evaluate.sanity import evidence_of, planted
 from autointerp.explain.lexicon_rules import Rule, predict
 from autointerp.hashing import stable_hash
-from autointerp.score import Simulated
+from autointerp.score import Simulated, halving
 from autointerp.score.sequential import ERROR, Look, Plan, State, by_look, decide, look_at
 from autointerp.score.simulation import score_simulation
 from autointerp.subject.stdlib import stdlib_documents
@@ -141,20 +141,10 @@ def looked(features: Sequence[Feature], plan: Plan, metric: str, error: float) -
 
 def adaptive(plan: Plan, seen: Sequence[Sequence[Seen]]) -> tuple[Outcome, State]:
     """What is spent and found where the plan's rules stop features."""
-    state = decide(plan, {number: [one.look for one in looks] for number, looks in enumerate(seen)})
+    by = halving.decide if plan.halving else decide
+    state = by(plan, {number: [one.look for one in looks] for number, looks in enumerate(seen)})
     last = [looks[state.stopped[number].look - 1] for number, looks in enumerate(seen)]
     return _of_last(last), state
-
-
-def halving(seen: Sequence[Sequence[Seen]], least: int) -> Outcome:
-    """Without any control of errors: after each look the better half by value goes on, `least` features at any rate."""
-    active = list(range(len(seen)))
-    last = [looks[0] for looks in seen]
-    for number in range(1, len(seen[0])):
-        active = sorted(active, key=lambda one: -last[one].value)[: max(least, len(active) // 2)]
-        for one in active:
-            last[one] = seen[one][number]
-    return _of_last(last)
 
 
 def _of_last(last: Sequence[Seen]) -> Outcome:
@@ -244,14 +234,17 @@ def report(features: Sequence[Feature], plan: Plan, metric: str, error: float, c
     rules = [replace(plan, top=k) for k in tops] + [replace(plan, top=k, target_width=0.2) for k in tops]
     rules += [replace(plan, target_width=width) for width in (0.4, 0.3, 0.2, 0.1)]
     rules += [replace(plan, threshold=threshold) for threshold in (0.3, 0.5, 0.7)]
+    rules += [replace(plan, top=k, halving=True) for k in tops]  # without error control
     for rule in rules:
         outcome, state = adaptive(rule, seen)
-        name = f"top {rule.top}, " * bool(rule.top) + f"width {rule.target_width:g}, " * bool(rule.target_width)
+        name = (
+            "halving, " * rule.halving
+            + f"top {rule.top}, " * bool(rule.top)
+            + f"width {rule.target_width:g}, " * bool(rule.target_width)
+        )
         name += f"threshold {rule.threshold}, " * (rule.threshold is not None)
         why = dict(Counter(stop.why for stop in state.stopped.values()))
         print(_line(name[:-2], outcome, curves, tops), why, _bias(features, outcome, state, plan))
-    for k in tops:
-        print(_line(f"halving, at least {k}", halving(seen, k), curves, tops), "without error control")
 
 
 def _line(name: str, outcome: Outcome, curves: Mapping[float, Outcome], tops: Sequence[int]) -> str:

@@ -6,13 +6,18 @@ import click
 
 from autointerp.cli.tables import print_table
 from autointerp.cli.terminal import one_line
+from autointerp.metric_names import parse_metric
 
 
 @click.command()
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--scorer", default="simulation", show_default=True, metavar="NAME", help="Whose scores.")
-@click.option("--metric", metavar="NAME", help="Which of them. [default: what A is ranked by, else balanced_accuracy]")
+@click.option(
+    "--metric",
+    metavar="[SCORER.]METRIC",
+    help="What is compared: a metric of the scorer simulation, or scorer.metric such "
+    "as detection.balanced_accuracy. [default: what A is ranked by, else r_corpus]",
+)
 @click.option(
     "--unpaired",
     is_flag=True,
@@ -23,9 +28,7 @@ from autointerp.cli.terminal import one_line
 @click.option(
     "--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Write compare.json and compare.md there."
 )
-def compare(
-    first: str, second: str, scorer: str, metric: str | None, unpaired: bool, top: int, seed: int, to: Path | None
-) -> None:
+def compare(first: str, second: str, metric: str | None, unpaired: bool, top: int, seed: int, to: Path | None) -> None:
     """Compare scores feature by feature: two runs, two explainers of a run, two simulators.
 
     A and B are RUN_DIR, RUN_DIR:EXPLAINER, RUN_DIR@SIMULATOR, RUN_DIR:EXPLAINER@MODEL. Differences are paired by contexts where
@@ -34,12 +37,14 @@ def compare(
     \b
     autointerp compare runs/mine:highlighted runs/mine:lexicon
     autointerp compare runs/mine@gpt-small runs/mine@llama-large --metric r_corpus --to results
-    autointerp compare runs/mine runs/other --scorer detection --metric balanced_accuracy
+    autointerp compare runs/mine runs/other --metric detection.balanced_accuracy
     """
     from autointerp.evaluate.comparison import compare as compare_sides
     from autointerp.evaluate.comparison_tables import as_json, heading, markdown, notes, tables
 
-    found = compare_sides(first, second, scorer=scorer, metric=metric, is_paired=not unpaired, seed=seed)
+    found = compare_sides(
+        first, second, metric=parse_metric(metric) if metric else None, is_paired=not unpaired, seed=seed
+    )
     click.echo(one_line(heading(found)))
     for table in tables(found, top):
         print_table(table)

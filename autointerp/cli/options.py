@@ -78,7 +78,8 @@ sample_options = _stack(
                                                     "[default: stdlib]"),
     click.option("--text-field", help="Field or column that holds the text, or a list of chat messages. [default: text]"),
     click.option("--max-tokens", type=int, help="Stop after so many tokens of the corpus."),
-    click.option("--features", metavar="WHICH", help="all, ids and ranges such as 0-999,2048, or a file of them. [default: all]"),
+    click.option("--features", metavar="WHICH", help="Features to sample: all, ids and ranges such as 0-999,2048, or a file of "
+                                                     "them (@FILE). [default: all]"),
     click.option("--loss-recovered", is_flag=True, default=None, help="Measure how much of the model's loss the SAE's output "
                                                                       "preserves. Can be asked for later, too."),
     machine_options,
@@ -131,11 +132,26 @@ score_options = _stack(
                  help="Who answers for it: openai, http, sentence-transformers, files:DIR, mock. [default: as --provider]"),
     click.option("--embed-base-url", metavar="URL", multiple=True, default=None, help="Address of its server."),
     click.option("--embed-api-key-env", metavar="NAME", help="Environment variable that holds its key."),
-    click.option("--rank-by", help="r_corpus, r_balanced, or any scorer.metric with intervals, such as "
-                                       "detection.balanced_accuracy. [default: r_corpus]"),
-    click.option("--adaptive", is_flag=True, default=None, help="Simulate each feature only until enough is known of it; see "
-                                                                "docs/scoring.md."),
-    click.option("--top-k", type=click.IntRange(1), help="With --adaptive: how many of the best features are to be found."),
+    click.option("--rank-by", metavar="[SCORER.]METRIC",
+                 help="By whose lower bounds the catalog is ordered: r_corpus, r_balanced, or scorer.metric such as "
+                      "detection.balanced_accuracy. [default: r_corpus]"),
+    click.option("--adaptive", "adaptive", type=click.UNPROCESSED, flag_value=True,
+                 help="Simulate each feature only until its interval says that enough is known of it: it is narrow, or with "
+                      "--top-k surely not among the best. See docs/scoring.md."),
+    click.option("--halving", "adaptive", type=click.UNPROCESSED, flag_value="halving",
+                 help="Adaptive by successive halving: after each round the half with the better scores goes on, at least "
+                      "--top-k features. Cheaper, WITHOUT control of errors: nobody knows how often a good one is thrown out."),
+    click.option("--no-adaptive", "adaptive", type=click.UNPROCESSED, flag_value=False,
+                 help="All contexts of every feature. [default]"),
+    click.option("--top-k", type=click.IntRange(1),
+                 help="How many of the best features are to be found; implies --adaptive, unless --halving."),
+)  # fmt: skip
+
+
+only_option = click.option(
+    "--features", "only", metavar="WHICH", default="all",
+    help="Work on these features alone, this time: ids and ranges such as 57,81,300-310, or a file of them (@FILE). What is "
+         "there of others stays, and the same command without this option does the rest. [default: all]",
 )  # fmt: skip
 
 

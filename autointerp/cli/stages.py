@@ -6,11 +6,13 @@ from typing import Any
 import click
 
 from autointerp.cli.options import (
+    DEMO_FOLDER,
     REMEMBERED,
     configure,
     engine_options,
     folder_options,
     model_options,
+    only_option,
     sample_options,
     score_options,
 )
@@ -44,14 +46,19 @@ def run(engine: str, workers: int | None, engine_options: dict[str, Any], **opti
 
     Without options it labels the embedded demo SAE. A stage that is complete is left alone, so the same command goes on
     after an interruption, and costs seconds when everything is there.
+
+    With --features only these are sampled; in a folder that is sampled already, only these are labelled and scored this time.
     """
     from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import run_all
-    from autointerp.run_folder import run_folder
+    from autointerp.run_folder import is_sampled, run_folder
 
+    only = "all"
+    if options["features"] is not None and is_sampled(options["out"] or DEMO_FOLDER):
+        only, options["features"] = options["features"], None
     config, out = configure(**options)
     with run_folder(out):
-        reports = run_all(config, out, engine=engine, workers=workers, engine_options=engine_options)
+        reports = run_all(config, out, only, engine=engine, workers=workers, engine_options=engine_options)
     for one, path in zip(runs_of(config, out), reports, strict=True):
         print_ranking(one.out)
         click.echo(f"\nreport:  {path.resolve()}\ncatalog: autointerp sql --out {quote(str(one.out))} {_GLANCE}")
@@ -160,8 +167,15 @@ def steer(**options: Any) -> None:
 @click.command(epilog=REMEMBERED)
 @folder_options
 @model_options
-def explain(**options: Any) -> None:
-    """Write a label for every sampled feature that has none yet. Those for which no answer came are tried again."""
+@only_option
+def explain(only: str, **options: Any) -> None:
+    """Write a label for every sampled feature that has none yet. Those for which no answer came are tried again.
+
+    \b
+    A few first, to see what labels are like and what they cost, then the rest:
+        autointerp explain --out RUN_DIR --provider openai --label-model NAME --features 57,81,300-310
+        autointerp explain --out RUN_DIR
+    """
     from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import explain_stage
     from autointerp.run_folder import run_folder
@@ -169,15 +183,23 @@ def explain(**options: Any) -> None:
     config, out = configure(**options)
     with run_folder(out):
         for one in runs_of(config, out):
-            print_labels(explain_stage(one.config, one.out), one.config, one.out)
+            print_labels(explain_stage(one.config, one.out, only), one.config, one.out)
 
 
 @click.command(epilog=REMEMBERED)
 @folder_options
 @model_options
 @score_options
-def score(**options: Any) -> None:
-    """Simulate activations from the labels on the test split, grade them, and rank the catalog."""
+@only_option
+def score(only: str, **options: Any) -> None:
+    """Grade the labels on the test split, by simulated activations and whatever scorers are configured, and rank the catalog.
+
+    \b
+    autointerp score --out RUN_DIR
+    autointerp score --out RUN_DIR --features 57,81,300-310      these first; the same without --features does the rest
+    autointerp score --out RUN_DIR --adaptive --top-k 50         only until the 50 best are known
+    autointerp score --out RUN_DIR --set score.scorers=simulation,detection --rank-by detection.balanced_accuracy
+    """
     from autointerp.harvest.runs import runs_of
     from autointerp.pipeline import score_stage
     from autointerp.run_folder import run_folder
@@ -185,7 +207,7 @@ def score(**options: Any) -> None:
     config, out = configure(**options)
     with run_folder(out):
         for one in runs_of(config, out):
-            score_stage(one.config, one.out)
+            score_stage(one.config, one.out, only)
             print_ranking(one.out)
 
 

@@ -26,9 +26,10 @@ from autointerp.evaluate.over_features import (
     paired,
     unpaired,
 )
-from autointerp.evaluate.sides import Side, corpus_hash, open_side, sampling
+from autointerp.evaluate.sides import Side, corpus_hash, open_catalog, open_side, sampling, split_side
 from autointerp.harvest.runs import differences
 from autointerp.hashing import stable_hash
+from autointerp.metric_names import USUAL, MetricName
 from autointerp.score.paired import OF_SIMULATIONS, Difference, Sums, difference, judged_sums, simulated_sums
 from autointerp.score.verdicts import OF_CELLS
 
@@ -86,29 +87,28 @@ def compare(
     first: str,
     second: str,
     *,
-    scorer: str = "simulation",
-    metric: str | None = None,
+    metric: MetricName | None = None,
     is_paired: bool = True,
     seed: int = 0,
 ) -> Comparison:
-    """Compare the sides that the texts name (see `sides`) by a scorer's metric, by default the one that the first is ranked by.
+    """Compare the sides that the texts name (see `sides`) by a metric, by default the one that the first is ranked by.
 
     Raises UserError for sides that cannot be paired (other corpora, seeds, models or features), unless `is_paired` is False.
     """
     catalogs: dict[Path, Catalog] = {}
     try:
+        scorer, name = metric or _usual(first, catalogs)
         sides = open_side(first, scorer, catalogs), open_side(second, scorer, catalogs)
-        metric = metric or _usual(sides[0], scorer)
-        values = [_values(side, text, metric) for side, text in zip(sides, (first, second), strict=True)]
+        values = [_values(side, text, name) for side, text in zip(sides, (first, second), strict=True)]
         if not is_paired:
-            return _groups(sides, scorer, metric, values, seed)
+            return _groups(sides, scorer, name, values, seed)
         notes = _check(sides)
         both = sorted(values[0].keys() & values[1].keys())
         if not both:
             raise UserError(
-                f"{first} and {second}: no feature has {metric} on both sides; --unpaired compares the two groups"
+                f"{first} and {second}: no feature has {name} on both sides; --unpaired compares the two groups"
             )
-        found = _with_q(list(_each(sides, scorer, metric, both, values, seed)))
+        found = _with_q(list(_each(sides, scorer, name, both, values, seed)))
     finally:
         for catalog in catalogs.values():
             catalog.close()
@@ -116,18 +116,21 @@ def compare(
     gained = np.array([one.difference.value for one in found if one.difference.value is not None])
     over = paired(gained, stable_hash("compare", seed)) if len(gained) else None
     return Comparison(
-        sides[0].name, sides[1].name, scorer, metric, found, len(values[0]) - len(both), len(values[1]) - len(both), over,
+        sides[0].name, sides[1].name, scorer, name, found, len(values[0]) - len(both), len(values[1]) - len(both), over,
         agreement(a, b, stable_hash("ranks", seed)), None, [*notes, *_notes(found)],
     )  # fmt: skip
 
 
-def _usual(side: Side, scorer: str) -> str:
-    metric = side.catalog.value(
-        "SELECT metric FROM scores WHERE score_key = $key AND metric = (SELECT metric FROM ranking) LIMIT 1",
-        {"key": side.score_key},
+def _usual(first: str, catalogs: dict[Path, Catalog]) -> MetricName:
+    """What the catalog of the first side is ranked by, where the side has such scores."""
+    explainer = split_side(first)[1]
+    rows = open_catalog(first, catalogs).rows(
+        "SELECT DISTINCT g.scorer, r.metric FROM ranking r JOIN scorings g USING (score_key) "
+        "JOIN scores s ON s.scorer = g.scorer AND s.metric = r.metric AND s.control = '' "
+        "LEFT JOIN explanations e USING (explanation_id) WHERE $explainer IS NULL OR e.explainer = $explainer",
+        {"explainer": explainer},
     )
-    usual = {"simulation": "r_balanced"}.get(scorer, "balanced_accuracy")
-    return str(metric) if metric else usual
+    return MetricName(*rows[0]) if rows else USUAL
 
 
 def _values(side: Side, text: str, metric: str) -> dict[int, _Stored]:

@@ -54,16 +54,22 @@ def split_side(text: str) -> tuple[Path, str | None, str | None]:
     raise UserError(f"{text}: no such run folder; {_FORM}")
 
 
+def open_catalog(text: str, catalogs: dict[Path, Catalog]) -> Catalog:
+    """The catalog of the run that is named; opened, and added to the open ones, unless it is there."""
+    run = split_side(text)[0]
+    path = (run / "catalog.duckdb").resolve()
+    if path not in catalogs:
+        catalogs[path] = Catalog.open(run / "catalog.duckdb")
+    return catalogs[path]
+
+
 def open_side(text: str, scorer: str, catalogs: dict[Path, Catalog]) -> Side:
     """The side that is meant. `catalogs`: those that are open, by their file; a further one is opened and added.
 
     Raises UserError where nothing was scored so, or where several scorings could be meant.
     """
     run, explainer, by = split_side(text)
-    path = (run / "catalog.duckdb").resolve()
-    if path not in catalogs:
-        catalogs[path] = Catalog.open(run / "catalog.duckdb")
-    catalog = catalogs[path]
+    catalog = open_catalog(text, catalogs)
     known = [
         (Side(run, catalog, key, name, labeller, simulator, model), shown)
         for key, simulator, _, name, labeller, model, shown in catalog.rows(_SCORINGS, {"scorer": scorer})

@@ -1,5 +1,6 @@
-"""Which features a run is about: `all`, ids and ranges, or a file of them."""
+"""Which features are meant: `all`, ids and ranges such as 0-999,2048, or a file of them, FILE or @FILE."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from autointerp.hashing import hex_hash
 
 
 def parse_features(text: str, width: int) -> NDArray[np.int64]:
-    """Sorted distinct ids of `all`, `0-999,2048` or a file with one such piece a line (# begins a comment).
+    """Sorted distinct ids of `all`, `0-999,2048` or a file, FILE or @FILE, with one such piece a line (# begins a comment).
 
     Raises UserError for an id outside 0 … width − 1 and for text that is none of these; DataError for a file that is no text.
     """
@@ -25,6 +26,28 @@ def parse_features(text: str, width: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.arange(low, high + 1, dtype=np.int64) for low, high in ranges]))
 
 
+def chosen_features(text: str, width: int, sampled: Sequence[int], where: str) -> frozenset[int] | None:
+    """Those of the `sampled` features that are named; None: all of them. `where`: whose they are, for messages.
+
+    Raises UserError for features that are not among them, by their names.
+    """
+    if text.strip() == "all":
+        return None
+    chosen = frozenset(parse_features(text, width).tolist())
+    if missing := sorted(chosen - set(sampled)):
+        raise UserError(
+            f"--features: {where} has no samples of {in_a_row(missing)}; it has {len(sampled):,} of the SAE's {width:,} features "
+            '(autointerp sql "SELECT feature_id FROM features")'
+        )
+    return None if len(chosen) == len(sampled) else chosen
+
+
+def in_a_row(features: Sequence[object], most: int = 10) -> str:
+    """The first ones, and how many more there are, for messages."""
+    shown = ", ".join(map(str, features[:most]))
+    return shown + (f" and {len(features) - most:,} more" if len(features) > most else "")
+
+
 def features_identity(text: str) -> str:
     """Tells one choice of features from another: the text itself, but of a file what it lists, whatever its name.
 
@@ -37,9 +60,14 @@ def features_identity(text: str) -> str:
 
 
 def _file(text: str) -> Path | None:
-    """The file that is meant; a long text is a list of ids, not a name."""
-    path = Path(text)
-    return path if len(text) < 255 and path.is_file() else None
+    """The file that is meant; a long text is a list of ids, not a name. Raises UserError for an @FILE that is not there."""
+    name = text.strip().removeprefix("@")
+    path = Path(name).expanduser()
+    if len(name) < 255 and path.is_file():
+        return path
+    if text.strip().startswith("@"):
+        raise UserError(f"--features {text!r}: there is no file {name}")
+    return None
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:
@@ -56,7 +84,7 @@ def _ranges(text: str) -> list[tuple[int, int]]:
     ranges = [_range(piece.strip(), text) for piece in pieces if piece.strip()]
     if not ranges:
         raise UserError(
-            f"--features {text!r} names no feature; expected all, ids and ranges such as 0-999,2048, or a file"
+            f"--features {text!r} names no feature; expected all, ids and ranges such as 0-999,2048, or a file (@FILE)"
         )
     return ranges
 
@@ -66,7 +94,7 @@ def _range(piece: str, text: str) -> tuple[int, int]:
     if len(piece) > 40 or not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
         raise UserError(
             f"--features {text!r}: {piece!r} is neither an id nor a range, and no file has that name; "
-            "expected all, ids and ranges such as 0-999,2048, or a file with one a line"
+            "expected all, ids and ranges such as 0-999,2048, or a file (@FILE) with one a line"
         )
     low, high = int(first), int(last) if dash else int(first)
     if low > high:

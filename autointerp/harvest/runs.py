@@ -15,11 +15,16 @@ from typing import Any
 from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
+from autointerp.harvest.earlier import is_of_before
+from autointerp.harvest.features import features_identity
+from autointerp.harvest.identity import contents
 from autointerp.hashing import hex_hash
 from autointerp.resources import packaged
 
 # Raised when the sampling itself changes, so that an old run folder is not taken for a new one.
 _ALGORITHM = 2
+_BY_CONTENTS = "files-"  # begins what marks a run whose files are known by what is in them
+_INPUTS = (("subject", "model"), ("sae", "path"), ("corpus", "source"))
 NULL = "null"  # the folder of a run's random directions, below its own
 _VOLATILE = (
     "batch_windows",
@@ -42,17 +47,17 @@ class Run:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of every setting and local file that the sampled contexts depend on. The batch size is not one of them.
+        """Hash of every setting that the sampled contexts depend on and of what is in local files, wherever they lie. The batch
+        size is none of these."""
+        settings = sample_settings(self.config)
+        settings["sample"]["features"] = features_identity(self.config.sample.features)
+        for (section, field), known in zip(_INPUTS, self._inputs, strict=True):
+            settings[section][field] = known
+        return _BY_CONTENTS + hex_hash(_ALGORITHM, json.dumps(settings, sort_keys=True))
 
-        Files count by name, size and time of change: weights of many gigabytes are not read for it.
-        """
-        config = self.config
-        inputs = [config.subject.model, config.sae.path, config.corpus.source, config.sample.features]
-        paths = [
-            demo_path(name) if given == "demo" else given
-            for given, name in zip(inputs, ("model", "sae", "", ""), strict=True)
-        ]
-        return hex_hash(_ALGORITHM, json.dumps(sample_settings(config), sort_keys=True), *map(_contents, paths))
+    @cached_property
+    def _inputs(self) -> tuple[str, ...]:
+        return tuple(map(_identity, inputs_of(self.config)))
 
     def facts(self) -> dict[str, Any] | None:
         """What the finished sampling found, or None if it is not finished. Raises UserError if it had other settings."""
@@ -60,13 +65,16 @@ class Run:
         if not self.catalog.exists() or not self.catalog.stat().st_size or Catalog.is_empty(self.catalog):
             return None
         with Catalog.open(self.catalog) as catalog:
-            found = catalog.stage_fingerprint("sample")
-            if found == self.fingerprint:
-                return catalog.stage_facts("sample")
+            found, facts = catalog.stage_fingerprint("sample"), catalog.stage_facts("sample")
             if found is None:
                 return None
+            if found == self.fingerprint:
+                return facts
             before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
-        changed = differences(before, sample_settings(self.config))
+        by_contents = found.startswith(_BY_CONTENTS)
+        if not by_contents and is_of_before(self):
+            return facts
+        changed = differences(before, sample_settings(self.config), by_contents=by_contents)
         raise UserError(f"{self.out} holds a run with other settings ({changed}); give another --out, or delete the folder "
                         "to start again")  # fmt: skip
 
@@ -136,8 +144,8 @@ def sample_settings(config: Config) -> dict[str, Any]:
     return dumped
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What was changed, for people."""
+def differences(before: dict[str, Any], now: dict[str, Any], *, by_contents: bool = True) -> str:
+    """What was changed, for people. Not `by_contents`: the run's files were told by their times of change."""
     changed = []
     for section, value in now.items():
         old = before.get(section)
@@ -148,29 +156,39 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
                 changed.append(f"{section}{'.' + field if field else ''} was {was!r}, now {new!r}")
     if not changed and before.keys() | before.get("sample", {}).keys() != now.keys() | now.get("sample", {}).keys():
         return "it was made by another version of autointerp"
-    return "; ".join(changed) or "files of the model, the SAE or the corpus have changed since"
+    if not changed and not by_contents:
+        return (
+            "an earlier version of autointerp made it, which told files by their times of change, and those of model, SAE "
+            "or corpus are others now: if the files are the same, give them their times back, as cp -p and rsync -t do"
+        )
+    return "; ".join(changed) or "files of the model, the SAE, the corpus or the list of features have changed since"
 
 
 def plan_fingerprint(config: Config, *, prepend_bos: bool) -> str:
     """Hash of what the plan depends on: the corpus, its tokenizer and how it is cut. SAEs are no part of it."""
     sample = config.sample
-    settings = [config.subject.model, config.subject.revision, config.corpus.model_dump(exclude={"prepend_bos"}), prepend_bos,
-                sample.pool, sample.part_windows, config.seed]  # fmt: skip
-    model = demo_path("model") if config.subject.model == "demo" else config.subject.model
-    return hex_hash(_ALGORITHM, json.dumps(settings, sort_keys=True), _contents(model), _contents(config.corpus.source))
+    model, _, corpus = inputs_of(config)
+    cut = config.corpus.model_dump(exclude={"prepend_bos", "source"})
+    settings = [_identity(model), config.subject.revision, _identity(corpus), cut, prepend_bos, sample.pool, sample.part_windows,
+                config.seed]  # fmt: skip
+    return _BY_CONTENTS + hex_hash(_ALGORITHM, json.dumps(settings, sort_keys=True))
 
 
-def _contents(given: str) -> str:
-    """Names, sizes and times of the files behind a local path; nothing for what is no local path."""
-    if given.startswith("hf:"):  # a data set may be a local folder, too
-        given = given.split(":")[1]
-    path = Path(given).expanduser()
-    try:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
-    except OSError:  # a list of ids too long to be a file name
-        return ""
-    found = [(file.relative_to(path).as_posix(), file.stat()) for file in files if file.is_file()]
-    return json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
+def inputs_of(config: Config) -> tuple[str, str, str]:
+    """Model, SAE and corpus: paths of those that are embedded or local, names of others."""
+    model, sae = (
+        demo_path(name) if given == "demo" else given
+        for given, name in ((config.subject.model, "model"), (config.sae.path, "sae"))
+    )
+    return model, sae, config.corpus.source
+
+
+def _identity(given: str) -> str:
+    """What is in the files behind a local path; what is no local path by its name."""
+    prefix, colon, name = given.partition(":") if given.startswith("hf:") else ("", "", given)
+    path, further, rest = name.partition(":") if colon else (name, "", "")  # a data set may be a local folder, too
+    found = contents(Path(path).expanduser())
+    return f"{prefix}{colon}files:{found}{further}{rest}" if found else given
 
 
 def demo_path(name: str) -> str:

@@ -214,7 +214,9 @@ class Simulator(Protocol):
 class Scorer(Protocol):
     """Grades a label on the evidence of the test split, as one protocol. What it cannot have is a row with a reason.
 
-    `simulator`: of the simulator that it uses, "" if it uses none. `version` changes with everything that the values depend on,
+    `simulator`: of the simulator that it uses, "" if it uses none. `ranks`: its metrics that labels can be ranked by, the main
+    one first: those that have intervals and are higher for better labels, not ceilings, chance values or shares of one class;
+    those against hard negatives go without saying. `version` changes with everything that the values depend on,
     the models apart. A scorer raises UserError or Deferred; a failed request is a failed item of its grade.
     """
 
@@ -222,6 +224,8 @@ class Scorer(Protocol):
     def wants(self) -> Wants: ...
     @property
     def simulator(self) -> str: ...
+    @property
+    def ranks(self) -> tuple[str, ...]: ...
     @property
     def version(self) -> str: ...
 

@@ -1,4 +1,5 @@
-"""Adaptive scoring: the scorer `simulation` in rounds, each feature until enough is known of it; see `sequential`.
+"""Adaptive scoring: the scorer `simulation` in rounds, each feature until enough is known of it; see `sequential`,
+and `halving`.
 
 What was found at every look is a row of `scores` (`r_corpus_look_1`, …), beside those of the protocol, which are of all contexts
 so far. Who is done is worked out from these rows alone, so a run that is stopped goes on as if it had not been. The simulator is
@@ -8,7 +9,7 @@ Other scorers, and the controls, come once at the end, on the contexts that the 
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -18,7 +19,7 @@ from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain.stage import explainer_key
 from autointerp.llm.types import Ask
-from autointerp.score import Grade, Means, Scorer, ScoreRow, Settings, Simulated, Simulator
+from autointerp.score import Grade, Means, Scorer, ScoreRow, Settings, Simulated, Simulator, halving
 from autointerp.score.parts import scorers_for, silent_contexts
 from autointerp.score.pool import scored_contexts
 from autointerp.score.sequential import ERROR, METRICS, Look, Plan, State, by_look, decide, look_at
@@ -26,6 +27,8 @@ from autointerp.score.simulating import Simulation
 from autointerp.score.simulation import SCORER
 from autointerp.score.writing import Scoring, Task
 from autointerp.vocabulary import Vocabulary
+
+_WIDTH = 0.3  # of an interval that is narrow enough, where nothing says otherwise
 
 
 def plan_of(config: Config) -> Plan | None:
@@ -37,13 +40,29 @@ def plan_of(config: Config) -> Plan | None:
     if scorer != SCORER or metric not in METRICS:
         raise UserError(f"score.rank_by is {given.rank_by}; adaptive scoring looks at {' or '.join(METRICS)}")
     silent = silent_contexts(config, scorers_for(config)[SCORER])
-    return Plan(given.rounds, given.per_band, silent, given.target_width, given.top_k, given.threshold)
+    plan = Plan(given.rounds, given.per_band, silent, top=given.top_k)
+    if given.adaptive == "halving":
+        return replace(plan, halving=True)
+    is_for_a_goal = given.top_k is not None or given.threshold is not None
+    width = given.target_width if given.target_width is not None else 0.0 if is_for_a_goal else _WIDTH
+    return replace(plan, target_width=width, threshold=given.threshold)
+
+
+def require_whole(config: Config, only: Collection[int] | None) -> None:
+    """Raise UserError where only some features are to be worked on, and the plan compares all of them."""
+    plan = plan_of(config)
+    if only is not None and plan is not None and (plan.halving or plan.top is not None):
+        what = "--halving" if plan.halving else f"--top-k {plan.top}"
+        raise UserError(f"{what} compares all features of the run with each other; leave out --features, or score these with "
+                        "--no-adaptive")  # fmt: skip
 
 
 def identity(config: Config) -> list[str]:
     """What adaptively scored rows depend on besides; nothing where scoring is not adaptive, so that other keys stay."""
     plan = plan_of(config)
-    return [] if plan is None else [repr(plan), config.score.rank_by, str(ERROR)]
+    if plan is None:
+        return []
+    return [repr(plan), config.score.rank_by, "halving" if plan.halving else str(ERROR)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +117,16 @@ class AdaptiveSimulation(Simulation):
     async def looked(self, label: Label, evidence: FeatureEvidence, means: Means, looks: int) -> Grade:
         """The grade on all contexts of `evidence`, which are those of the first `looks`."""
         grade = await Simulation.__call__(self, label, evidence, means)
-        return replace(grade, rows=[*grade.rows, *self._rows(evidence, grade.simulated, looks)])
+        rows = [replace(row, reason=self._covers(row, looks)) for row in grade.rows]
+        return replace(grade, rows=[*rows, *self._rows(evidence, grade.simulated, looks)])
+
+    def _covers(self, row: ScoreRow, looks: int) -> str | None:
+        """What is to be known of an interval where its feature went no further because others had better scores."""
+        if not self.plan.halving or looks == self.plan.looks or row.lo is None:
+            return row.reason
+        note = (f"stopped by halving after round {looks} of {self.plan.looks}: the interval is of these contexts as if their "
+                "number had been fixed, and says nothing of the choice between features")  # fmt: skip
+        return "; ".join(filter(None, [row.reason, note]))
 
     def _rows(self, evidence: FeatureEvidence, simulated: Sequence[Simulated], looks: int) -> list[ScoreRow]:
         rows, answers = [], {one.window_id: one for one in simulated}
@@ -138,14 +166,21 @@ def read_looks(catalog: Catalog, explainer: str, score_key: str, metric: str) ->
     return found
 
 
+def _decide(plan: Plan, looks: Mapping[int, Sequence[Look]]) -> State:
+    return halving.decide(plan, looks) if plan.halving else decide(plan, looks)
+
+
 Turn = Callable[[Sequence[Task], Mapping[int, int]], Awaitable[None]]
 
 
 class Adaptive:
-    """The order in which labels are graded where scoring is adaptive. `score_key`: of the scorer `simulation`."""
+    """The order in which labels are graded where scoring is adaptive. `score_key`: of the scorer `simulation`. `only`: of these
+    features alone; no rule of the plan then compares features."""
 
-    def __init__(self, config: Config, catalog: Catalog, plan: Plan, score_key: str) -> None:
-        self._catalog, self._plan, self._key = catalog, plan, score_key
+    def __init__(
+        self, config: Config, catalog: Catalog, plan: Plan, score_key: str, only: Collection[int] | None = None
+    ) -> None:
+        self._catalog, self._plan, self._key, self._only = catalog, plan, score_key, only
         self._explainer = explainer_key(config, config.explain.explainer)
         self._metric = config.score.ranked()[1]
 
@@ -157,7 +192,10 @@ class Adaptive:
 
     def state(self) -> State:
         """Who is done, and who is due what, as the catalog has it."""
-        return decide(self._plan, read_looks(self._catalog, self._explainer, self._key, self._metric))
+        looks = read_looks(self._catalog, self._explainer, self._key, self._metric)
+        return _decide(
+            self._plan, {one: found for one, found in looks.items() if self._only is None or one in self._only}
+        )
 
     async def grade(self, todo: Sequence[Task], turn: Turn) -> None:
         """Grade the labels of `todo`: `turn` grades tasks, each on the contexts of so many looks by feature.
@@ -198,10 +236,12 @@ def first_looks(
         yield task, replace(evidence, contexts=kept)
 
 
-def due(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> frozenset[int]:
+def due(
+    config: Config, catalog: Catalog, scorings: Mapping[str, Scoring], only: Collection[int] | None = None
+) -> frozenset[int]:
     """Features that are due a look; none where scoring is not adaptive."""
     plan = plan_of(config)
-    return frozenset(Adaptive(config, catalog, plan, scorings[SCORER].key).state().due if plan else ())
+    return frozenset(Adaptive(config, catalog, plan, scorings[SCORER].key, only).state().due if plan else ())
 
 
 def facts_of(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class Delphi24:
     seed: int = 0
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",))
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("balanced_accuracy", "f1", "precision", "accuracy", "auroc")
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""

@@ -39,6 +39,7 @@ class Detection:
     seed: int = 0
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), negatives=True)
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("balanced_accuracy", "f1", "precision", "auroc")
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""

@@ -37,6 +37,7 @@ class Embedding:
     seed: int = 0
     wants: ClassVar[Wants] = Wants(embedder=True, negatives=True)
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("auroc",)
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""

@@ -53,6 +53,7 @@ class Generation:
 
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), bench=True)
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("auroc", "fires", "strength")
 
     count: int = 10
     max_tokens: int = 4096

@@ -62,6 +62,7 @@ class Intruder:
     seed: int = 0
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), label=False)
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_corrected")
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""

@@ -14,6 +14,7 @@ from autointerp.explain.stage import explainer_key
 from autointerp.hashing import stable_hash
 from autointerp.score.gates import write_gates
 from autointerp.score.random_null import write_p_values
+from autointerp.score.rankable import rankable
 from autointerp.score.ranking import median_of, rank_by_lower_bound
 from autointerp.score.writing import Scoring
 
@@ -38,7 +39,7 @@ def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring
     feature, value = table["feature_id"].to_numpy().astype(np.int64), table["value"].to_numpy()
     lo, hi = (table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("lo", "hi"))
     ranked = (control == "") & ~np.isnan(lo)
-    _check(catalog, scorings, scorer, metric, int((control == "").sum()), int(ranked.sum()))
+    _check(config, catalog, scorings, scorer, metric, int((control == "").sum()), int(ranked.sum()))
     ranks = rank_by_lower_bound(feature[ranked], value[ranked], lo[ranked], hi[ranked])
     catalog.connection.execute("DELETE FROM ranks")
     catalog.insert("ranks", pa.table({
@@ -61,7 +62,13 @@ def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring
 
 
 def _check(
-    catalog: Catalog, scorings: Mapping[str, Scoring], scorer: str, metric: str, n_defined: int, n_ranked: int
+    config: Config,
+    catalog: Catalog,
+    scorings: Mapping[str, Scoring],
+    scorer: str,
+    metric: str,
+    n_defined: int,
+    n_ranked: int,
 ) -> None:
     """Raise UserError where no label could ever be ranked by the metric, with those that have intervals."""
     key = scorings[scorer].key
@@ -80,9 +87,9 @@ def _check(
         "SELECT scorer, metric FROM scores WHERE score_key IN (SELECT unnest(?)) AND control = '' GROUP BY ALL "
         "HAVING count(lo) > 0 ORDER BY ALL", [[one.key for one in scorings.values()]],
     )  # fmt: skip
-    if not known or rows:
+    names = ", ".join(f"{name}.{one}" for name, one in rows if (name, one) in rankable(config))
+    if not known or names:
         what = "has no interval to rank by" if known else "is no metric of this run"
-        names = ", ".join(f"{name}.{one}" for name, one in rows)
         raise UserError(f"score.rank_by: {scorer}.{metric} {what}; expected one of: {names}")
 
 

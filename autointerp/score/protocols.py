@@ -69,6 +69,10 @@ class Published:
         return self.settings.simulator
 
     @property
+    def ranks(self) -> tuple[str, ...]:
+        return self.metrics[:1]
+
+    @property
     def version(self) -> str:
         """Changes with everything that the simulations depend on, the model apart."""
         return hex_hash("1", self.name, self.top, self.random, LENGTH, self.simulator, self._by().version)

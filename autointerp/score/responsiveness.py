@@ -33,6 +33,12 @@ class Responsiveness:
 
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",))
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = (
+        "responsiveness_corpus",
+        "responsiveness_balanced",
+        "purity_corpus",
+        "purity_balanced",
+    )
 
     form: Form = field(default_factory=Form)
     resamples: int = 1000

@@ -59,6 +59,7 @@ class Saebench25:
     # Some of the random windows may be short, or there for another reason.
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), random=2 * RANDOM)
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("balanced_accuracy", "accuracy", "accuracy_corrected")
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""

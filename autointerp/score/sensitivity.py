@@ -54,6 +54,7 @@ class Sensitivity:
 
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), bench=True, label=False)
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("fires", "strength")
 
     count: int = 10
     window: int = 32

@@ -12,7 +12,7 @@ rule of succession. The error of the contexts that are there is the jackknife's,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ from autointerp.score.paired import Sums, simulated_sums
 Array = NDArray[np.float64]
 METRICS = ("r_balanced", "r_corpus")
 ERROR = 0.05  # of each feature: the probability that any of its looks is wrong
-Why = Literal["narrow", "above", "below", "not in the top", "all contexts"]
+Why = Literal["narrow", "above", "below", "not in the top", "not in the better half", "all contexts"]
 _LEAST = 2  # contexts of a stratum at the first look: one shows no variation
 _CLOSEST_TO_1 = 1 - 1e-6
 
@@ -38,7 +38,8 @@ class Plan:
     """How contexts are shared out over `looks`, and what ends a feature's scoring.
 
     `per_band`, `silent`: of the last look. `target_width`: of the interval; 0 never. `top`: how many features must be told from
-    the others; `threshold`: of the score, that features must be known to pass or not.
+    the others; `threshold`: of the score, that features must be known to pass or not. `halving`: none of these, but see the
+    module of that name.
     """
 
     looks: int
@@ -47,6 +48,7 @@ class Plan:
     target_width: float = 0.0
     top: int | None = None
     threshold: float | None = None
+    halving: bool = field(default=False, repr=False)
 
     def contexts(self, look: int) -> tuple[int, int]:
         """Of each band, and silent, after so many looks (1 … looks): each look has twice as many as the one before."""

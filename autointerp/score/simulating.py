@@ -14,6 +14,10 @@ from autointerp.score.discretise import LEVELS
 from autointerp.score.pool import blinded, scored_contexts
 from autointerp.score.simulation import SCORER, difference_rows, score_simulation
 
+RANKS = (
+    "r_corpus", "r_balanced", "r2_uncentred", "absdev_uncentred", "r2_calibrated", "absdev_calibrated", "f1_corpus",
+    "lexical_gain_corpus", "lexical_gain_balanced",
+)  # fmt: skip
 BASELINE = "lexicon"  # the simulator of the labels that others are compared with
 
 
@@ -35,6 +39,10 @@ class Simulation:
     @property
     def simulator(self) -> str:
         return self.settings.simulator
+
+    @property
+    def ranks(self) -> tuple[str, ...]:
+        return RANKS
 
     @property
     def version(self) -> str:

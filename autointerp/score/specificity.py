@@ -35,6 +35,7 @@ class Specificity:
     seed: int = 0
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",))
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("rating_by_mass", "rating", "share_of_3")
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""

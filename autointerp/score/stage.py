@@ -35,6 +35,7 @@ from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.failures import Place
 from autointerp.score.keys import has_baseline, scorings
 from autointerp.score.leakage import audit
+from autointerp.score.leftovers import forget_other_controls
 from autointerp.score.order import write_ranks
 from autointerp.score.parts import asking, embedding, names_of, scorers_for, silent_contexts, uses_of
 from autointerp.score.questions import all_asked
@@ -50,11 +51,12 @@ Peaks = Mapping[str, float]
 
 
 def score(
-    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, offline: bool = False,
-    again: Iterable[Place] = (),
+    config: Config, catalog: Catalog, run: Path, which: Which = "pending", *, only: frozenset[int] | None = None,
+    offline: bool = False, again: Iterable[Place] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Grade labels, rank, and return the facts of the stage: those without a grade, those whose failures may pass, and `again`;
-    or `all`. `offline`: from the journal alone; what it cannot answer is left as it is."""
+    or `all`; of these those of the features in `only`. `offline`: from the journal alone; what it cannot answer is left as it
+    is."""
     found = scorings(config)
     keys = {name: scoring.key for name, scoring in found.items()}
     require_labels(config, catalog)
@@ -70,12 +72,13 @@ def score(
     if is_done and which == "pending" and not again:
         return catalog.stage_facts(STAGE)
     if any(has_baseline(config, scorer) for scorer in scorers_for(config).values()):
-        explain(config, catalog, run, BASELINE)  # those that are there are left alone
-    todo = tasks(config, catalog, which, again)
+        explain(config, catalog, run, BASELINE, only=only)  # those that are there are left alone
+    forget_other_controls(config, catalog, keys)
+    todo = tasks(config, catalog, which, again, only)
     try:
         if todo:
             audit(catalog, [task.feature_id for task in todo])
-            asyncio.run(_score_all(config, catalog, run, found, todo, offline))
+            asyncio.run(_score_all(config, catalog, run, found, todo, offline, only))
     finally:
         write_spending(catalog, journal_folder(run))
     with catalog.transaction():
@@ -98,8 +101,9 @@ def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
 
 
 async def _score_all(
-    config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool
-) -> None:
+    config: Config, catalog: Catalog, run: Path, found: Mapping[str, Scoring], todo: Sequence[Task], offline: bool,
+    only: frozenset[int] | None,
+) -> None:  # fmt: skip
     parts = scorers_for(config)
     needed = {name: parts[name] for task in todo for name in task.scorers}
     reader = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
@@ -108,7 +112,7 @@ async def _score_all(
     if any(scorer.wants.bench for scorer in needed.values()):
         means = replace(means, bench=_bench(config, catalog, offline))
     turns, plan = Turns(), plan_of(config)
-    adaptive = Adaptive(config, catalog, plan, found[SCORER].key) if plan else None
+    adaptive = Adaptive(config, catalog, plan, found[SCORER].key, only) if plan else None
     async with AsyncExitStack() as stack:
         session: ModelSession | None = None
         if wanted := models(config, needed):

@@ -40,6 +40,7 @@ class Surprisal:
     seed: int = 0
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("prompt_logprobs",), negatives=True)
     simulator: ClassVar[str] = ""
+    ranks: ClassVar[tuple[str, ...]] = ("auroc",)
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""

@@ -24,8 +24,9 @@ from autointerp.score.writing import Task
 Which = Literal["pending", "all"]
 
 
-def require_labels(config: Config, catalog: Catalog) -> None:
-    """Raise UserError where there is nothing to score, or nothing that the simulator can read."""
+def require_labels(config: Config, catalog: Catalog, only: frozenset[int] | None = None) -> None:
+    """Raise UserError where there is nothing to score, for none of the features in `only`, or nothing that the simulator can
+    read."""
     if not labels_state(config, catalog):
         if not features_to_label(catalog, "", config.explain.include_rare):
             n = catalog.value("SELECT count(*) FROM documents")
@@ -35,6 +36,11 @@ def require_labels(config: Config, catalog: Catalog) -> None:
                 "corpus (--max-tokens), or --set explain.include_rare=true"
             )
         raise no_labels(config, catalog, explainer_key(config, config.explain.explainer))
+    if only is not None and only.isdisjoint(read_labels(catalog, explainer_key(config, config.explain.explainer))):
+        raise UserError(
+            f"none of the {len(only):,} features of --features has a label by {config.explain.explainer} (model "
+            f"{config.explain.model}); run first: autointerp explain with the same --features"
+        )
     require_readable(config, catalog, explainer_key(config, config.explain.explainer))
 
 
@@ -48,15 +54,18 @@ def labels_state(config: Config, catalog: Catalog) -> list[str]:
     ]
 
 
-def tasks(config: Config, catalog: Catalog, which: Which = "pending", again: Collection[Place] = ()) -> list[Task]:
+def tasks(
+    config: Config, catalog: Catalog, which: Which = "pending", again: Collection[Place] = (),
+    only: frozenset[int] | None = None,
+) -> list[Task]:  # fmt: skip
     """Labels to grade, by feature, each with its controls beside it, and who is to grade it: those without a grade, those whose
-    failures may pass, and `again`; or `all`."""
+    failures may pass, and `again`; or `all`; of these those of the features in `only`."""
     labels = read_labels(catalog, explainer_key(config, config.explain.explainer))
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
     controls = stand_ins(config, catalog, sorted(labels))
     found = scorings(config)
     graded = unsettled(catalog, [scoring.key for scoring in found.values()])
-    for feature in due(config, catalog, found):
+    for feature in due(config, catalog, found, only):
         graded.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
 
     def is_wanted(place: Place) -> bool:
@@ -72,6 +81,8 @@ def tasks(config: Config, catalog: Catalog, which: Which = "pending", again: Col
 
     todo = []
     for feature, (explanation, label) in labels.items():
+        if only is not None and feature not in only:
+            continue
         baseline = baselines.get(feature)
         sampled = any(feature in members for members in controls.values())
         todo.append(

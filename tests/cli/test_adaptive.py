@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from autointerp.catalog.digest import table_digests
 from autointerp.catalog.store import Catalog
 from autointerp.config_reading import load_config
+from autointerp.errors import UserError
 from autointerp.score import stage
 from autointerp.score.adaptive import plan_of
 from autointerp.score.keys import score_keys
@@ -141,9 +142,54 @@ def test_adaptive_rows_have_a_key_of_their_own(out: Path) -> None:
     config = load_config(None, {"explain.explainer": "lexicon"}, base=json.loads((out / "config.json").read_text()))
     keys = {
         score_keys(config.model_copy(update={"score": config.score.model_copy(update=changed)}))["simulation"]
-        for changed in ({}, {"adaptive": True}, {"adaptive": True, "top_k": 3}, {"top_k": 3}, {"rounds": 3})
+        for changed in ({}, {"adaptive": True}, {"adaptive": True, "top_k": 3}, {"top_k": 3}, {"rounds": 3},
+                        {"adaptive": "halving"}, {"adaptive": "halving", "target_width": 0.2})
+    }  # fmt: skip
+    assert len(keys) == 4  # what is not adaptive does not depend on how it would be
+
+
+def test_what_is_meant_by_the_options() -> None:
+    """A goal means adaptive scoring, and ends features for no other reason; what is ruled out is not passed over in silence."""
+
+    def plan(base: dict[str, Any] | None = None, **given: Any) -> Any:
+        known = {"explain": {"explainer": "lexicon"}, "score": base or {}}
+        return plan_of(load_config(None, {f"score.{name}": value for name, value in given.items()}, base=known))
+
+    assert plan() is None and plan(adaptive=True).target_width == 0.3
+    assert (plan(top_k=5).top, plan(top_k=5).target_width) == (5, 0.0)
+    assert plan(threshold=0.5).threshold == 0.5 and plan(threshold=0.5).target_width == 0.0
+    assert plan(top_k=5, target_width=0.2).target_width == 0.2
+    assert plan({"adaptive": True, "top_k": 5}, adaptive=False) is None
+    assert plan({"adaptive": False}, top_k=5).top == 5
+    halved = plan({"adaptive": "halving", "threshold": 0.3}, top_k=5)
+    assert (halved.halving, halved.top, halved.target_width, halved.threshold) == (True, 5, 0.0, None)
+    with pytest.raises(UserError, match="only adaptive scoring does"):
+        plan(top_k=5, adaptive=False)
+
+
+def test_halving(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    chosen = ["--halving", "--top-k", "3", *lexicon()[1:]]
+    code, err = run(capsys, "score", "--out", out, *chosen)
+    assert code == 0, err
+    found = looks(out)
+    per_look = [sum(number >= look for number in found.values()) for look in (1, 2, 3)]
+    assert per_look[1:] == [max(3, per_look[0] // 2), max(3, per_look[0] // 4)]
+    facts = json.loads(catalog_rows(out, "SELECT facts FROM stages WHERE stage = 'score'")[0][0])
+    assert facts["adaptive"]["stopped"] == {
+        "all contexts": per_look[2],
+        "not in the better half": per_look[0] - per_look[2],
     }
-    assert len(keys) == 3  # what is not adaptive does not depend on how it would be
+    # Who was stopped has intervals that say what they are of.
+    query = "SELECT feature_id, reason FROM scores JOIN scorings USING (score_key) WHERE metric = 'r_balanced' AND control = '' "
+    notes = dict(catalog_rows(out, query + "AND lo IS NOT NULL"))
+    assert notes and all(
+        ("stopped by halving after round" in (reason or "")) == (found[feature] < 3)
+        for feature, reason in notes.items()
+    )
+    before = digests(out)
+    assert run(capsys, "score", "--out", out)[0] == 0 and digests(out) == before  # remembered, and complete
+    assert run(capsys, "score", "--out", out, "--no-adaptive")[0] == 0 and not looks(out)
+    assert json.loads((out / "config.json").read_text())["score"]["adaptive"] is False
 
 
 def test_scorers_of_the_feature_know_whose_label_stopped_it(out: Path) -> None:

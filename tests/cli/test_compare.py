@@ -9,6 +9,7 @@ import pytest
 
 from autointerp.catalog.store import Catalog
 from autointerp.evaluate.comparison import compare
+from autointerp.metric_names import parse_metric
 from tests.cli.test_bad_input import options, run
 
 MOCK = ["--provider", "mock", "--label-model", "mock"]
@@ -49,8 +50,8 @@ def test_two_explainers_of_a_run(capsys: pytest.CaptureFixture[str], scored: Pat
 
 
 def test_the_other_way_round_is_the_negative(scored: Path) -> None:
-    first = compare(f"{scored}:lexicon", f"{scored}:highlighted", metric="r_balanced")
-    second = compare(f"{scored}:highlighted", f"{scored}:lexicon", metric="r_balanced")
+    first = compare(f"{scored}:lexicon", f"{scored}:highlighted", metric=parse_metric("r_balanced"))
+    second = compare(f"{scored}:highlighted", f"{scored}:lexicon", metric=parse_metric("r_balanced"))
     for one, other in zip(first.features, second.features, strict=True):
         assert one.difference.value == pytest.approx(-(other.difference.value or 0))
         assert one.difference.p == pytest.approx(other.difference.p) and one.q == pytest.approx(other.q)
@@ -66,9 +67,9 @@ def test_a_copy_is_the_same(scored: Path, tmp_path: Path) -> None:
 
 def test_verdicts_and_stored_scores(scored: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(scored, tmp_path / "copy"))
-    found = compare(str(scored), str(copy), scorer="detection")
+    found = compare(str(scored), str(copy), metric=parse_metric("detection.balanced_accuracy"))
     assert found.metric == "balanced_accuracy" and {one.contexts for one in found.features} == {"same"}
-    stored = compare(str(scored), str(copy), metric="auprc_corpus")  # no function of sums
+    stored = compare(str(scored), str(copy), metric=parse_metric("auprc_corpus"))  # no function of sums
     assert {one.contexts for one in stored.features} == {"other"} and any(
         "stored scores" in note for note in stored.notes
     )
@@ -79,7 +80,7 @@ def test_simulations_that_do_not_make_up_the_score_are_not_paired(scored: Path, 
     connection = duckdb.connect(str(copy / "catalog.duckdb"))
     connection.execute("UPDATE scores SET value = value / 2 WHERE metric = 'r_balanced'")
     connection.close()
-    found = compare(f"{scored}:lexicon", f"{copy}:lexicon", metric="r_balanced")
+    found = compare(f"{scored}:lexicon", f"{copy}:lexicon", metric=parse_metric("r_balanced"))
     assert {one.contexts for one in found.features if abs(one.first) > 1e-4} == {"other"}
 
 

@@ -87,6 +87,9 @@ def check(out: Path, part: str) -> None:
     assert any(value is not None for _, value, *_ in rows)
     assert all(value is not None or reason for _, value, _, reason, *_ in rows)
     assert {status for _, _, status, *_ in rows} <= {"ok", "undefined"} and not any(row[4] for row in rows)
+    # What it says labels can be ranked by is there: but for a baseline, which these labels of the lexicon have not.
+    declared = {one for one in scorers.get(scorer).ranks if not one.startswith("lexical_gain")}
+    assert declared <= {metric for metric, *_ in rows}
     controls = {row[5] for row in rows}
     assert {"", "shuffled"} <= controls if wants.label else controls == {""}
     kept = " UNION ALL ".join(

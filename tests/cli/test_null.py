@@ -81,12 +81,16 @@ def test_rank_by_any_metric(capsys: pytest.CaptureFixture[str], out: Path) -> No
         key = rows(out, f"SELECT score_key FROM scorings WHERE scorer = '{scorer}'")
         assert rows(out, "SELECT score_key FROM ranking") == key
         assert rows(out, "SELECT count(p_random) FROM catalog")[0][0] >= 10
+    kept = (out / "config.json").read_text()
     for given, message in (
-        ("auprc_corpus", "has no interval to rank by; expected one of: simulation.absdev_calibrated"),
-        ("nonsense", "is no metric of this run"), ("detection.balanced_accuracy", "expected detection among them"),
+        ("auprc_corpus", "no metric to rank labels by; expected one of: r_corpus, r_balanced, r2_uncentred"),
+        ("quantisation_ceiling", "no metric to rank labels by"), ("lexical_gain_corpus", "no metric to rank labels by"),
+        ("detection.", "names no metric"), ("detection.balanced_accuracy", "expected detection among them"),
     ):  # fmt: skip
-        code, err = run(capsys, "score", "--out", out, "--rank-by", given)
-        assert code == 2 and message in err, err
+        for command in ("score", "run", "null", "retry", "rederive"):
+            code, err = run(capsys, command, "--out", out, "--rank-by", given)
+            assert code == 2 and message in err and "quantisation_ceiling," not in err, err
+            assert (out / "config.json").read_text() == kept and "score:" not in err
     assert run(capsys, "score", "--out", out, "--rank-by", "r_corpus")[0] == 0
 
 

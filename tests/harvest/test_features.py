@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autointerp.errors import DataError, UserError
-from autointerp.harvest.features import features_identity, parse_features
+from autointerp.harvest.features import chosen_features, features_identity, parse_features
 
 
 def test_ids_ranges_and_files(tmp_path: Path) -> None:
@@ -13,7 +13,7 @@ def test_ids_ranges_and_files(tmp_path: Path) -> None:
     assert parse_features(" 7, 2-4,3,, ", 8).tolist() == [2, 3, 4, 7]
     path = tmp_path / "features.txt"
     path.write_text("# mine\n5, 6  # both\n\n0-1\n", encoding="utf-8")
-    assert parse_features(str(path), 8).tolist() == [0, 1, 5, 6]
+    assert parse_features(str(path), 8).tolist() == parse_features(f"@{path}", 8).tolist() == [0, 1, 5, 6]
     path.write_bytes(b"\xef\xbb\xbf1,2\r\n4\r\n")  # as Windows' Notepad writes it
     assert parse_features(str(path), 8).tolist() == [1, 2, 4]
 
@@ -26,6 +26,19 @@ def test_ids_ranges_and_files(tmp_path: Path) -> None:
 def test_what_is_no_list(text: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         parse_features(text, 8)
+
+
+def test_some_of_those_that_were_sampled() -> None:
+    assert (
+        chosen_features("all", 30, [2, 3, 4], "here") is None and chosen_features("2-4", 30, [2, 3, 4], "here") is None
+    )
+    assert chosen_features("4,2", 30, [2, 3, 4], "here") == {2, 4}
+    with pytest.raises(
+        UserError, match="here has no samples of 1, 5, 6, 7, 8, 9, 10, 11, 12, 13 and 2 more; it has 3 of the SAE's"
+    ):
+        chosen_features("1-15", 30, [2, 3, 4], "here")
+    with pytest.raises(UserError, match="there is no file gone"):
+        chosen_features("@gone", 30, [2], "here")
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""What tells one model, SAE or corpus from another: what is in its files, not where they lie or when they were written.
+
+A copy is the same, and so is a fresh clone. What is little is read whole. Where there is more, files are sampled: the beginning,
+the end, 4 KiB of every MiB, the header of safetensors with the beginning of every tensor, and small tensors whole. Weights that
+were trained further differ everywhere, so 10 GB are known in a fraction of a second. What can go unnoticed is an edit of a few
+numbers of a large tensor in place, file size and all else unchanged.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+WHOLE = 512 << 20  # bytes: a folder or file up to this size is read whole
+SMALL = 1 << 16  # bytes: files and tensors up to this size always are
+_STRIDE, _BLOCK = 1 << 20, 4096
+_LONGEST_HEADER = 100 << 20  # safetensors' own limit
+
+
+def contents(path: Path) -> str:
+    """A hexadecimal hash of the names, sizes and contents of a file or of all files of a folder, hidden ones apart; "" for what
+    is neither."""
+    try:
+        files = visible_files(path)
+    except OSError:  # a list of ids too long to be a file name
+        return ""
+    if not files:
+        return ""
+    sizes = [file.stat().st_size for file in files]
+    is_whole = sum(sizes) <= WHOLE
+    digest = hashlib.sha256()
+    for file, size in zip(files, sizes, strict=True):
+        name = file.relative_to(path).as_posix() if path.is_dir() else ""
+        digest.update(f"{len(name)}:{name}:{size}:".encode(errors="surrogateescape"))
+        with file.open("rb") as opened:
+            if is_whole or size <= SMALL:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+                continue
+            for offset, length in _sampled(opened, size, file.suffix):
+                digest.update(os.pread(opened.fileno(), length, offset))
+    return digest.hexdigest()[:32]
+
+
+def visible_files(path: Path) -> list[Path]:
+    """The file, or those of the folder and the folders below it that are not hidden, in a fixed order."""
+    if path.is_file():
+        return [path]
+    found = []
+    for here, folders, names in os.walk(path, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(here) / name for name in names if not name.startswith(".")]
+    return sorted(file for file in found if file.is_file())
+
+
+def _sampled(file: BinaryIO, size: int, suffix: str) -> Iterator[tuple[int, int]]:
+    """(offset, length) of what is read of a large file."""
+    yield 0, SMALL
+    for offset in range(_STRIDE, size, _STRIDE):
+        yield offset, _BLOCK
+    yield max(0, size - _BLOCK), _BLOCK
+    if suffix == ".safetensors":
+        yield from _tensors(file)
+
+
+def _tensors(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Header, small tensors, and the beginnings of others; nothing where the header cannot be read: whoever loads it will say."""
+    length = int.from_bytes(os.pread(file.fileno(), 8, 0), "little")
+    if length > _LONGEST_HEADER:
+        return
+    yield 8, length
+    try:
+        header = json.loads(os.pread(file.fileno(), length, 8))
+        spans = sorted(tuple(map(int, one["data_offsets"])) for name, one in header.items() if name != "__metadata__")
+        for begin, end in spans:
+            yield 8 + length + begin, end - begin if 0 <= end - begin <= SMALL else _BLOCK
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return
