@@ -122,9 +122,9 @@ def test_a_run_of_an_earlier_version_is_taken_over(
     capsys: pytest.CaptureFixture[str], sampled: Path, tmp_path: Path
 ) -> None:
     from autointerp.config_reading import load_config
-    from autointerp.files import read_marker
+    from autointerp.files import read_marker, write_marker
     from autointerp.harvest import earlier
-    from autointerp.harvest.runs import Run, inputs_of, sample_settings
+    from autointerp.harvest.runs import Run, inputs_of, plan_fingerprint, sample_settings
     from autointerp.hashing import hex_hash
     from autointerp.run_folder import saved_config
 
@@ -140,7 +140,14 @@ def test_a_run_of_an_earlier_version_is_taken_over(
     mark(as_before)
     marker = read_marker(out / "plan")
     assert marker is not None
+    model, _, corpus = inputs_of(config)
+    prepend_bos = marker["fingerprint"] == plan_fingerprint(config, prepend_bos=True)
+    cut = [config.subject.model, None, config.corpus.model_dump(exclude={"prepend_bos"}), prepend_bos, config.sample.pool,
+           config.sample.part_windows, 0]  # fmt: skip
+    known = hex_hash(2, json.dumps(cut, sort_keys=True), earlier._times(model), earlier._times(corpus))
+    write_marker(out / "plan", marker | {"fingerprint": known})
     assert Run(config, out).facts() is not None
+    assert read_marker(out / "plan") == marker
     now = Run(config, out).fingerprint
     assert catalog_rows(out, "SELECT fingerprint FROM stages WHERE stage = 'sample'") == [(now,)]
     mark("0" * 16)  # other times
