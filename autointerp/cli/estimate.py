@@ -24,7 +24,7 @@ _WIDTH = 160  # where the output is no terminal
 @model_options
 @score_options
 @click.option("--sample", type=click.IntRange(1), default=20, show_default=True,
-              help="Features of each stage whose prompts are looked at.")  # fmt: skip
+              help="Features of each stage whose prompts are looked at; fewer for controls.")  # fmt: skip
 def estimate(sample: int, **options: Any) -> None:
     """Say what labelling and scoring a sampled run will ask of models, and what it costs. Nothing is sent.
 
