@@ -18,6 +18,7 @@ from autointerp.llm.types import RequestFailed
 from autointerp.projection import Asked, Row, project
 from autointerp.score import Means, Scorer
 from autointerp.score.controls import StandIn, can_grade, stand_ins
+from autointerp.score.failures import unsettled
 from autointerp.score.keys import scorings
 from autointerp.score.parts import asking, embedding, part_of, scorers_for, silent_contexts
 from autointerp.score.stage import STAGE as SCORE
@@ -109,14 +110,11 @@ class Trial:
         return sorted(chosen + _evenly([one for one in features if one not in known], count - len(chosen)))
 
     def _done(self, name: str, control: str) -> set[int]:
-        """Features that the scorer has graded without a failure."""
+        """Features that the scorer has graded, without a failure that another run tries to mend."""
         if self._anew:
             return set()
-        rows = self._catalog.rows(
-            "SELECT feature_id FROM scores WHERE score_key = ? AND control = ? GROUP BY ALL HAVING max(n_failed) = 0",
-            [self._scorings[name].key, control],
-        )
-        return {feature for (feature,) in rows}
+        graded = unsettled(self._catalog, [self._scorings[name].key])
+        return {feature for (_, feature, of), is_open in graded.items() if of == control and not is_open}
 
     async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""
