@@ -145,7 +145,7 @@ def test_with_a_model_every_answer_is_asked_for_once(
     assert table_digests_of(out) == digests
 
 
-def test_a_failed_request_is_a_failure_with_a_reason_and_is_tried_again(
+def test_a_failed_request_is_a_failure_with_a_reason_and_what_helps(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_settings: dict[str, object], server: LlmServer
 ) -> None:
     out = tmp_path / "run"
@@ -157,17 +157,17 @@ def test_a_failed_request_is_a_failure_with_a_reason_and_is_tried_again(
     # malformed is asked for once more, and one of those is malformed again.
     server.script(status(400, {"message": "no such thing"}), *[answer("no JSON at all")] * 9)
     code, err = run(capsys, *arguments)
-    assert code == 0 and "failed" in err and "run the same command again" in err
+    assert code == 0 and "failed: rejected" in err and "if the server has changed: autointerp retry --kind rejected" in err
+    assert "failed: malformed" in err and "for other answers: autointerp retry" in err
     failed = catalog_rows(out, "SELECT feature_id, reason FROM explanations WHERE status = 'failed'")
     reasons = " ".join(reason for _, reason in failed)
     assert len(failed) >= 2 and "rejected: HTTP 400: no such thing" in reasons and "malformed" in reasons
     unscored = catalog_rows(out, f"SELECT score, explanation_status FROM catalog WHERE feature_id = {failed[0][0]}")
     assert unscored == [(None, "failed")]
     asked = len(server.bodies)
-    code, err = run(capsys, *arguments)
-    assert code == 0 and len(server.bodies) > asked
-    left = catalog_rows(out, "SELECT reason FROM explanations WHERE status = 'failed'")
-    assert len(left) < len(failed) or not left
+    assert run(capsys, *arguments)[0] == 0 and len(server.bodies) == asked  # the same would come of it
+    assert run(capsys, "retry", "--out", out)[0] == 0 and len(server.bodies) > asked
+    assert not catalog_rows(out, "SELECT reason FROM explanations WHERE status = 'failed'")
 
 
 def test_killed_at_random_moments_the_catalog_is_the_same(
