@@ -99,7 +99,8 @@ class ScoreConfig(Section):
     texts_per_request: int = Field(default=25, ge=1, le=100)
     """Texts that a model is shown in one request; they share its instructions."""
     silent: int | None = Field(default=None, ge=1)
-    """Test contexts in which the feature does not fire; default: 100 where grading is free, else 50. See docs/scoring.md."""
+    """Test contexts in which the feature does not fire, for each scorer; default: 100 where its grading is free, else 50. See
+    docs/scoring.md."""
     logprobs: bool | None = None
     """Ask for the log-probabilities of verdicts, for their AUROC; default: where the model runs on this machine."""
     controls: Annotated[tuple[Literal["shuffled", "generic", "empty"], ...], BeforeValidator(listed)] = (

@@ -24,6 +24,7 @@ from autointerp.llm.prices import price_lines, unknown_price_note
 from autointerp.llm.session import journal_folder
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Row
 from autointerp.score.parts import embedding, part_of, require_negatives, scorers_for
+from autointerp.score.rankable import require_rank
 from autointerp.trials import Trial, untiring
 
 SAMPLE = 20
@@ -67,13 +68,16 @@ def _total(amounts: Iterable[float | None]) -> float | None:
     return total
 
 
-def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPLE) -> Estimate:
-    """What is left to ask for the run folder `out`, by the prompts of up to `sample` features a stage.
+def estimate(
+    config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPLE, only: frozenset[int] | None = None
+) -> Estimate:
+    """What is left to ask for the run folder `out`, by the prompts of up to `sample` features a stage; of the features in `only`.
 
     The sampling must be finished. Raises UserError where the run would: a model is not named, a provider lacks what a part
     needs, what an explainer or scorer is to be shown was not looked for, the file of prices is wrong.
     """
     explainer = explaining.explainer_for(config, config.explain.explainer)
+    require_rank(config)
     require_supplies(config, catalog, explainer)
     require_negatives(config, catalog)
     parts = [("explainer", config.explain.explainer, explainer.needs_model),
@@ -82,7 +86,7 @@ def estimate(config: Config, catalog: Catalog, out: Path, *, sample: int = SAMPL
     free = [f"the {kind} {part} asks no model and costs nothing" for kind, part, needs in parts if not needs]
     if len(free) == len(parts):
         return Estimate((), tuple(free))
-    rows = [row for row in _tried(config, catalog, out, sample) if row.features]
+    rows = [row for row in _tried(config, catalog, out, sample, only=only) if row.features]
     rows += _of_random_directions(config, catalog, out, sample)
     early = explaining.explainer_for(untiring(config), config.explain.explainer).version != explainer.version
     notes = [*free, *_notes(rows)]
@@ -115,12 +119,14 @@ def _of_random_directions(config: Config, catalog: Catalog, out: Path, sample: i
     return [replace(row, stage=f"directions: {row.stage}") for row in rows if row.features]
 
 
-def _tried(config: Config, catalog: Catalog, out: Path, sample: int, *, anew: int = 0) -> list[Row]:
+def _tried(
+    config: Config, catalog: Catalog, out: Path, sample: int, *, anew: int = 0, only: frozenset[int] | None = None
+) -> list[Row]:
     with ExitStack() as stack:
         journal = None
         if journal_folder(out).is_dir():
             journal = stack.enter_context(Journal(journal_folder(out), read_only=True))
-        return asyncio.run(Trial(config, catalog, out, journal, anew=anew).rows(sample))
+        return asyncio.run(Trial(config, catalog, out, journal, anew=anew, only=only).rows(sample))
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -45,8 +45,7 @@ def run_all(config: Config, out: Path, features: str = "all", **how: Any) -> lis
 
         steer(config, out)
     for run in runs:
-        if features == "all":  # the estimate is of all
-            _say_estimate(run.config, run.out)
+        _say_estimate(run.config, run.out, features)
         explain_stage(run.config, run.out, features)
         score_stage(run.config, run.out, features)
     if config.score.random_directions:
@@ -55,12 +54,12 @@ def run_all(config: Config, out: Path, features: str = "all", **how: Any) -> lis
     return [report_stage(run.config, run.out) for run in runs]
 
 
-def _say_estimate(config: Config, out: Path) -> None:
+def _say_estimate(config: Config, out: Path, features: str = "all") -> None:
     """One line on stderr of what is going to be asked, if anything is."""
     from autointerp.estimate import estimate
 
     with sampled_catalog(config, out) as catalog:
-        found = estimate(config, catalog, out)
+        found = estimate(config, catalog, out, only=ids_of(catalog, features))
     if found.rows:
         _say(f"estimate: {found.summary()}")
 
@@ -165,15 +164,19 @@ def explain_stage(config: Config, out: Path, features: str = "all") -> dict[str,
 
 def _chosen(catalog: Catalog, features: str, include_rare: bool) -> frozenset[int] | None:
     """Ids of the features to work on; None: all. Says on stderr which of them have too little evidence for a label."""
-    known = dict(catalog.rows("SELECT feature_id, flag FROM features"))
-    width = catalog.stage_facts("sample")["d_sae"]
-    chosen = chosen_features(features, width, list(known), str(catalog.path.parent))
+    known, chosen = dict(catalog.rows("SELECT feature_id, flag FROM features")), ids_of(catalog, features)
     if chosen is not None:
         _say(f"{len(chosen):,} of {len(known):,} features, by --features; the same command without it does the rest")
     flags = ("dead",) if include_rare else ("dead", "rare")
     if without := [f"{feature} ({known[feature]})" for feature in sorted(chosen or ()) if known[feature] in flags]:
         _say(f"no label for {in_a_row(without)}: they do not fire, or in fewer than 20 documents")
     return chosen
+
+
+def ids_of(catalog: Catalog, features: str) -> frozenset[int] | None:
+    """The features that a text names; None: all. Raises UserError, with their numbers, where some are not sampled."""
+    known = [feature for (feature,) in catalog.rows("SELECT feature_id FROM features")]
+    return chosen_features(features, catalog.stage_facts("sample")["d_sae"], known, str(catalog.path.parent))
 
 
 def _count(catalog: Catalog, table: str, column: str, keys: Sequence[str]) -> Any:

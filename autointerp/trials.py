@@ -1,6 +1,6 @@
 """The run's explainer and scorers on a few features, with answers of the journal or made-up ones: what they ask, scaled up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,16 +40,21 @@ class Trial:
     """The run's explainer and scorers, tried on a few of the features that they have still to do.
 
     `anew`: for so many features that are like them, of which nothing is done and the journal knows no answer; 0: for themselves.
+    `only`: the run is to work on these features alone.
     """
 
-    def __init__(self, config: Config, catalog: Catalog, out: Path, journal: Journal | None, *, anew: int = 0) -> None:
+    def __init__(
+        self, config: Config, catalog: Catalog, out: Path, journal: Journal | None, *, anew: int = 0,
+        only: frozenset[int] | None = None,
+    ) -> None:  # fmt: skip
         self._config, self._catalog, self._out, self._journal = config, catalog, out, journal
         self._vocabulary = read_vocabulary(catalog)
         self._shown = EvidenceReader(catalog, seed=config.seed, silent=explaining.SILENT)
         self._graded = EvidenceReader(catalog, seed=config.seed, silent=silent_contexts(config))
         self._explainer = rehearsed(explaining.explainer_for(untiring(config), config.explain.explainer))
         key = "" if anew else explaining.explainer_key(config, config.explain.explainer)
-        self._todo = explaining.features_to_label(catalog, key, config.explain.include_rare)
+        self._only = only
+        self._todo = self._wanted(explaining.features_to_label(catalog, key, config.explain.include_rare))
         self._labels: dict[int, Label | None] = {
             feature: label for feature, (_, label) in read_labels(catalog, key).items()
         }
@@ -85,7 +90,7 @@ class Trial:
                 if control and not (scorer.wants.label and can_grade(control, scorer.simulator)):
                     continue
                 done = self._done(name, control)
-                left = [feature for feature in members if feature not in done]
+                left = [feature for feature in self._wanted(members) if feature not in done]
                 chosen = self._sample(left, _of_control(sample) if control else sample)
                 if control:  # what is asked about a feature's texts whatever the label is known from its own label, too
                     new = [feature for feature in chosen if (name, feature) not in self._graded_own]
@@ -99,6 +104,9 @@ class Trial:
 
     def _way(self, access: ModelAccess, by: str) -> Line:
         return Line(access, self._out, self._journal, by, knows_answers=not self._anew)
+
+    def _wanted(self, features: Iterable[int]) -> list[int]:
+        return [feature for feature in features if self._only is None or feature in self._only]
 
     def _sample(self, features: Sequence[int], count: int) -> list[int]:
         """`count` of the features, first those that are in most controls: they are as uniform a draw as any, and what was asked

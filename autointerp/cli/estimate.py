@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autointerp.cli.options import REMEMBERED, configure, folder_options, model_options, score_options
+from autointerp.cli.options import REMEMBERED, configure, folder_options, model_options, only_option, score_options
 from autointerp.cli.terminal import one_line
 from autointerp.errors import UserError
 
@@ -25,7 +25,8 @@ _WIDTH = 160  # where the output is no terminal
 @score_options
 @click.option("--sample", type=click.IntRange(1), default=20, show_default=True,
               help="Features of each stage whose prompts are looked at; fewer for controls.")  # fmt: skip
-def estimate(sample: int, **options: Any) -> None:
+@only_option
+def estimate(sample: int, only: str, **options: Any) -> None:
     """Say what labelling and scoring a sampled run will ask of models, and what it costs. Nothing is sent.
 
     \b
@@ -44,16 +45,17 @@ def estimate(sample: int, **options: Any) -> None:
             raise UserError(f"{one.out}: nothing sampled here yet; run first: autointerp sample --out {out}")
         if one.out != out:
             click.echo(f"{one.out.name}:")
-        show(_estimate(one.config, one.out, sample))
+        show(_estimate(one.config, one.out, sample, only))
 
 
-def _estimate(config: "Config", out: Path, sample: int) -> "Estimate":
+def _estimate(config: "Config", out: Path, sample: int, features: str) -> "Estimate":
     from autointerp.catalog.store import Catalog
     from autointerp.estimate import estimate as of_run
+    from autointerp.pipeline import ids_of
     from autointerp.run_folder import catalog_path
 
     with Catalog.open(catalog_path(out)) as catalog:
-        return of_run(config, catalog, out, sample=sample)
+        return of_run(config, catalog, out, sample=sample, only=ids_of(catalog, features))
 
 
 def show(found: "Estimate") -> None:

@@ -8,6 +8,7 @@ import click
 from autointerp.cli.options import model_options, overrides
 from autointerp.cli.tables import print_table
 from autointerp.cli.terminal import one_line
+from autointerp.metric_names import USUAL
 
 
 @click.command()
@@ -24,7 +25,9 @@ from autointerp.cli.terminal import one_line
     "--features", "count", type=click.IntRange(2), default=100, show_default=True, help="How many, drawn by hash."
 )
 @click.option("--samples", type=click.IntRange(1), default=3, show_default=True, help="Explanations of each feature.")
-@click.option("--metric", default="r_balanced", show_default=True, metavar="NAME", help="Of the protocol simulation.")
+@click.option(
+    "--metric", default=USUAL.metric, show_default=True, metavar="METRIC", help="One of the scorer simulation."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -28,6 +28,7 @@ from autointerp.llm.provider import require
 from autointerp.llm.rounds import in_rounds
 from autointerp.llm.session import open_session, provider_for
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
+from autointerp.metric_names import USUAL, parse_metric
 from autointerp.score import Simulator, simulators
 from autointerp.score.parts import IN_WORDS, cannot_read, settings_of, silent_contexts, why_unreadable
 from autointerp.score.pool import blinded, scored_contexts
@@ -90,7 +91,7 @@ def parse_by(text: str, default: str | None) -> By:
 
 
 def study(
-    config: Config, run: Path, out: Path, by: Sequence[By], *, features: int, samples: int, metric: str = "r_balanced"
+    config: Config, run: Path, out: Path, by: Sequence[By], *, features: int, samples: int, metric: str = USUAL.metric
 ) -> Study:
     """Run the study on so many features of the sampled `run`, in the folder `out`.
 
@@ -107,9 +108,12 @@ class _Study:
         self, config: Config, catalog: Catalog, out: Path, by: Sequence[By], features: int, samples: int, metric: str
     ) -> None:
         self._config, self._catalog, self._out, self._by, self._samples = config, catalog, out, tuple(by), samples
-        if metric not in METRICS:
-            raise UserError(f"no metric {metric}; there are: {', '.join(METRICS)}")
-        self._metric = metric
+        scorer, self._metric = parse_metric(metric)
+        if scorer != USUAL.scorer or self._metric not in METRICS:
+            raise UserError(
+                f"--metric {metric}: expected one of the scorer {USUAL.scorer}, which grades two draws of contexts: "
+                + ", ".join(METRICS)
+            )
         self._name = config.explain.explainer
         self._explainer = explainer_for(config, self._name)
         if self._explainer.needs_model:

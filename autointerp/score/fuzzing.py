@@ -47,7 +47,7 @@ class Marked:
 class Fuzzing:
     """See the module."""
 
-    form: Form = field(default_factory=lambda: Form(asked_again=False))
+    form: Form = field(default_factory=Form)
     resamples: int = 1000
     seed: int = 0
     wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), negatives=True)
@@ -56,8 +56,7 @@ class Fuzzing:
 
     def configured(self, settings: Settings) -> Self:
         """The same scorer with a run's settings."""
-        form = replace(Form.of(settings, verdicts=True), asked_again=False)  # these cuts are in no other question
-        return replace(self, form=form, resamples=settings.resamples, seed=settings.seed)
+        return replace(self, form=Form.of(settings, verdicts=True), resamples=settings.resamples, seed=settings.seed)
 
     @property
     def version(self) -> str:
@@ -68,7 +67,9 @@ class Fuzzing:
         """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
         groups = grouped(marked_cuts(evidence, self.seed), self.form.texts_per_request, self.seed)
         texts = [[Text([int(token) for token in one.cut.tokens], one.places) for one in group] for group in groups]
-        outcomes = await ask_in_groups(QUESTION, self.form, label, texts, means.ask, means.vocabulary)
+        # These cuts are in no other question; where no control asks again, no cache is to be paid for.
+        form = replace(self.form, asked_again=means.controlled)
+        outcomes = await ask_in_groups(QUESTION, form, label, texts, means.ask, means.vocabulary)
         judged = [
             _judged(one, outcome, number)
             for number, (group, some) in enumerate(zip(groups, outcomes, strict=True))

@@ -19,7 +19,7 @@ from autointerp.llm.provider import Reply
 from autointerp.llm.providers.mock import MockProvider
 from autointerp.llm.session import journal_folder
 from autointerp.llm.types import Request, Usage
-from autointerp.pipeline import explain_stage, sample_stage, score_stage
+from autointerp.pipeline import explain_stage, ids_of, sample_stage, score_stage
 from tests.cli.test_bad_input import options, run
 
 ALL = 10**6
@@ -61,9 +61,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
 CONTROLS = ("control shuffled", "control generic")
 
 
-def estimated(config: Config, out: Path, sample: int = ALL) -> Estimate:
+def estimated(config: Config, out: Path, sample: int = ALL, features: str = "all") -> Estimate:
     with Catalog.open(out / "catalog.duckdb") as catalog:
-        return estimate(config, catalog, out, sample=sample)
+        return estimate(config, catalog, out, sample=sample, only=ids_of(catalog, features))
 
 
 def totals(found: Estimate, *stages: str) -> tuple[int, int]:
@@ -107,6 +107,26 @@ def test_it_is_what_a_run_then_asks(out: Path, tiny_settings: dict[str, object],
     for changed in ({"negatives__per_kind": 8}, {"steering__enabled": True}):
         with pytest.raises(UserError, match=r"run.*: autointerp (negatives|steer)"):
             estimated(configured(tiny_settings, **changed, explain__explainer="dual"), out)
+
+
+def test_of_some_features_it_is_what_they_ask(
+    out: Path, tiny_settings: dict[str, object], asked: list[Request]
+) -> None:
+    config, some = configured(tiny_settings), "0-5"
+    before = estimated(config, out, features=some)
+    assert 0 < before.rows[0].features <= 6
+    asked.clear()
+    explain_stage(config, out, some)
+    assert sums(asked, "explain") == totals(before, "explain")
+    between = estimated(config, out, features=some)
+    asked.clear()
+    score_stage(config, out, some)
+    assert sums(asked, "simulate", "detect") == totals(between, "score", *CONTROLS)
+    assert not estimated(config, out, features=some).rows and estimated(config, out).rows
+    with pytest.raises(UserError, match="99"):
+        estimated(config, out, features="99")
+    with pytest.raises(UserError, match="no metric to rank labels by"):
+        estimated(configured(tiny_settings, score__rank_by="ess_corpus"), out)
 
 
 def test_what_the_journal_holds_is_not_counted_again(

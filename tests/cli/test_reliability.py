@@ -95,7 +95,7 @@ def test_the_two_draws_are_disjoint_and_of_one_size(sampled: Path) -> None:
         (["--by", "lexicon", "--by", "lexicon"], "expected different ones"),
         (["--by", "logprob_free", "--explainer", "lexicon"], "asks a model; name it: logprob_free@MODEL"),
         (["--by", "nobody"], "nobody"),
-        (["--explainer", "lexicon", "--metric", "auroc"], "no metric auroc; there are: "),
+        (["--explainer", "lexicon", "--metric", "auroc"], "--metric auroc: expected one of the scorer simulation"),
     ],
 )
 def test_what_cannot_be_crossed(
