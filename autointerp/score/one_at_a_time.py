@@ -95,7 +95,8 @@ class OneAtATime(ByProbabilities):
         )  # fmt: skip
 
     async def splits_ten(self, ask: Ask) -> bool:
-        """Told from a given text, else from one that the model is told to write.
+        """Told from a text that the model is told to write, since a server may give log-probabilities of answers alone; where it
+        writes something else, from a given text.
 
         Raises UserError where it is so and p("0" | "1") cannot be had, or where it cannot be found out.
         """
@@ -103,9 +104,9 @@ class OneAtATime(ByProbabilities):
             [Message("user", "Write the number ten in digits, and nothing else.")], max_tokens=2, logprobs=0, may_be_cut=True,
             purpose=PURPOSE, template_hash=hex_hash("how 10 is written"),
         )  # fmt: skip
-        if self.reads_given:
-            request = replace(request, continuation=TEN, slots=(), may_be_cut=False)
-        tokens = [one.token for one in (await ask(request)).logprobs if one.token][:2]
+        tokens = await _beginning(request, ask)
+        if self.reads_given and tokens[:1] != [TEN] and tokens != [ONE, ZERO]:
+            tokens = await _beginning(replace(request, continuation=TEN, slots=(), may_be_cut=False), ask)
         if tokens[:1] == [TEN]:
             return False
         if tokens == [ONE, ZERO] and self.reads_given:
@@ -119,6 +120,11 @@ class OneAtATime(ByProbabilities):
             f"the simulator one_at_a_time: the model was told to write 10, and its answer begins {tokens}; expected 10; choose "
             "another model or the simulator logprob_free"
         )
+
+
+async def _beginning(request: Request, ask: Ask) -> list[str]:
+    """The first two tokens of the answer."""
+    return [one.token for one in (await ask(request)).logprobs if one.token][:2]
 
 
 simulators.register("one_at_a_time")(OneAtATime())

@@ -21,6 +21,7 @@ from autointerp.llm.providers.transformers import TransformersProvider
 from autointerp.llm.types import Answer, Ask, FailureKind, Request, RequestFailed, TokenLogprobs
 from autointerp.score import Settings, Simulated, simulators
 from autointerp.score.all_at_once import HEADER, Table, at_slots, keeps_digits_apart, table
+from autointerp.score.one_at_a_time import OneAtATime
 from autointerp.vocabulary import Vocabulary
 from tests.llm.local_models import save_model
 from tests.score.builders import context
@@ -161,7 +162,7 @@ async def test_one_at_a_time_is_the_value_of_the_next_token(
 ) -> None:
     here, plain = line(models[kind]), load(models[kind], None, "cpu", "auto")
     (found,) = await simulate("one_at_a_time", here.ask, CONTEXTS[1:], reading=reading, offers=("prompt_logprobs",))
-    asked = [request for request in here.asked if request.may_be_cut]
+    asked = [request for request in here.asked if request.may_be_cut][1:]  # the first asks how 10 is written
     assert len(asked) == 3 and found.expected is not None
     prompts = [plain.prompts.encode(request.messages) for request in asked]
     naive = [naive_value(plain, prompt, "", 15 if reading == "bills23" else None) for prompt in prompts]
@@ -170,6 +171,23 @@ async def test_one_at_a_time_is_the_value_of_the_next_token(
     assert [one["token"] for one in shown] == [" run", " run", "The"]
     assert [one["text"] for one in shown] == [" run", " run run", " run runThe"]
     assert {one["explanation"] for one in shown} == {LABEL.description}
+
+
+@pytest.mark.parametrize("written, given, splits", [
+    (["10"], None, False),  # a server may have no log-probabilities of given texts, whatever its kind
+    (["1", "0"], None, True),
+    (["Ten", "."], ["1", "0"], True),
+    (["Ten", "."], ["10"], False),
+])  # fmt: skip
+async def test_how_10_is_written_is_seen_in_an_answer_or_else_in_a_given_text(
+    written: list[str], given: list[str] | None, splits: bool
+) -> None:
+    async def ask(request: Request) -> Answer:
+        tokens = given if request.continuation else written
+        assert tokens is not None
+        return answer_of(*tokens)
+
+    assert await OneAtATime(reads_given=True).splits_ten(ask) == splits
 
 
 def test_tokens_are_escaped_so_that_they_can_be_read_back() -> None:
