@@ -18,11 +18,12 @@ from autointerp.llm.types import RequestFailed
 from autointerp.projection import Asked, Row, project
 from autointerp.score import Means, Scorer
 from autointerp.score.controls import StandIn, can_grade, stand_ins
+from autointerp.score.failures import Place
 from autointerp.score.keys import scorings
 from autointerp.score.parts import asking, embedding, part_of, scorers_for, silent_contexts
 from autointerp.score.stage import STAGE as SCORE
 from autointerp.score.stage import models
-from autointerp.score.tasks import for_scorer, with_evidence
+from autointerp.score.tasks import for_scorer, settled, with_evidence
 from autointerp.score.writing import Task
 from autointerp.unsent import Line
 
@@ -61,6 +62,7 @@ class Trial:
         self._line: Line | None = None
         self._anew = anew
         self._scorings = scorings(config)
+        self._settled = frozenset[Place]() if anew else settled(config, catalog, self._scorings, only)
         self._features = sorted({*self._labels, *self._todo})
         self._stand_ins = stand_ins(config, catalog, self._features)
         self._evidence: dict[int, FeatureEvidence] = {}
@@ -117,14 +119,9 @@ class Trial:
         return sorted(chosen + _evenly([one for one in features if one not in known], count - len(chosen)))
 
     def _done(self, name: str, control: str) -> set[int]:
-        """Features that the scorer has graded without a failure."""
-        if self._anew:
-            return set()
-        rows = self._catalog.rows(
-            "SELECT feature_id FROM scores WHERE score_key = ? AND control = ? GROUP BY ALL HAVING max(n_failed) = 0",
-            [self._scorings[name].key, control],
-        )
-        return {feature for (feature,) in rows}
+        """Features that the scorer has graded, and that a run would leave alone."""
+        key = self._scorings[name].key
+        return {feature for by, feature, of in self._settled if (by, of) == (key, control)}
 
     async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""

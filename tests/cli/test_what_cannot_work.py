@@ -10,7 +10,10 @@ import pytest
 from aiohttp import web
 
 from autointerp.catalog.store import Catalog
+from autointerp.config_reading import load_config
+from autointerp.estimate import estimate
 from autointerp.llm.providers.mock import MockProvider
+from autointerp.run_folder import saved_config
 from tests.cli.test_bad_input import options, run
 from tests.cli.test_every_scorer import answer_body
 from tests.cli.test_run import catalog_rows
@@ -200,6 +203,8 @@ def test_what_no_rerun_mends_leaves_the_stage_finished(
         before = asked[0]
         assert run(capsys, *chosen)[0] == 0
         assert (asked[0] > before) is helps
+    with Catalog.open(out / "catalog.duckdb") as catalog:  # what is estimated is what the same command does
+        assert bool(estimate(load_config(None, {}, base=saved_config(out)), catalog, out).rows) is helps
     code, err = run(capsys, *chosen)
     assert code == 0 and (catalog_rows(out, failed)[0][0] == 0) is helps
     assert is_finished(out)
