@@ -69,6 +69,7 @@ class Trial:
         self._graded_own: set[tuple[str, int]] = set()
 
     async def rows(self, sample: int) -> list[Row]:
+        """A row for each part and model that has something to ask, tried on up to `sample` features each."""
         config, rows = self._config, []
         if self._explainer.needs_model:
             name = config.explain.explainer

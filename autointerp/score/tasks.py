@@ -45,6 +45,7 @@ def require_labels(config: Config, catalog: Catalog, only: frozenset[int] | None
 
 
 def labels_state(config: Config, catalog: Catalog) -> list[str]:
+    """How many labels there are of each status, by the configured explainer; empty without any."""
     key = explainer_key(config, config.explain.explainer)
     return [
         str(row)
