@@ -23,6 +23,7 @@ from autointerp.llm.price import money_text
 from autointerp.llm.prices import price_lines, unknown_price_note
 from autointerp.llm.session import journal_folder
 from autointerp.projection import CHARS_PER_TOKEN, FEWEST_CHARS_PER_TOKEN, Row
+from autointerp.score.adaptive import require_whole
 from autointerp.score.parts import embedding, part_of, require_negatives, scorers_for
 from autointerp.score.rankable import require_rank
 from autointerp.trials import Trial, untiring
@@ -74,10 +75,12 @@ def estimate(
     """What is left to ask for the run folder `out`, by the prompts of up to `sample` features a stage; of the features in `only`.
 
     The sampling must be finished. Raises UserError where the run would: a model is not named, a provider lacks what a part
-    needs, what an explainer or scorer is to be shown was not looked for, the file of prices is wrong.
+    needs, what an explainer or scorer is to be shown was not looked for, adaptive scoring compares all features and only some are
+    meant, the file of prices is wrong.
     """
     explainer = explaining.explainer_for(config, config.explain.explainer)
     require_rank(config)
+    require_whole(config, only)
     require_supplies(config, catalog, explainer)
     require_negatives(config, catalog)
     parts = [("explainer", config.explain.explainer, explainer.needs_model),

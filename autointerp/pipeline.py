@@ -269,12 +269,13 @@ def report_stage(config: Config, out: Path) -> Path:
 
 
 def _state(catalog: Catalog) -> list[tuple[Any, ...]]:
-    """A cheap summary that changes whenever what a report shows has changed."""
+    """A cheap summary that changes whenever what a report shows has changed, such as a single score."""
     stages = catalog.rows("SELECT stage, fingerprint, facts FROM stages ORDER BY stage")
-    counts = catalog.rows("SELECT explainer_key, status, count(*) FROM explanations GROUP BY ALL ORDER BY ALL")
+    shown = ("explanations", "scores", "controls")
+    hashes = [catalog.rows(f"SELECT count(*), bit_xor(hash(one)) FROM {table} one")[0] for table in shown]
     return [
         *stages,
-        *counts,
+        *hashes,
         *catalog.rows("SELECT * FROM ranking"),
         *catalog.rows("SELECT * FROM scorings ORDER BY ALL"),
         *catalog.rows("SELECT * FROM spend ORDER BY ALL"),

@@ -18,12 +18,12 @@ from autointerp.llm.types import RequestFailed
 from autointerp.projection import Asked, Row, project
 from autointerp.score import Means, Scorer
 from autointerp.score.controls import StandIn, can_grade, stand_ins
-from autointerp.score.failures import unsettled
+from autointerp.score.failures import Place
 from autointerp.score.keys import scorings
 from autointerp.score.parts import asking, embedding, part_of, scorers_for, silent_contexts
 from autointerp.score.stage import STAGE as SCORE
 from autointerp.score.stage import models
-from autointerp.score.tasks import for_scorer, with_evidence
+from autointerp.score.tasks import for_scorer, settled, with_evidence
 from autointerp.score.writing import Task
 from autointerp.unsent import Line
 
@@ -62,12 +62,14 @@ class Trial:
         self._line: Line | None = None
         self._anew = anew
         self._scorings = scorings(config)
+        self._settled = frozenset[Place]() if anew else settled(config, catalog, self._scorings, only)
         self._features = sorted({*self._labels, *self._todo})
         self._stand_ins = stand_ins(config, catalog, self._features)
         self._evidence: dict[int, FeatureEvidence] = {}
         self._graded_own: set[tuple[str, int]] = set()
 
     async def rows(self, sample: int) -> list[Row]:
+        """A row for each part and model that has something to ask, tried on up to `sample` features each."""
         config, rows = self._config, []
         if self._explainer.needs_model:
             name = config.explain.explainer
@@ -118,11 +120,9 @@ class Trial:
         return sorted(chosen + _evenly([one for one in features if one not in known], count - len(chosen)))
 
     def _done(self, name: str, control: str) -> set[int]:
-        """Features that the scorer has graded, without a failure that another run tries to mend."""
-        if self._anew:
-            return set()
-        graded = unsettled(self._catalog, [self._scorings[name].key])
-        return {feature for (_, feature, of), is_open in graded.items() if of == control and not is_open}
+        """Features that the scorer has graded, and that a run would leave alone."""
+        key = self._scorings[name].key
+        return {feature for by, feature, of in self._settled if (by, of) == (key, control)}
 
     async def _explain(self, features: Sequence[int]) -> list[list[Asked]]:
         """Label the features, and return what was asked for each. No label where the explainer has nothing to show."""

@@ -42,14 +42,17 @@ class Line:
         return self.recorded(request) or replace(await self.made_up(request, key), from_journal=known)
 
     def key(self, request: Request) -> str:
+        """The journal's key of the request. Raises UserError for what the provider cannot do."""
         check_request(self._provider, request)
         payload = self._provider.payload(self._model, request)
         return request_key(self._provider.name, self._model, payload, request.sample)
 
     def recorded(self, request: Request) -> Answer | None:
+        """The journal's answer, if it has one."""
         return self._journal.get(self.key(request)) if self._journal is not None else None
 
     async def made_up(self, request: Request, key: str) -> Answer:
+        """The mock's answer, under the request's own key."""
         reply = await self._mock.send(request, self._mock.payload(self._model, request))
         finish = "calls" if reply.calls else reply.finish
         return Answer(key, reply.text, finish, self._model, reply.usage, logprobs=reply.logprobs, calls=reply.calls)

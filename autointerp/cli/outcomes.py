@@ -57,7 +57,7 @@ def print_ranking(out: Path) -> None:
         rows = catalog.rows(
             "SELECT rank, rank_lo, rank_hi, feature_id, title, score, lo, hi FROM catalog WHERE rank <= 10 ORDER BY rank"
         )
-    if facts.get("median") is None:
+    if not facts.get("n_scored"):
         _warn_of_all_failures(out)
         raise UserError("no feature has a defined score: see the reasons above, or SELECT * FROM catalog")
     print_scores(out, facts)

@@ -206,7 +206,7 @@ def _each(
             found = None
             if can_pair:
                 given = [(one[place], by.get(feature, Kept())) for one, by in zip(evidence, kept, strict=True)]
-                found = _by_contexts(given, metric, stored)
+                found = _by_contexts(given, scorer, metric, stored)
             if found is None:
                 yield Compared(feature, stored[0].value, stored[1].value, "other", _by_values(*stored))
             else:
@@ -214,11 +214,11 @@ def _each(
 
 
 def _by_contexts(
-    given: Sequence[tuple[FeatureEvidence, Kept]], metric: str, stored: Sequence[_Stored]
+    given: Sequence[tuple[FeatureEvidence, Kept]], scorer: str, metric: str, stored: Sequence[_Stored]
 ) -> Sums | str | None:
     """Both sides' sums on the contexts in common; None where there are none, or stored scores do not come out again."""
     for (evidence, kept), score in zip(given, stored, strict=True):
-        again = _sums(evidence, [kept], metric)
+        again = _sums(evidence, [kept], scorer, metric)
         if again is None or isinstance(again, str) or not abs(again.value - score.value) <= _SAME:
             return None
     (evidence, first), (other, second) = given
@@ -226,14 +226,14 @@ def _by_contexts(
         return None
     known = {(context.window_id, context.kind): context for context in other.contexts}
     same = [one for one in evidence.contexts if _is_same(one, known.get((one.window_id, one.kind)))]
-    return _sums(replace(evidence, contexts=same), [first, second], metric)
+    return _sums(replace(evidence, contexts=same), [first, second], scorer, metric)
 
 
 def _is_same(one: Context, other: Context | None) -> bool:
     return other is not None and one.band == other.band and np.array_equal(one.activations, other.activations)
 
 
-def _sums(evidence: FeatureEvidence, kept: Sequence[Kept], metric: str) -> Sums | str | None:
+def _sums(evidence: FeatureEvidence, kept: Sequence[Kept], scorer: str, metric: str) -> Sums | str | None:
     """Of the contexts that all of `kept` speak of. None: they speak of none."""
     if metric in OF_SIMULATIONS:
         windows = set.intersection(*({one.window_id for one in side.simulated} for side in kept))
@@ -243,6 +243,8 @@ def _sums(evidence: FeatureEvidence, kept: Sequence[Kept], metric: str) -> Sums 
         return simulated_sums(replace(evidence, contexts=contexts), sides, metric) if contexts else None
     bands = {(context.window_id, context.kind): context.band for context in evidence.contexts}
     wanted = {"recall": ("band",), "false_alarms": ("silent",)}.get(metric, ("band", "silent"))
+    if scorer == "fuzzing":
+        wanted = ("band",)  # right marks and wrong ones stand in the same windows
     verdicts = [
         {
             (one.window_id, one.kind, one.item): one

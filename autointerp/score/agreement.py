@@ -30,16 +30,19 @@ class Agreement:
 
 
 def swaps(catalog: Catalog, scoring: Scoring, metric: str, own: Mapping[int, float | None]) -> Iterator[Agreement]:
-    """The agreement with every other simulator or model that has graded these labels by the same metric."""
+    """The agreement with every other simulator or model that has graded these labels by the same metric; of one that has done so
+    with several settings, by what it graded last."""
     tables = ("simulations",) if scoring.simulator else ("judgements", "written_texts")
     models = ", ".join(f"(SELECT max(model) FROM {table} a WHERE a.score_key = s.score_key)" for table in tables)
     others = catalog.rows(
-        f"SELECT DISTINCT s.score_key, s.simulator, coalesce({models}, NULL) AS model FROM scores s "
+        f"SELECT s.simulator, coalesce({models}, NULL) AS model, s.score_key FROM scores s "
         "JOIN explanations e USING (explanation_id) JOIN ranking r ON r.explainer_key = e.explainer_key "
-        "WHERE s.scorer = ? AND s.metric = ? AND s.control = '' AND s.score_key <> ? ORDER BY ALL",
+        "WHERE s.scorer = ? AND s.metric = ? AND s.control = '' AND s.score_key <> ? "
+        "GROUP BY s.score_key, s.simulator ORDER BY max(s.rowid)",
         [scoring.name, metric, scoring.key],
     )  # fmt: skip
-    for key, simulator, model in others:
+    newest = {(simulator, model): key for simulator, model, key in others}
+    for (simulator, model), key in sorted(newest.items(), key=str):
         if (simulator, model) == (scoring.simulator, scoring.model):
             continue  # the same with other settings
         rows = catalog.rows(

@@ -26,7 +26,7 @@ from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, sc
 from autointerp.score.cuts import LENGTH, Cut, cut_anywhere, long_enough
 from autointerp.score.questions import all_asked, needed
 from autointerp.score.single import answered
-from autointerp.score.weighted_rows import Resamples, failed_row, interval_of
+from autointerp.score.weighted_rows import Array, Items, Resamples, mean, weighted_row
 from autointerp.vocabulary import Vocabulary
 
 TEXTS, QUESTIONS = 5, 4  # texts of a question; questions a band
@@ -37,7 +37,6 @@ SCHEMA = {
     "required": ["shared", "odd"],
     "additionalProperties": False,
 }
-Array = NDArray[np.float64]
 
 
 class _Odd(BaseModel):
@@ -152,8 +151,8 @@ def score_intruder(
 
     def rows(names: Sequence[tuple[str, float]], chosen: NDArray[np.bool_]) -> list[ScoreRow]:
         known = chosen & ~np.isnan(right)
-        count = int(known.sum()), int((chosen & np.isnan(right)).sum())
-        return [_row(name, guessed, right[known], band[known], count, failure, draws) for name, guessed in names]
+        n_failed = int((chosen & ~known).sum())
+        return [_row(name, guessed, right[known], band[known], n_failed, failure, draws) for name, guessed in names]
 
     whole = rows([("accuracy", 0.0), ("accuracy_corrected", chance)], np.ones(len(band), dtype=bool))
     count = whole[0].n_ok, whole[0].n_failed
@@ -171,26 +170,20 @@ def _is_right(some: Sequence[Judged]) -> float:
 
 
 def _row(
-    name: str, chance: float, right: Array, band: NDArray[np.int64], count: tuple[int, int], failure: str | None,
+    name: str,
+    chance: float,
+    right: Array,
+    band: NDArray[np.int64],
+    n_failed: int,
+    failure: str | None,
     draws: Resamples,
-) -> ScoreRow:  # fmt: skip
+) -> ScoreRow:
     """The mean of `right` [q], bands alike, less chance and in parts of what is left above it."""
-    if not count[0] and count[1]:
-        return failed_row(name, count[1], failure, "questions")
-    if not count[0]:
-        reason = f"no band has {TEXTS - 1} test contexts, and a silent one beside them"
-        return ScoreRow(name, None, None, None, 0, 0, "undefined", reason)
     _, at, size = np.unique(band, return_inverse=True, return_counts=True)
-    weights = 1 / (len(size) * size[at])
-
-    def mean(sums: Array) -> Array:
-        corrected: Array = (sums[..., 1] / sums[..., 0] - chance) / (1 - chance)
-        return corrected
-
-    sums = np.stack([weights, weights * right], axis=-1)
-    value = float(mean(sums.sum(axis=0)))
-    interval = interval_of(mean, band, sums, value, draws)
-    return ScoreRow(name, value, interval.lo, interval.hi, *count, "ok", interval.reason)
+    items = Items(1 / (len(size) * size[at]), band, n_failed, failure, "questions")
+    found = mean(right, np.ones(len(right), dtype=bool))
+    undefined = f"no band has {TEXTS - 1} test contexts, and a silent one beside them"
+    return weighted_row(name, lambda weights: (found(weights) - chance) / (1 - chance), items, undefined, draws)
 
 
 scorers.register(NAME)(Intruder())

@@ -1,4 +1,4 @@
-"""The order of the catalog: from scores to the tables `ranks` and `ranking`, and the figures that a run is about."""
+"""The order of the catalog: from scores to the tables `ranks` and `ranking`, and how many labels are in it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,35 +11,32 @@ from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.explain.stage import explainer_key
-from autointerp.hashing import stable_hash
 from autointerp.score.gates import write_gates
 from autointerp.score.random_null import write_p_values
 from autointerp.score.rankable import rankable
-from autointerp.score.ranking import median_of, rank_by_lower_bound
+from autointerp.score.ranking import rank_by_lower_bound
 from autointerp.score.writing import Scoring
 
 
-def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring], shuffled: str) -> dict[str, Any]:
-    """Write ranks and which scores the catalog shows; returns the summary that reports and the terminal show.
+def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> dict[str, Any]:
+    """Write ranks and which scores the catalog shows; returns what the terminal says of them.
 
-    `shuffled`: the name of that control. The caller holds the transaction.
+    The caller holds the transaction.
     """
     scorer, metric = config.score.ranked()
-    facts: dict[str, Any] = {}
     key = scorings[scorer].key
     catalog.connection.execute("DELETE FROM scorings")
     for scoring in scorings.values():
         row = [scoring.name, scoring.key, scoring.simulator, scoring.model]
         catalog.connection.execute("INSERT INTO scorings VALUES (?, ?, ?, ?)", row)
     table = catalog.arrow(
-        "SELECT feature_id, control, value, lo, hi FROM scores WHERE score_key = ? AND metric = ? AND value IS NOT NULL "
-        "ORDER BY feature_id", [key, metric],
+        "SELECT feature_id, value, lo, hi FROM scores WHERE score_key = ? AND metric = ? AND control = '' "
+        "AND value IS NOT NULL ORDER BY feature_id", [key, metric],
     )  # fmt: skip
-    control = np.array(table["control"].to_pylist(), dtype=str)
     feature, value = table["feature_id"].to_numpy().astype(np.int64), table["value"].to_numpy()
     lo, hi = (table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("lo", "hi"))
-    ranked = (control == "") & ~np.isnan(lo)
-    _check(config, catalog, scorings, scorer, metric, int((control == "").sum()), int(ranked.sum()))
+    ranked, n_scored = ~np.isnan(lo), len(lo)
+    _check(config, catalog, scorings, scorer, metric, n_scored, int(ranked.sum()))
     ranks = rank_by_lower_bound(feature[ranked], value[ranked], lo[ranked], hi[ranked])
     catalog.connection.execute("DELETE FROM ranks")
     catalog.insert("ranks", pa.table({
@@ -50,15 +47,11 @@ def write_ranks(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring
     catalog.connection.execute(
         "INSERT INTO ranking VALUES (?, ?, ?)", [explainer_key(config, config.explain.explainer), key, metric]
     )
-    facts |= {"metric": metric, "scorer": scorer, "simulator": scorings[scorer].simulator,
-              "explainer": config.explain.explainer, "n_ranked": int(ranked.sum())}  # fmt: skip
-    for name, of in (("", control == ""), ("shuffled_", control == shuffled)):
-        median = median_of(value[of], stable_hash("median", config.seed, name))
-        facts["n_" + (name.rstrip("_") or "scored")] = int(of.sum())
-        if median is not None:
-            facts |= {f"{name}median": median.value, f"{name}median_lo": median.lo, f"{name}median_hi": median.hi}
-    facts |= _detection(config, catalog, scorings, shuffled) | {"n_undefined": _undefined(catalog, key, metric)}
-    return facts | _controls(config, catalog, scorings)
+    return {
+        "metric": metric, "scorer": scorer, "simulator": scorings[scorer].simulator, "explainer": config.explain.explainer,
+        "n_ranked": int(ranked.sum()), "n_scored": n_scored, "n_undefined": _undefined(catalog, key, metric),
+        **_controls(config, catalog, scorings),
+    }  # fmt: skip
 
 
 def _check(
@@ -105,23 +98,6 @@ def _controls(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring])
             "inconclusive": sum(gate.passed is None for gate in judged),
         }
     }
-
-
-def _detection(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring], shuffled: str) -> dict[str, Any]:
-    """The median balanced accuracy of labels and of the shuffled control, where detection is among the scorers."""
-    facts: dict[str, Any] = {}
-    if "detection" not in scorings:
-        return facts
-    key = scorings["detection"].key
-    for name, control in (("detection", ""), ("shuffled_detection", shuffled)):
-        rows = catalog.rows(
-            "SELECT value FROM scores WHERE score_key = ? AND metric = 'balanced_accuracy' AND control = ? AND value IS NOT NULL "
-            "ORDER BY feature_id", [key, control],
-        )  # fmt: skip
-        median = median_of(np.array([value for (value,) in rows]), stable_hash("median", config.seed, name))
-        if median is not None:
-            facts |= {name: median.value, f"{name}_lo": median.lo, f"{name}_hi": median.hi, f"n_{name}": len(rows)}
-    return facts
 
 
 def _undefined(catalog: Catalog, key: str, metric: str) -> dict[str, int]:

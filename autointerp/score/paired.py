@@ -107,7 +107,8 @@ def judged_sums(
 ) -> Sums | str:
     """The same of verdicts: true and false positives and negatives of each side. Classes weigh alike, and so do their strata.
 
-    Each of `judged` is of one side, in the same order, without failures; `bands`: of contexts by window and kind.
+    Each of `judged` is of one side, in the same order, without failures; `bands`: of contexts by window and kind. Two verdicts on
+    one window go together.
     """
     if not judged[0]:
         return "no context in common was judged"
@@ -119,7 +120,11 @@ def judged_sums(
         cells += [truth & said, truth & ~said, ~truth & said, ~truth & ~said]
     by_class = strata * 2 + truth  # a stratum holds one class only, unless a scorer puts wrong marks on active windows
     sums = np.stack(cells, axis=-1) * _class_weights(truth, by_class)[:, None]
-    return Sums(sums, by_class, _difference_of(of_cells) if len(judged) == 2 else of_cells)
+    windows = np.array([one.window_id for one in judged[0]], np.uint64)
+    _, first, unit = np.unique(windows, return_index=True, return_inverse=True)
+    together = np.zeros((len(first), sums.shape[1]))
+    np.add.at(together, unit, sums)
+    return Sums(together, strata[first], _difference_of(of_cells) if len(judged) == 2 else of_cells)
 
 
 def _class_weights(truth: NDArray[np.bool_], strata: NDArray[np.int64]) -> Array:

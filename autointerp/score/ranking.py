@@ -1,4 +1,4 @@
-"""The order of the catalog, and the summary of a run. Pure numpy.
+"""The order of the catalog, and resamples of features. Pure numpy.
 
 Features are ranked by the lower bound of their score's interval: a high value on little evidence must not win. The rank
 interval says which ranks the intervals leave open: above a feature are surely those whose lower bound is above its upper one.
@@ -33,15 +33,6 @@ def rank_by_lower_bound(feature: NDArray[np.int64], value: Array, lo: Array, hi:
     return Ranks(rank, 1 + surely_above, len(lo) - surely_below)
 
 
-@dataclass(frozen=True, slots=True)
-class Median:
-    """A median over features with its 95 % bootstrap interval."""
-
-    value: float
-    lo: float
-    hi: float
-
-
 def resampled(of: Callable[..., Array], values: Array, generator: np.random.Generator, resamples: int) -> Array:
     """`of` [resamples] each of so many resamples of the values [n] of features. A part of them is held at a time: all together
     are gigabytes for a hundred thousand features."""
@@ -51,12 +42,3 @@ def resampled(of: Callable[..., Array], values: Array, generator: np.random.Gene
         for begin in range(0, resamples, rows)
     ]
     return np.concatenate(parts)
-
-
-def median_of(values: Array, seed: int, resamples: int = 2000) -> Median | None:
-    """The median of the defined values, features being the unit of resampling. None without values."""
-    if len(values) == 0:
-        return None
-    draws = resampled(np.median, values, np.random.default_rng(seed), resamples)
-    lo, hi = np.quantile(draws, [0.025, 0.975])
-    return Median(float(np.median(values)), float(lo), float(hi))

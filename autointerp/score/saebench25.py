@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
@@ -41,7 +40,6 @@ SCHEMA = {
     "required": ["active"],
     "additionalProperties": False,
 }
-Array = NDArray[np.float64]
 
 
 class _Active(BaseModel):

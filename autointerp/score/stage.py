@@ -30,7 +30,6 @@ from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions
 from autointerp.score import Grade, Means, Scorer
 from autointerp.score.adaptive import Adaptive, facts_of, first_looks, plan_of
-from autointerp.score.controls import SHUFFLED
 from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.failures import Place
 from autointerp.score.keys import has_baseline, scorings
@@ -82,7 +81,7 @@ def score(
     finally:
         write_spending(catalog, journal_folder(run))
     with catalog.transaction():
-        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
+        facts = write_ranks(config, catalog, found) | facts_of(config, catalog, found)
         # With failures that may pass, or labels that wait for answers, the stage stays unfinished: the next run goes on.
         is_whole = not tasks(config, catalog)
         catalog.finish_stage(STAGE, fingerprint if is_whole else "", config.score.model_dump(), facts)
@@ -95,7 +94,7 @@ def refresh_controls(config: Config, catalog: Catalog) -> dict[str, Any]:
     fingerprint = catalog.stage_fingerprint(STAGE) or ""
     with catalog.transaction():
         found = scorings(config)
-        facts = write_ranks(config, catalog, found, SHUFFLED) | facts_of(config, catalog, found)
+        facts = write_ranks(config, catalog, found) | facts_of(config, catalog, found)
         catalog.finish_stage(STAGE, fingerprint, config.score.model_dump(), facts)
     return facts
 

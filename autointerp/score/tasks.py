@@ -1,6 +1,6 @@
 """What is to be graded: labels, their controls beside them, and the evidence that they are graded on. Reads, never writes."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -19,7 +19,7 @@ from autointerp.score.missing import no_labels
 from autointerp.score.parts import require_readable, scorers_for, silent_contexts
 from autointerp.score.simulating import BASELINE
 from autointerp.score.simulation import SCORER
-from autointerp.score.writing import Task
+from autointerp.score.writing import Scoring, Task
 
 Which = Literal["pending", "all"]
 
@@ -45,6 +45,7 @@ def require_labels(config: Config, catalog: Catalog, only: frozenset[int] | None
 
 
 def labels_state(config: Config, catalog: Catalog) -> list[str]:
+    """How many labels there are of each status, by the configured explainer; empty without any."""
     key = explainer_key(config, config.explain.explainer)
     return [
         str(row)
@@ -64,12 +65,10 @@ def tasks(
     baselines = {} if config.explain.explainer == BASELINE else read_labels(catalog, explainer_key(config, BASELINE))
     controls = stand_ins(config, catalog, sorted(labels))
     found = scorings(config)
-    graded = unsettled(catalog, [scoring.key for scoring in found.values()])
-    for feature in due(config, catalog, found, only):
-        graded.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+    done = settled(config, catalog, found, only)
 
     def is_wanted(place: Place) -> bool:
-        return which == "all" or place in again or graded.get(place, True)
+        return which == "all" or place in again or place not in done
 
     def wanted(feature: int, control: str) -> tuple[str, ...]:
         return tuple(
@@ -94,6 +93,16 @@ def tasks(
                 named = (control, other) if isinstance(other, Label) else labels[other]
                 todo.append(Task(feature, *named, control, None, wanted(feature, control), sampled))
     return [task for task in todo if task.scorers]
+
+
+def settled(
+    config: Config, catalog: Catalog, found: Mapping[str, Scoring], only: frozenset[int] | None = None
+) -> frozenset[Place]:
+    """The grades that another run leaves alone: those to the end, without a failure that may pass."""
+    graded = unsettled(catalog, [scoring.key for scoring in found.values()])
+    for feature in due(config, catalog, found, only):
+        graded.pop((found[SCORER].key, feature, ""), None)  # graded so far, but not to the end
+    return frozenset(place for place, mendable in graded.items() if not mendable)
 
 
 def with_evidence(

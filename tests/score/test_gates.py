@@ -174,17 +174,18 @@ def test_a_scorer_of_which_chance_is_unknown_is_held_against_other_labels(tmp_pa
 
 
 def test_another_judge_of_written_texts_is_known_by_its_model(tmp_path: Path) -> None:
-    """Generation has neither simulations nor verdicts; the same judge with other settings is no other judge."""
+    """Generation has neither simulations nor verdicts; the same judge with other settings is no other judge,
+    and another one's latest scores count."""
     own = {1: 0.1, 2: 0.4, 3: 0.2, 4: 0.9}
     table = {"feature_id": 1, "explanation_id": "e", "scorer": "generation", "control": ""}
     with Catalog.open(tmp_path / "c.duckdb", write=True) as catalog:
         catalog.rows("INSERT INTO ranking VALUES ('labels', 'key', 'auroc')")
         catalog.insert("explanations", pa.Table.from_pylist([
             {"explanation_id": "e", "explainer_key": "labels", "feature_id": 1, "explainer": "x", "status": "ok"}]))  # fmt: skip
-        for key, model in (("again", "judge"), ("other", "second")):
+        for key, model, sign in (("again", "judge", 1), ("zz before", "second", -1), ("other", "second", 1)):
             catalog.insert("scores", pa.Table.from_pylist([
-                table | {"score_key": key, "feature_id": at, "simulator": "", "metric": "auroc", "value": value, "n_ok": 1,
-                         "n_failed": 0, "status": "ok"} for at, value in own.items()]))  # fmt: skip
+                table | {"score_key": key, "feature_id": at, "simulator": "", "metric": "auroc", "value": sign * value,
+                         "n_ok": 1, "n_failed": 0, "status": "ok"} for at, value in own.items()]))  # fmt: skip
             catalog.insert("written_texts", pa.Table.from_pylist([
                 table | {"score_key": key, "model": model, "number": 1, "wanted": True, "status": "ok"}]))  # fmt: skip
         found = list(swaps(catalog, Scoring("generation", "key", "", "judge"), "auroc", own))

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from autointerp.evaluate.comparison import _sums
+from autointerp.evaluate.kept import Kept
 from autointerp.score import Judged, Simulated
 from autointerp.score.bootstrap import Resampling
 from autointerp.score.detection import score_detection
+from autointerp.score.fuzzing import score_fuzzing
 from autointerp.score.jackknife import standard_error
-from autointerp.score.paired import OF_SIMULATIONS, difference, judged_sums, simulated_sums
+from autointerp.score.paired import OF_SIMULATIONS, Sums, difference, judged_sums, simulated_sums
 from autointerp.score.simulation import difference_rows, score_simulation
 from autointerp.score.verdicts import OF_CELLS
 from tests.score.builders import context, evidence, failed
@@ -131,3 +134,18 @@ def test_the_test_holds_its_level_where_there_is_no_difference() -> None:
         assert error is not None
         rejected.append(abs(found.value) / error.value > 2.05)  # Student's t, 26 degrees of freedom
     assert 0.015 < np.mean(rejected) < 0.085
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "precision", "f1", "recall", "false_alarms"])
+def test_verdicts_on_marks_come_out_as_stored_and_those_on_one_window_go_together(metric: str) -> None:
+    """Fuzzing's wrong marks stand in copies of the same windows; those on silent windows are another kind."""
+    generator = np.random.default_rng(3)
+    of = evidence(sample(), {0: 100, 1: 10, 2: 10, 3: 10})
+    judged = [
+        Judged(one.window_id, one.kind, right, bool(generator.random() < 0.8) == right, "ok", item=int(not right))
+        for one in of.contexts for right in ((True, False) if one.kind == "band" else (False,))
+    ]  # fmt: skip
+    stored = {row.metric: row for row in score_fuzzing(of, judged, resamples=100)}[metric]
+    found = _sums(of, [Kept(judged=judged)], "fuzzing", metric)
+    assert isinstance(found, Sums) and found.value == pytest.approx(stored.value)
+    assert len(found.sums) == 18 and sorted(found.strata.tolist()) == sorted([1, 2, 3] * 6)
