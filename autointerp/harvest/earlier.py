@@ -31,9 +31,9 @@ def is_of_before(run: "Run") -> bool:
     try:
         with Catalog.open(run.catalog, write=True) as catalog:
             catalog.rows("UPDATE stages SET fingerprint = ? WHERE stage = 'sample'", [run.fingerprint])
-        _mark_plan(run)
     except UserError:
-        pass  # the next command does it
+        return True  # another process holds the catalog; the next command does it
+    _mark_plan(run)
     return True
 
 

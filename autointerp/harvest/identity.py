@@ -49,7 +49,11 @@ def visible_files(path: Path) -> list[Path]:
         return [path]
     found = []
     for here, folders, names in os.walk(path, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = Path(here).resolve()  # a link may lead to a folder above
+        above = {real, *real.parents}
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (real / name).resolve() not in above
+        )
         found += [Path(here) / name for name in names if not name.startswith(".")]
     return sorted(file for file in found if file.is_file())
 

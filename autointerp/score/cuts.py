@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autointerp.catalog.records import Context
 
 LENGTH = 32  # tokens of a cut, as in the published protocols
+SHARE = 0.3  # of the text's maximum, from which on a token is marked
 
 
 @dataclass(frozen=True, slots=True)

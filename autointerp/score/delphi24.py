@@ -28,7 +28,7 @@ from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
-from autointerp.score.cuts import LENGTH, Cut, cut_at, long_enough
+from autointerp.score.cuts import LENGTH, SHARE, Cut, cut_at, long_enough
 from autointerp.score.probabilities import ALTERNATIVES, list_places, yes_probabilities
 from autointerp.score.questions import MisalignedError, Verdict, all_asked, needed
 from autointerp.score.single import answered
@@ -36,11 +36,7 @@ from autointerp.score.verdicts import OF_BOTH, Verdicts, accuracy, auroc_row, fa
 from autointerp.score.weighted_rows import Resamples
 from autointerp.vocabulary import Vocabulary
 
-SHOWN, MOST, SHARE = (
-    5,
-    50,
-    0.3,
-)  # texts a request; of each class; of the text's maximum, from which on a token is marked
+SHOWN, MOST = 5, 50  # texts a request; of each class
 SCHEMA = {
     "type": "object",
     "properties": {"answers": {"type": "array", "items": {"type": "integer", "enum": [0, 1]}}},

@@ -24,12 +24,11 @@ from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
-from autointerp.score.cuts import Cut, cut_anywhere, long_enough, placed, runs_of
+from autointerp.score.cuts import SHARE, Cut, cut_anywhere, long_enough, placed, runs_of
 from autointerp.score.questions import Form, Question, Text, Verdict, ask_in_groups, verdict
 from autointerp.score.verdicts import OF_BOTH, Verdicts, auroc_row, false_alarms, recall, row
 from autointerp.score.weighted_rows import Resamples
 
-SHARE = 0.3  # of the text's maximum, from which on a token is marked
 MOVED, KINDS = "moved", ("silent", "near", "token")
 NO_TEXT = "there is no test context of a band: the feature is active in none"
 

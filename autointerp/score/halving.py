@@ -1,8 +1,9 @@
 """Successive halving: after each look the features with the better scores go on, half of those that are left. Pure.
 
-After Karnin, Koren and Somekh, "Almost Optimal Exploration in Multi-Armed Bandits" (2013). It finds the best features with fewer
-contexts than the tests of `sequential`, and controls no error: scores are compared as they are, whatever their intervals, so that
-a good feature with unlucky first contexts is thrown out, and nobody knows how often.
+After Karnin, Koren and Somekh, "Almost Optimal Exploration in Multi-Armed Bandits" (2013); theirs rounds halves up, this one
+down. It finds the best features with fewer contexts than the tests of `sequential`, and controls no error: scores are compared
+as they are, whatever their intervals, so that a good feature with unlucky first contexts is thrown out, and nobody knows how
+often.
 """
 
 from collections.abc import Mapping, Sequence

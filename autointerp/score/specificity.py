@@ -16,12 +16,11 @@ from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import RequestFailed
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
-from autointerp.score.cuts import Cut, cut_at
+from autointerp.score.cuts import SHARE, Cut, cut_at
 from autointerp.score.questions import Form, MisalignedError, Question, Text, ask_in_groups, in_groups, quoted
 from autointerp.score.weighted_rows import Array, Items, Resamples, mean, weighted_row
 
 LENGTH, BEFORE = 64, 48  # tokens of a text, and of those before its peak
-SHARE = 0.3  # of the text's maximum, from which on a token is marked
 BEST = 3
 NOTHING = "there are no activating test contexts to rate"
 

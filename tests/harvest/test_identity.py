@@ -23,6 +23,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_copies_times_and_hidden_files(folder: Path, tmp_path: Path) -> None:
     first = contents(folder)
+    (folder / "inner" / "above").symlink_to(folder)
+    assert contents(folder) == first  # and it comes to an end
+    (folder / "inner" / "above").unlink()
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     os.utime(copy / "config.json", ns=(1, 1))
     (copy / ".git").mkdir()
