@@ -75,8 +75,9 @@ def test_controls_of_verdicts_are_those_of_a_run_that_was_done_at_once(
     known = [one for (one,) in catalog_rows(out, "SELECT feature_id FROM features WHERE flag IS DISTINCT FROM 'dead' "
                                                  "AND flag IS DISTINCT FROM 'rare' ORDER BY 1")]  # fmt: skip
     assert run(capsys, "explain", "--out", out, "--features", ",".join(map(str, known[1:4])))[0] == 0
-    chosen = ["score", "--out", out, *FEW, "--explainer", "lexicon", "--provider", "mock", "--label-model", "mock", "--simulator", "lexicon", "--set",
-              "score.scorers=simulation,detection", "--set", "score.control_features=2"]  # fmt: skip
+    chosen = ["score", "--out", out, *FEW, "--explainer", "lexicon", "--simulator", "lexicon", "--provider", "mock",
+              "--label-model", "mock", "--set", "score.scorers=simulation,detection", "--set",
+              "score.control_features=2"]  # fmt: skip
     code, err = run(capsys, *chosen)
     assert code == 0, err
     members = "SELECT DISTINCT feature_id FROM scores WHERE scorer = 'detection' AND control = '{}' ORDER BY 1"
