@@ -11,6 +11,7 @@ from autointerp.score.ranking import resampled
 Array = NDArray[np.float64]
 _RESAMPLES = 2000
 _RANKED, _RANKINGS = 2000, 500  # features and resamples for rank correlations, each of which is a sort of them
+_UNDEFINED = 0.025  # of the resamples; with more an end of the interval would be one of those
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,18 @@ def paired(differences: Array, seed: int) -> Paired:
 
 
 def agreement(first: Array, second: Array, seed: int) -> Agreement:
-    """Spearman's and Kendall's correlations of n features; without a value where fewer than 3 or a side is constant."""
+    """Spearman's and Kendall's correlations of n features; without a value where fewer than 3 or a side is constant, without an
+    interval where a side is in too many resamples: those that are left would be another population's."""
     from scipy import stats
 
     n = len(first)
     if n < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return Agreement(n, Estimate(None), Estimate(None))
     rho, tau = float(stats.spearmanr(first, second).statistic), float(stats.kendalltau(first, second).statistic)
-    lo, hi = _ends(np.array([rho, tau]), _rank_correlations(first, second, seed), n)
+    draws = _rank_correlations(first, second, seed)
+    if len(draws) < _RANKINGS * (1 - _UNDEFINED):
+        return Agreement(n, Estimate(rho), Estimate(tau))
+    lo, hi = _ends(np.array([rho, tau]), draws, n)
     return Agreement(n, Estimate(rho, float(lo[0]), float(hi[0])), Estimate(tau, float(lo[1]), float(hi[1])))
 
 

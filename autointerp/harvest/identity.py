@@ -24,7 +24,7 @@ def contents(path: Path) -> str:
     is neither."""
     try:
         files = visible_files(path)
-    except OSError:  # a list of ids too long to be a file name
+    except (OSError, ValueError):  # a list of ids too long to be a file name, or with a character that none has
         return ""
     if not files:
         return ""
@@ -47,15 +47,21 @@ def visible_files(path: Path) -> list[Path]:
     """The file, or those of the folder and the folders below it that are not hidden, in a fixed order."""
     if path.is_file():
         return [path]
-    found = []
-    for here, folders, names in os.walk(path, followlinks=True):
-        real = Path(here).resolve()  # a link may lead to a folder above
-        above = {real, *real.parents}
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (real / name).resolve() not in above
-        )
-        found += [Path(here) / name for name in names if not name.startswith(".")]
-    return sorted(file for file in found if file.is_file())
+    return sorted(_below(path, frozenset()))
+
+
+def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """Visible files; a link to one of the folders `above` leads nowhere new."""
+    above |= {os.path.realpath(folder)}
+    try:
+        names = os.listdir(folder)
+    except OSError:  # not there, or not to be read
+        return
+    for file in (folder / name for name in names if not name.startswith(".")):
+        if file.is_file():
+            yield file
+        elif file.is_dir() and os.path.realpath(file) not in above:
+            yield from _below(file, above)
 
 
 def _sampled(file: BinaryIO, size: int, suffix: str) -> Iterator[tuple[int, int]]:

@@ -15,6 +15,7 @@ from autointerp.llm.provider import CallFailed, Reply, asked_for, choose_another
 from autointerp.llm.types import FailureKind, Request
 
 _MANY = 20  # refusals that do not say why, or answers without JSON, and nothing else so far
+_REJECTED = "what was rejected until now counts as failed; once it can be answered: autointerp retry --kind rejected"
 _WITHOUT: Mapping[str, str] = {
     "prompt_logprobs": "gives no log-probabilities of given texts (prompt_logprobs)",
     "logprobs": "gives no log-probabilities of its answers (logprobs)",
@@ -102,11 +103,11 @@ class Abilities:
         if not capability:
             return UserError(
                 f"{self._who} rejects every request ({count} so far; the last: {told}); see whether the server knows the "
-                "model, and run again"
+                f"model, and run again; {_REJECTED}"
             )
         return UserError(
             f"{self._who} rejects every request with {capability}, which {self._use(capability).by} needs ({count} so far; the "
-            f"last: {told}); see whether the server and the model have it, or {self._advice(capability)}"
+            f"last: {told}); see whether the server and the model have it, or {self._advice(capability)}; {_REJECTED}"
         )
 
     def _use(self, capability: str) -> Use:

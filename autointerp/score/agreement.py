@@ -59,13 +59,14 @@ def swaps(catalog: Catalog, scoring: Scoring, metric: str, own: Mapping[int, flo
 
 def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64], who: str = "") -> Agreement:
     """Spearman's ρ of two sides [n], ties sharing their mean rank. The interval is Fisher's, with the variance (1 + ρ²/2) /
-    (n − 3) (Bonett and Wright 2000, "Sample size requirements for estimating Pearson, Kendall and Spearman correlations")."""
+    (n − 3) (Bonett and Wright 2000, "Sample size requirements for estimating Pearson, Kendall and Spearman correlations");
+    at ±1 it would have no width, even of four features, and there is none."""
     n = len(x)
     if n < _FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Agreement(who, n, None, None, None)
     rho = float(np.clip(np.corrcoef(_ranks(x), _ranks(y))[0, 1], -1, 1))
     if abs(rho) == 1:
-        return Agreement(who, n, rho, rho, rho)
+        return Agreement(who, n, rho, None, None)
     half = 1.959964 * math.sqrt((1 + rho**2 / 2) / (n - 3))
     return Agreement(who, n, rho, math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half))
 

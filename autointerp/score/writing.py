@@ -1,7 +1,8 @@
 """What a grading leaves in the catalog: scores, and the simulations and judgements that they can be computed from again."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -90,9 +91,9 @@ def write_grades(catalog: Catalog, finished: Sequence[Graded], scorings: Mapping
     for graded in sorted(finished, key=lambda graded: (graded.task.feature_id, graded.task.control)):
         for name, grade in graded.grades.items():
             by = _marks(graded.task, scorings[name])
-            rows["scores"] += [by | _fields(row, _SCORES) for row in grade.rows]
+            rows["scores"] += [by | _fields(_defined(row), _SCORES) for row in grade.rows]
             for control, others in graded.controls.get(name, {}).items():
-                rows["scores"] += [by | {"control": control} | _fields(row, _SCORES) for row in others]
+                rows["scores"] += [by | {"control": control} | _fields(_defined(row), _SCORES) for row in others]
             rows["simulations"] += [by | {"band": graded.bands.get(one.window_id, 0)} | _fields(one, _SIMULATIONS)
                                     for one in grade.simulated]  # fmt: skip
             rows["judgements"] += [by | _fields(one, _JUDGEMENTS) for one in grade.judged]
@@ -117,6 +118,19 @@ def _marks(task: Task, scoring: Scoring) -> dict[str, Any]:
     return {"score_key": scoring.key, "feature_id": task.feature_id, "control": task.control,
             "explanation_id": task.explanation_id if scoring.of_label else "", "scorer": scoring.name,
             "simulator": scoring.simulator, "model": scoring.model}  # fmt: skip
+
+
+def _defined(row: ScoreRow) -> ScoreRow:
+    """NaN and infinity, of a scorer of another package, are no score: they would come before all others."""
+    if row.value is not None and not math.isfinite(row.value):
+        return replace(
+            row, value=None, lo=None, hi=None, status="undefined", reason=f"the scorer's value is {row.value}"
+        )
+    if not all(end is None or math.isfinite(end) for end in (row.lo, row.hi)):
+        return replace(
+            row, lo=None, hi=None, reason="; ".join(filter(None, [row.reason, "no interval: an end is no number"]))
+        )
+    return row
 
 
 def _fields(record: object, schema: pa.Schema) -> dict[str, Any]:

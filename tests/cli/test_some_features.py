@@ -68,6 +68,26 @@ def test_some_first_and_then_the_rest(
     assert digests(out) == digests(at_once)
 
 
+def test_controls_of_verdicts_are_those_of_a_run_that_was_done_at_once(
+    capsys: pytest.CaptureFixture[str], out: Path
+) -> None:
+    """Of a few features two are in the controls; of all of them others are."""
+    known = [one for (one,) in catalog_rows(out, "SELECT feature_id FROM features WHERE flag IS DISTINCT FROM 'dead' "
+                                                 "AND flag IS DISTINCT FROM 'rare' ORDER BY 1")]  # fmt: skip
+    assert run(capsys, "explain", "--out", out, "--features", ",".join(map(str, known[1:4])))[0] == 0
+    chosen = ["score", "--out", out, *FEW, "--explainer", "lexicon", "--simulator", "lexicon", "--provider", "mock",
+              "--label-model", "mock", "--set", "score.scorers=simulation,detection", "--set",
+              "score.control_features=2"]  # fmt: skip
+    code, err = run(capsys, *chosen)
+    assert code == 0, err
+    members = "SELECT DISTINCT feature_id FROM scores WHERE scorer = 'detection' AND control = '{}' ORDER BY 1"
+    before = catalog_rows(out, members.format("always_no"))
+    assert run(capsys, "explain", "--out", out)[0] == 0
+    assert run(capsys, *chosen)[0] == 0
+    now = catalog_rows(out, members.format("shuffled"))
+    assert now != before and catalog_rows(out, members.format("always_no")) == now
+
+
 def test_features_that_were_not_sampled_are_named(capsys: pytest.CaptureFixture[str], out: Path) -> None:
     for command in ("explain", "score", "run"):
         code, err = run(capsys, command, "--out", out, "--features", "3,16-18")

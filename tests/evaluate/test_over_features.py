@@ -51,6 +51,12 @@ def test_agreement() -> None:
     assert (same.spearman.value, same.kendall.value) == (pytest.approx(1), pytest.approx(1))
     assert other.kendall.value == pytest.approx(-1)
     assert agreement(first, np.zeros(30), 0).spearman.value is None
+    for n in (
+        6,
+        100_000,
+    ):  # a third of the resamples or nearly all of them hold no variation: no interval of those that do
+        alone = agreement(np.arange(n) * 1.0, (np.arange(n) == n - 2) * 1.0, 0).spearman
+        assert alone.value is not None and alone.lo is alone.hi is None
     swapped = agreement(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0]), 0)
     assert swapped.kendall.value == pytest.approx((5 - 1) / 6)
 

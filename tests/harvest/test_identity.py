@@ -40,6 +40,18 @@ def test_copies_times_and_hidden_files(folder: Path, tmp_path: Path) -> None:
     assert contents(file) == contents(renamed) != ""
 
 
+def test_links_are_followed_and_loops_are_not(folder: Path, tmp_path: Path) -> None:
+    first, elsewhere = contents(folder), tmp_path / "elsewhere"
+    shutil.move(folder / "inner", elsewhere)
+    (folder / "inner").symlink_to(elsewhere)
+    assert contents(folder) == first
+    for name in ("here", "there"):  # two such double what is found with every level
+        (elsewhere / name).symlink_to(folder)
+        (folder / name).symlink_to(elsewhere / name)
+    (folder / "broken").symlink_to(tmp_path / "nowhere")
+    assert contents(folder) == first and contents(Path("a\0b")) == ""
+
+
 @pytest.mark.parametrize("change", ["content", "name", "size", "further", "less"])
 def test_every_change_counts(folder: Path, change: str) -> None:
     first, weights = contents(folder), folder / "inner" / "weights.bin"

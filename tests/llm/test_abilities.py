@@ -157,7 +157,8 @@ async def test_unclear_refusals_count_for_what_they_asked_for(journal: Journal) 
             with pytest.raises(RequestFailed):
                 await broker.ask(structured(f"{number}"))
         with pytest.raises(
-            UserError, match=r"rejects every request with json_schema, which scorer detection needs \(20 so"
+            UserError,
+            match=r"rejects every request with json_schema, which scorer detection needs \(20 so.*retry --kind rejected",
         ):
             await broker.ask(structured("20"))
 

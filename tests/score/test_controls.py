@@ -223,4 +223,5 @@ class TestAgreement:
     def test_what_cannot_be_ranked_has_none(self) -> None:
         assert rank_correlation(np.ones(9), np.arange(9.0)).rho is None
         assert rank_correlation(np.arange(3.0), np.arange(3.0)).rho is None
-        assert rank_correlation(np.arange(9.0), -np.arange(9.0)).rho == -1
+        reversed_ = rank_correlation(np.arange(9.0), -np.arange(9.0))
+        assert reversed_.rho == -1 and reversed_.lo is reversed_.hi is None
