@@ -157,7 +157,9 @@ def test_a_failed_request_is_a_failure_with_a_reason_and_what_helps(
     # malformed is asked for once more, and one of those is malformed again.
     server.script(status(400, {"message": "no such thing"}), *[answer("no JSON at all")] * 9)
     code, err = run(capsys, *arguments)
-    assert code == 0 and "failed: rejected" in err and "if the server has changed: autointerp retry --kind rejected" in err
+    assert (
+        code == 0 and "failed: rejected" in err and "if the server has changed: autointerp retry --kind rejected" in err
+    )
     assert "failed: malformed" in err and "for other answers: autointerp retry" in err
     failed = catalog_rows(out, "SELECT feature_id, reason FROM explanations WHERE status = 'failed'")
     reasons = " ".join(reason for _, reason in failed)
