@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from autointerp.announce import say_explainer, say_scorers
+from autointerp.catalog.store import Catalog
 from autointerp.config import Config
 from autointerp.errors import UserError
 from autointerp.run_folder import sampled_catalog, save_config
@@ -39,9 +40,23 @@ def retry_stage(config: Config, out: Path, kinds: Sequence[str] = ()) -> dict[st
         graded = {item for items in grades.values() for item in items}
         if labels or graded:
             say_scorers(config)
-            score(config, catalog, out, again=[(key, *item) for key, items in grades.items() for item in items])
+            again = [(key, *item) for key, items in grades.items() for item in items]
+            score(config, catalog, out, only=_tried(config, catalog, list(by_key), [*labels, *graded]), again=again)
             save_config(config, out)
     return {"labels": len(labels), "grades": len(graded)}
+
+
+def _tried(
+    config: Config, catalog: Catalog, keys: Sequence[str], failed: Sequence[tuple[int, str]]
+) -> frozenset[int] | None:
+    """The features that were scored before, and the `failed` ones; None, which is all, where features are compared."""
+    from autointerp.score.adaptive import plan_of
+
+    plan = plan_of(config)
+    if plan is not None and plan.compares:
+        return None
+    scored = catalog.rows("SELECT DISTINCT feature_id FROM scores WHERE score_key IN (SELECT unnest(?))", [list(keys)])
+    return frozenset(feature for (feature,) in scored) | {feature for feature, _ in failed}
 
 
 def rederive_stage(config: Config, out: Path) -> dict[str, Any]:

@@ -51,11 +51,17 @@ def sampled_catalog(config: Config, out: Path) -> Iterator[Catalog]:
     with Catalog.open(catalog_path(out)) as catalog:
         if catalog.stage_fingerprint("sample") is None:
             raise UserError(f"{out}: the sampling is not finished; run again: autointerp sample --out {out}")
+    require_same_sampling(config, out)
+    with Catalog.open(catalog_path(out), write=True) as catalog:
+        yield catalog
+
+
+def require_same_sampling(config: Config, out: Path) -> None:
+    """Raise UserError where the sampling, which is finished, was done with other settings."""
+    with Catalog.open(catalog_path(out)) as catalog:
         before = json.loads(catalog.value("SELECT config FROM stages WHERE stage = 'sample'"))
     if before != sample_settings(config):
         Run(config, out).require_facts()  # the same files may lie elsewhere now
-    with Catalog.open(catalog_path(out), write=True) as catalog:
-        yield catalog
 
 
 def is_sampled(out: Path) -> bool:

@@ -38,11 +38,13 @@ def estimate(sample: int, only: str, **options: Any) -> None:
     What the journal holds already is not counted again.
     """
     from autointerp.harvest.runs import runs_of
+    from autointerp.run_folder import is_sampled, require_same_sampling
 
     config, out = configure(**options)
     for one in runs_of(config, out):
-        if one.facts() is None:
+        if not is_sampled(one.out):
             raise UserError(f"{one.out}: nothing sampled here yet; run first: autointerp sample --out {out}")
+        require_same_sampling(one.config, one.out)
         if one.out != out:
             click.echo(f"{one.out.name}:")
         show(_estimate(one.config, one.out, sample, only))

@@ -71,7 +71,7 @@ def print_ranking(out: Path) -> None:
             [f"{rank}", f"{first}–{last}", interval(value, lo, hi), f"{feature}", one_line(title)]
             for rank, first, last, feature, title, value, lo, hi in rows
         ], words=("label",))  # fmt: skip
-    for line in _unranked(facts):
+    for line in [*_unranked(facts), *_without_label(out)]:
         click.echo(line)
     print_controls(out)
     _warn_of_all_failures(out)
@@ -84,6 +84,21 @@ def _unranked(facts: Mapping[str, Any]) -> Iterator[str]:
                "SELECT feature_id, title, score, score_reason FROM catalog WHERE rank IS NULL AND score IS NOT NULL")  # fmt: skip
     for reason, count in facts["n_undefined"].items():
         yield f"without a score: {_labels(count)}: {one_line(reason)}"
+
+
+def _without_label(out: Path) -> Iterator[str]:
+    """How many features have no label, failed ones apart, of which there is talk elsewhere; and why."""
+    from autointerp.catalog.store import Catalog
+    from autointerp.run_folder import catalog_path
+
+    with Catalog.open(catalog_path(out)) as catalog:
+        counts = dict(catalog.rows(
+            "SELECT CASE WHEN flag IN ('dead', 'rare') THEN flag ELSE '' END, count(*) FROM features WHERE feature_id NOT IN "
+            "(SELECT feature_id FROM explanations JOIN ranking USING (explainer_key)) GROUP BY ALL"
+        ))  # fmt: skip
+    kinds = {"dead": "dead", "rare": "rare (active in fewer than 20 documents)", "": "not labelled yet"}
+    if found := [f"{counts[kind]:,} {words}" for kind, words in kinds.items() if kind in counts]:
+        yield f"features without a label: {', '.join(found)}"
 
 
 def _labels(count: int) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 
 from autointerp.cli.options import DEMO_FOLDER
+from autointerp.cli.tables import width
 from autointerp.cli.terminal import json_line, one_line
 from autointerp.errors import UserError
 
+_NARROWEST = 7  # characters of a column, on the average, that can still be read: with less a row is shown line by line
 _COMMENT = re.compile(r"--[^=\s]*\s")  # no option has white space in its name
 
 
@@ -64,6 +66,8 @@ def sql(query: str, out: Path, style: str) -> None:
     elif style == "json":
         for row in rows:
             click.echo(json_line(dict(zip(names, row, strict=True))))
+    elif len(names) > width() // _NARROWEST:
+        _print_records(names, rows)
     else:
         _print_table(names, rows)
 
@@ -85,6 +89,15 @@ def _print_table(names: list[str], rows: list[tuple[object, ...]]) -> None:
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))  # Text, not markup: a label may hold brackets
     Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_records(names: list[str], rows: list[tuple[object, ...]]) -> None:
+    """A line for each column, a paragraph for each row: of so many columns a table cannot be read."""
+    left = max(len(one_line(name)) for name in names)
+    click.echo("\n\n".join(
+        "\n".join(f"{one_line(name):<{left}}  {_cell(value)}".rstrip() for name, value in zip(names, row, strict=True))
+        for row in rows
+    ) or "no rows")  # fmt: skip
 
 
 def _cell(value: object) -> str:

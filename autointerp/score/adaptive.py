@@ -51,7 +51,7 @@ def plan_of(config: Config) -> Plan | None:
 def require_whole(config: Config, only: Collection[int] | None) -> None:
     """Raise UserError where only some features are to be worked on, and the plan compares all of them."""
     plan = plan_of(config)
-    if only is not None and plan is not None and (plan.halving or plan.top is not None):
+    if only is not None and plan is not None and plan.compares:
         what = "--halving" if plan.halving else f"--top-k {plan.top}"
         raise UserError(f"{what} compares all features of the run with each other; leave out --features, or score these with "
                         "--no-adaptive")  # fmt: skip
@@ -184,6 +184,11 @@ class Adaptive:
         self._explainer = explainer_key(config, config.explain.explainer)
         self._metric = config.score.ranked()[1]
 
+    @property
+    def rounds(self) -> int:
+        """At most, of a feature."""
+        return self._plan.looks
+
     def scorer(self, parts: Mapping[str, Scorer]) -> AdaptiveSimulation:
         """What stands in for the scorer `simulation`."""
         inner = parts[SCORER]
@@ -245,12 +250,15 @@ def due(
 
 
 def facts_of(config: Config, catalog: Catalog, scorings: Mapping[str, Scoring]) -> dict[str, Any]:
-    """For people: why features stopped, and how many contexts were simulated of how many; nothing where not adaptive."""
+    """For people: why features stopped, and how many contexts were simulated; nothing where not adaptive."""
     plan = plan_of(config)
     if plan is None:
         return {}
     score_key = scorings[SCORER].key
-    why = Counter(stop.why for stop in Adaptive(config, catalog, plan, score_key).state().stopped.values())
+    looks = read_looks(catalog, explainer_key(config, config.explain.explainer), score_key, config.score.ranked()[1])
+    if not plan.compares:  # those that nobody has looked at keep no other waiting
+        looks = {feature: found for feature, found in looks.items() if found}
+    why = Counter(stop.why for stop in _decide(plan, looks).stopped.values())
     n = catalog.value(
         "SELECT count(*) FROM simulations JOIN windows USING (window_id) WHERE score_key = ? AND control = '' AND split = 'test'",
         [score_key],

@@ -50,6 +50,11 @@ class Plan:
     threshold: float | None = None
     halving: bool = field(default=False, repr=False)
 
+    @property
+    def compares(self) -> bool:
+        """Whether it takes the scores of others to say that a feature is done."""
+        return self.halving or self.top is not None
+
     def contexts(self, look: int) -> tuple[int, int]:
         """Of each band, and silent, after so many looks (1 … looks): each look has twice as many as the one before."""
         parts = 2 ** (self.looks - look)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autointerp.catalog.draws import read_draws
-from autointerp.catalog.reading import EvidenceReader, read_vocabulary
+from autointerp.catalog.reading import EvidenceReader, read_labels, read_vocabulary
 from autointerp.catalog.records import FeatureEvidence
 from autointerp.catalog.spending import write_spending
 from autointerp.catalog.store import Catalog
@@ -24,7 +24,7 @@ from autointerp.errors import UserError
 from autointerp.explain.at_hand import open_bench
 from autointerp.explain.bench import Bench
 from autointerp.explain.experiments import NoBench
-from autointerp.explain.stage import explain
+from autointerp.explain.stage import explain, explainer_key
 from autointerp.hashing import hex_hash
 from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession, Wanted, journal_folder, open_sessions
@@ -71,7 +71,10 @@ def score(
     if is_done and which == "pending" and not again:
         return catalog.stage_facts(STAGE)
     if any(has_baseline(config, scorer) for scorer in scorers_for(config).values()):
-        explain(config, catalog, run, BASELINE, only=only)  # those that are there are left alone
+        labelled = frozenset(read_labels(catalog, explainer_key(config, config.explain.explainer)))
+        explain(
+            config, catalog, run, BASELINE, only=labelled if only is None else labelled & only
+        )  # where it is missing
     forget_other_controls(config, catalog, keys)
     todo = tasks(config, catalog, which, again, only)
     try:
@@ -149,10 +152,23 @@ async def _score_all(
                     yield task, evidence, peaks.get(task.feature_id, {})
 
             await in_rounds(
-                "score", unit, todo, read, work, lambda finished: write_grades(catalog, finished, found), session
+                _what(todo, looks, adaptive),
+                unit,
+                todo,
+                read,
+                work,
+                lambda finished: write_grades(catalog, finished, found),
+                session,
             )
 
         await (turn(todo, {}) if adaptive is None else adaptive.grade(todo, turn))
+
+
+def _what(todo: Sequence[Task], looks: Mapping[int, int], adaptive: Adaptive | None) -> str:
+    """What is being done, for people: which round it is where all of it is one."""
+    rounds = {looks.get(task.feature_id) for task in todo}
+    is_one = len(rounds) == 1 and not any(task.control or task.scorers != (SCORER,) for task in todo)
+    return f"{STAGE}, round {rounds.pop()} of {adaptive.rounds}" if adaptive is not None and is_one else STAGE
 
 
 def _apart(todo: Sequence[Task]) -> list[Task]:

@@ -223,6 +223,25 @@ def test_retry_brings_fresh_answers_and_keeps_the_usable_ones(
     assert table_digests_of(sampled) == digests
 
 
+def test_retry_leaves_alone_what_was_never_tried(
+    capsys: pytest.CaptureFixture[str], sampled: Path, server: LlmServer
+) -> None:
+    assert run(capsys, "explain", *model(server), "--out", sampled, "--features", "0-4")[0] == 0
+    chosen = ["--set", "score.scorers=simulation", "--set", "score.control_features=0", "--features", "0,1"]
+    server.write = lambda body: "I'd rather not."
+    run(capsys, "score", "--out", sampled, *chosen)
+    graded = "SELECT DISTINCT feature_id FROM simulations JOIN scorings USING (score_key) WHERE status = 'ok'"
+    assert not catalog_rows(sampled, graded)
+    server.write = write_answer
+    with_lexicon = "SELECT count(*) FROM explanations WHERE explainer = 'lexicon'"
+    before = catalog_rows(sampled, with_lexicon)
+    assert run(capsys, "retry", "--out", sampled)[0] == 0
+    assert catalog_rows(sampled, graded + " ORDER BY 1") == [(0,), (1,)]
+    assert run(capsys, "score", "--out", sampled)[0] == 0
+    assert [feature for (feature,) in catalog_rows(sampled, graded)] != [0, 1]
+    assert catalog_rows(sampled, with_lexicon) == before  # of features without a label none is needed
+
+
 def test_what_detection_failed_at_is_tried_again(
     capsys: pytest.CaptureFixture[str], sampled: Path, server: LlmServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,23 @@ def test_the_query_that_a_run_proposes_is_one_that_can_be_read(finished: Path) -
     assert table[0].split() == ["rank", "feature_id", "title", "score", "lo", "hi"] and len(table) > 5
 
 
+def test_a_row_of_too_many_columns_is_shown_line_by_line(finished: Path) -> None:
+    lines = said("sql", "SELECT * FROM catalog LIMIT 2", "--out", finished).splitlines()
+    shown = [line.split()[0] for line in lines if line]
+    assert shown[:3] == ["rank", "feature_id", "title"] and len(lines) == 2 * shown.index("rank", 1) + 1
+    assert said("sql", "SELECT * FROM catalog WHERE false", "--out", finished) == "no rows\n"
+
+
+def test_features_without_a_label_are_counted(finished: Path) -> None:
+    [kinds] = [
+        line for line in said("run", "--out", finished).splitlines() if line.startswith("features without a label")
+    ]
+    flags = said(
+        "sql", "SELECT flag, count(*) FROM features WHERE flag IN ('dead', 'rare') GROUP BY 1", "--out", finished
+    )
+    assert all(f"{count} {flag}" in kinds for flag, count in map(str.split, flags.splitlines()[1:]))
+
+
 def test_help_says_that_a_folder_remembers() -> None:
     with_folder = [
         command for command in cli.commands.values() if any(option.name == "config_file" for option in command.params)

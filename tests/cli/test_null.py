@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from scipy.stats import spearmanr
 
 from autointerp.catalog.digest import table_digests
@@ -13,8 +14,6 @@ from tests.cli.test_bad_input import options, run
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, object]) -> Path:
-    from click.testing import CliRunner
-
     folder = tmp_path_factory.mktemp("controls") / "run"
     arguments = ["run", *options(tiny_settings, score__random_directions=12), "--out", str(folder)]
     found = CliRunner().invoke(cli, [str(one) for one in arguments], catch_exceptions=False)
@@ -57,6 +56,15 @@ def test_again_it_costs_nothing(capsys: pytest.CaptureFixture[str], out: Path) -
         assert table_digests(catalog) == before
     code, err = run(capsys, "null", "--out", out, "--directions", 13)
     assert code == 2 and "12 random directions, and 13 are asked for" in err
+
+
+def test_too_few_directions_to_tell_a_label_from_them_are_no_finding(out: Path) -> None:
+    told = CliRunner().invoke(cli, ["score", "--out", str(out)]).stdout
+    [(count,)] = rows(out, "SELECT n FROM controls WHERE metric = 'r_corpus' AND control = 'random_directions'")
+    line = next(
+        line for line in told.splitlines() if line.startswith("labels not told from those of random directions")
+    )
+    assert count < 19 and f"; with {count} random directions q is {1 / (1 + count):.2f} or more" in line
 
 
 def test_without_scores_there_is_nothing_to_compare(

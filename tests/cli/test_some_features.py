@@ -113,6 +113,8 @@ def test_run_on_a_sampled_folder_labels_these_only(capsys: pytest.CaptureFixture
     assert run(capsys, "score", "--out", out, "--adaptive", "--set", "score.rounds=2", "--features", feature)[0] == 0
     looks = "SELECT DISTINCT feature_id FROM scores WHERE contains(metric, '_look_')"
     assert catalog_rows(out, looks) == [(feature,)]
+    facts = json.loads(catalog_rows(out, "SELECT facts FROM stages WHERE stage = 'score'")[0][0])
+    assert sum(facts["adaptive"]["stopped"].values()) == 1
 
 
 def test_a_copy_of_the_inputs_is_the_same_and_a_changed_weight_is_not(
@@ -136,6 +138,16 @@ def test_a_copy_of_the_inputs_is_the_same_and_a_changed_weight_is_not(
     for command in ("sample", "explain", "run"):
         code, err = run(capsys, command, "--out", out)
         assert code == 2 and "holds a run with other settings" in err and "subject.model was" in err, err
+
+
+def test_an_estimate_asks_no_more_of_a_folder_than_the_stages_do(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    with Catalog.open(
+        out / "catalog.duckdb", write=True
+    ) as catalog:  # as an earlier version has left it, files moved since
+        catalog.rows("UPDATE stages SET fingerprint = 'of before' WHERE stage = 'sample'")
+    for command in ("estimate", "explain"):
+        code, err = run(capsys, command, "--out", out, "--provider", "mock", "--label-model", "mock")
+        assert code == 0, err
 
 
 def test_a_run_of_an_earlier_version_is_taken_over(
