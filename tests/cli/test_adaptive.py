@@ -12,7 +12,7 @@ from autointerp.catalog.digest import table_digests
 from autointerp.catalog.store import Catalog
 from autointerp.config_reading import load_config
 from autointerp.errors import UserError
-from autointerp.score import stage
+from autointerp.score import grading
 from autointerp.score.adaptive import plan_of
 from autointerp.score.keys import score_keys
 from tests.cli.test_bad_input import options, run
@@ -99,7 +99,7 @@ def test_stopped_and_gone_on_with_it_is_the_same(
     whole = Path(shutil.copytree(out, tmp_path / "whole"))
     chosen = lexicon("--top-k", "5")
     assert run(capsys, "score", "--out", whole, *chosen)[0] == 0
-    write, written = stage.write_grades, []
+    write, written = grading.write_grades, []
 
     def failing(*arguments: object) -> None:
         if len(written) == 1:
@@ -109,7 +109,7 @@ def test_stopped_and_gone_on_with_it_is_the_same(
 
     for _ in range(12):
         written.clear()
-        monkeypatch.setattr(stage, "write_grades", failing)
+        monkeypatch.setattr(grading, "write_grades", failing)
         if run(capsys, "score", "--out", out, *chosen)[0] == 0:
             break
     else:
