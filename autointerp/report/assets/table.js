@@ -20,7 +20,7 @@ const ALL_COLUMNS = [
   { key: "title", name: "Label", cell: labelCell },
   { key: "kind", name: "Kind", cell: (feature) => (feature.kind === null ? "–" : bdi(feature.kind)) },
   { key: "score", name: "Score", down: true, title: "with its 95 % interval; the hollow mark is a shuffled label", cell: scoreCell },
-  { key: "shuffled", name: "Control", number: true, down: true, title: "score of a shuffled label", cell: (feature) => fixed(feature.shuffled) },
+  { key: "shuffled", name: "Shuffled", number: true, down: true, title: "score of another feature's label; of a sample of the features", cell: (feature) => fixed(feature.shuffled) },
   { key: "detection", name: "Detection", number: true, down: true, title: "balanced accuracy: is the feature active in this text? 0.5 is chance", cell: (feature) => fixed(feature.detection) },
   { key: "gain", name: "Lexical gain", number: true, down: true, title: "score minus that of the feature's own token list", cell: (feature) => fixed(feature.gain) },
   { key: "density", name: "Density", number: true, down: true, title: "share of tokens on which it fires", cell: (feature) => percent(feature.density) },
