@@ -29,7 +29,7 @@ from autointerp.llm.provider import (
 from autointerp.llm.purse import Purse, Reservation
 from autointerp.llm.recorder import Call, Progress, Recorder
 from autointerp.llm.retry import policy
-from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed
+from autointerp.llm.types import Answer, Deferred, FailureKind, Request, RequestFailed, fits
 
 _LONGEST_PAUSE_S = 60.0  # that a success may impose on all requests
 _LAST_ANSWERS_S = 30.0  # for which a run that is being ended waits for what is in flight, and paid for
@@ -167,6 +167,7 @@ class Broker:
             self._stopped = error
             raise
         self.progress.done += 1
+        self.progress.unfit += not fits(request, answer)
         return answer
 
     def recorded(self, request: Request) -> Answer | None:

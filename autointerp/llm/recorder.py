@@ -32,12 +32,14 @@ class Progress:
 
     `in_flight` counts attempts under way, `queued` requests that wait for a batch. Tokens and `money` (US dollars; of replies
     whose price is known) are those of this process's replies, failed ones included, and not those from the journal.
+    `unfit`: answers that came and are not what was asked for (`Request.check`); they are part of `done`.
     `trouble`: why the last attempt brought no reply; empty once another brings one.
     """
 
     done: int = 0
     from_journal: int = 0
     failed: int = 0
+    unfit: int = 0
     in_flight: int = 0
     queued: int = 0
     input_tokens: int = 0

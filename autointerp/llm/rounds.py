@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from autointerp.concurrent import concurrently
 from autointerp.llm.limiter import asking_for
 from autointerp.llm.session import ModelSession
-from autointerp.llm.types import Answer, Ask, Deferred, Request
+from autointerp.llm.types import Answer, Ask, Deferred, Request, fits
 from autointerp.progress import Advance, progress
 
 Item = TypeVar("Item")
@@ -81,10 +81,9 @@ def drawn(broker: Asking, draw: int) -> Ask:
 
     async def ask_again(request: Request) -> Answer:
         samples = [request.sample + number * _SAMPLES_A_DRAW for number in range(draw + 1)]
-        check = request.check or (lambda text: False)
         for sample in samples[:-1]:
             known = broker.recorded(replace(request, sample=sample))
-            if known is not None and ((known.calls and request.may_call) or check(known.text)):
+            if known is not None and request.check is not None and fits(request, known):
                 return known
         return await broker.ask(replace(request, sample=samples[-1]))
 

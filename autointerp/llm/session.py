@@ -100,9 +100,10 @@ def _note(broker: Broker) -> str:
     counts = broker.progress
     waiting = f"{counts.queued:,} queued" if counts.queued else f"{counts.in_flight:,} in flight"
     money = f", {money_text(counts.money)}" if counts.money else ""
+    unfit = f"{counts.unfit:,} of no use, " if counts.unfit else ""
     trouble = f"; the last attempt failed: {counts.trouble}" if counts.trouble else ""
     return (
-        f"{counts.done:,} answers ({counts.from_journal:,} from the journal), {counts.failed:,} failed, "
+        f"{counts.done:,} answers ({counts.from_journal:,} from the journal), {counts.failed:,} failed, {unfit}"
         f"{waiting}, {counts.input_tokens:,} + {counts.output_tokens:,} tokens{money}{trouble}"
     )
 

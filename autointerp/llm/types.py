@@ -52,7 +52,7 @@ class Request:
     log-probabilities at each token of the answer.
 
     `check` says whether an answer's text can be used; it is no part of the identity either. It is asked where a failed item
-    is tried anew, so that its other answers are not paid for again.
+    is tried anew, so that its other answers are not paid for again, and where answers of no use are counted.
 
     With `continuation` nothing is generated: it is taken as the answer, after the messages, and what comes back is the
     log-probability of each of its tokens with `logprobs` alternatives (the capability prompt_logprobs). `slots`: characters of
@@ -144,6 +144,11 @@ class Answer:
     from_journal: bool = False
     logprobs: Sequence[TokenLogprobs] = ()
     calls: Sequence[ToolCall] = ()
+
+
+def fits(request: Request, answer: Answer) -> bool:
+    """Whether the answer can be used, as far as the request can say."""
+    return request.check is None or bool(answer.calls and request.may_call) or request.check(answer.text)
 
 
 class FailureKind(StrEnum):

@@ -55,6 +55,7 @@ SCHEMA: Mapping[str, Any] = {
 SCHEMA_NAME = "texts"
 
 # What a second question may mend. The others were retried by whoever sends requests.
+_LAST = 2  # how often a text is asked about once more, at most
 _WORTH_ASKING_AGAIN = (FailureKind.MALFORMED, FailureKind.TRUNCATED, FailureKind.REFUSED)
 
 Value = TypeVar("Value")
@@ -188,12 +189,20 @@ class _Asking(Generic[Value]):
     ask: Ask
     vocabulary: Vocabulary
 
-    async def group(self, group: Sequence[Text]) -> list[Value | RequestFailed]:
-        outcomes = await self._once(group, sample=0)
+    async def group(self, group: Sequence[Text], sample: int = 0) -> list[Value | RequestFailed]:
+        """Ask about a group, and about what does not fit once more: each text by itself where those are few, in halves where
+        they are most. A half of which nothing fits is given up, unless it is refused, for which one text may be the cause: so a
+        model whose answers never fit is asked twice more, and not once for every text, each time with all instructions."""
+        outcomes = await self._once(group, sample)
         doubtful = [index for index, outcome in enumerate(outcomes) if is_worth_asking_again(outcome)]
-        singly = (self._once([group[index]], sample=1) for index in doubtful)
-        for index, again in zip(doubtful, await all_asked(singly), strict=True):
-            outcomes[index] = again[0]
+        if not doubtful or sample == _LAST or (sample and len(doubtful) == len(group) and not _is_refused(outcomes)):
+            return outcomes
+        few = sample or 2 * len(doubtful) <= len(group)
+        pieces = in_groups(doubtful, 1 if few else -(-len(doubtful) // 2))
+        asked = (self.group([group[index] for index in piece], sample + 1) for piece in pieces)
+        for piece, again in zip(pieces, await all_asked(asked), strict=True):
+            for index, outcome in zip(piece, again, strict=True):
+                outcomes[index] = outcome
         return outcomes
 
     async def _once(self, group: Sequence[Text], sample: int) -> list[Value | RequestFailed]:
@@ -255,6 +264,13 @@ class _Asking(Generic[Value]):
             return self.question.read(tokens, given[0][1:])
         except MisalignedError as error:
             return RequestFailed(FailureKind.MALFORMED, str(error))
+
+
+def _is_refused(outcomes: Sequence[object]) -> bool:
+    """Whether a question about several texts was refused as a whole."""
+    return len(outcomes) > 1 and all(
+        isinstance(one, RequestFailed) and one.kind is FailureKind.REFUSED for one in outcomes
+    )
 
 
 def is_worth_asking_again(outcome: object) -> bool:

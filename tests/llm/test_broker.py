@@ -62,12 +62,14 @@ async def test_an_answer_is_journalled_and_never_asked_again(
         answer = await broker.ask(question())
         again = await broker.ask(question())
         other_reason = await broker.ask(replace(question(), purpose="simulate", template_hash="t2"))
-        await broker.ask(question(sample=1))
+        await broker.ask(question(sample=1, check=lambda text: False))  # an answer, and not what was asked for
+        await broker.ask(question(sample=1, check=lambda text: False))  # from the journal: not counted again
     assert answer.text == "answer to why?"
     assert (answer.model, answer.finish, answer.from_journal) == ("m", "stop", False)
     assert again == other_reason == replace(answer, from_journal=True)
     assert llm_server.total == 2
-    assert (broker.progress.done, broker.progress.from_journal, broker.progress.failed) == (4, 2, 0)
+    assert (broker.progress.done, broker.progress.from_journal, broker.progress.failed) == (5, 3, 0)
+    assert broker.progress.unfit == 1
     assert broker.progress.output_tokens == 2 * len("answer to why?")
     entry = next(journal.entries())
     assert (entry.key, entry.provider, entry.model, entry.served_model) == (answer.key, provider.name, "m", "m-dated")

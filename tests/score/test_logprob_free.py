@@ -199,7 +199,7 @@ async def test_a_context_that_stays_misaligned_fails_and_is_never_silent() -> No
     assert {result.status for result in results} == {"failed"}
     assert all(result.expected is None for result in results)
     assert all(result.reason is not None and "is no token of the text" in result.reason for result in results)
-    assert Counter(request.sample for request in model.requests) == {0: 1, 1: 5}
+    assert Counter(request.sample for request in model.requests) == {0: 1, 1: 2}  # in halves, and then no more
 
 
 @pytest.mark.parametrize(
@@ -224,14 +224,14 @@ async def test_missing_repeated_and_unreadable_answers_fail(change: Any) -> None
     for result in results:
         if result.status == "failed":
             assert result.expected is None and result.reason is not None and result.reason.startswith("malformed")
-    assert {request.sample for request in model.requests} == {0, 1}
+    assert {0, 1} <= {request.sample for request in model.requests} <= {0, 1, 2}
 
 
 @pytest.mark.parametrize(
     ("kind", "samples"),
     [
-        (FailureKind.TRUNCATED, {0: 1, 1: 5}),  # alone they may fit
-        (FailureKind.REFUSED, {0: 1, 1: 5}),  # one of the five may have given offence
+        (FailureKind.TRUNCATED, {0: 1, 1: 2}),  # half of them may fit
+        (FailureKind.REFUSED, {0: 1, 1: 2, 2: 5}),  # one of the five may have given offence
         (FailureKind.TIMEOUT, {0: 1}),
         (FailureKind.OVER_BUDGET, {0: 1}),
     ],
