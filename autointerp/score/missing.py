@@ -23,6 +23,8 @@ def no_labels(config: Config, catalog: Catalog, key: str) -> UserError:
         "GROUP BY ALL ORDER BY 3 DESC, 1, 2"
     )
     there = "; ".join(_named(found))
+    if any(explainer == asked.explainer for explainer, *_ in found):
+        there += f"; those of {asked.explainer} were written with other settings, or by another version of autointerp"
     return UserError(
         f"no labels by {wanted} with these settings are in {out} (there are: {there or 'none'}); write them first: autointerp "
         f"explain --out {out} {options}"

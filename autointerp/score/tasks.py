@@ -37,9 +37,13 @@ def require_labels(config: Config, catalog: Catalog, only: frozenset[int] | None
             )
         raise no_labels(config, catalog, explainer_key(config, config.explain.explainer))
     if only is not None and only.isdisjoint(read_labels(catalog, explainer_key(config, config.explain.explainer))):
+        can_be = sorted(only & frozenset(features_to_label(catalog, "", config.explain.include_rare)))
+        what = "run first: autointerp explain with the same --features" if can_be else (
+            "all of them are dead or rare, and get none (rare ones do with --set explain.include_rare=true)"
+        )  # fmt: skip
         raise UserError(
             f"none of the {len(only):,} features of --features has a label by {config.explain.explainer} (model "
-            f"{config.explain.model}); run first: autointerp explain with the same --features"
+            f"{config.explain.model}); {what}"
         )
     require_readable(config, catalog, explainer_key(config, config.explain.explainer))
 
