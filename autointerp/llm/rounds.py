@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from autointerp.concurrent import concurrently
 from autointerp.llm.limiter import asking_for
 from autointerp.llm.session import ModelSession
-from autointerp.llm.types import Answer, Ask, Deferred, Request, fits
+from autointerp.llm.types import Answer, Ask, Deferred, Request
 from autointerp.progress import Advance, progress
 
 Item = TypeVar("Item")
@@ -80,10 +80,11 @@ def drawn(broker: Asking, draw: int) -> Ask:
         return broker.ask
 
     async def ask_again(request: Request) -> Answer:
+        check = request.check or (lambda text: False)
         samples = [request.sample + number * _SAMPLES_A_DRAW for number in range(draw + 1)]
         for sample in samples[:-1]:
             known = broker.recorded(replace(request, sample=sample))
-            if known is not None and request.check is not None and fits(request, known):
+            if known is not None and ((known.calls and request.may_call) or check(known.text)):
                 return known
         return await broker.ask(replace(request, sample=samples[-1]))
 
