@@ -6,12 +6,15 @@ were trained further differ everywhere, so 10 GB are known in a fraction of a se
 numbers of a large tensor in place, file size and all else unchanged.
 """
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
+
+from autointerp.errors import DataError
 
 WHOLE = 512 << 20  # bytes: a folder or file up to this size is read whole
 SMALL = 1 << 16  # bytes: files and tensors up to this size always are
@@ -21,11 +24,20 @@ _LONGEST_HEADER = 100 << 20  # safetensors' own limit
 
 def contents(path: Path) -> str:
     """A hexadecimal hash of the names, sizes and contents of a file or of all files of a folder, hidden ones apart; "" for what
-    is neither."""
+    is neither. Raises DataError for what is there and cannot be read."""
     try:
-        files = visible_files(path)
-    except (OSError, ValueError):  # a list of ids too long to be a file name, or with a character that none has
+        return _contents(path, visible_files(path))
+    except ValueError:  # a list of ids with a character that no file name has
         return ""
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # such a list
+            return ""
+        raise DataError(
+            f"{error.filename or path}: cannot be read ({error.strerror}); expected files that this user may read"
+        ) from None
+
+
+def _contents(path: Path, files: Sequence[Path]) -> str:
     if not files:
         return ""
     sizes = [file.stat().st_size for file in files]
@@ -53,11 +65,9 @@ def visible_files(path: Path) -> list[Path]:
 def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     """Visible files; a link to one of the folders `above` leads nowhere new."""
     above |= {os.path.realpath(folder)}
-    try:
-        names = os.listdir(folder)
-    except OSError:  # not there, or not to be read
+    if not folder.is_dir():
         return
-    for file in (folder / name for name in names if not name.startswith(".")):
+    for file in (folder / name for name in os.listdir(folder) if not name.startswith(".")):
         if file.is_file():
             yield file
         elif file.is_dir() and os.path.realpath(file) not in above:

@@ -19,8 +19,8 @@ from autointerp.hashing import hex_hash
 from autointerp.llm.types import Answer, Ask, FailureKind, Message, Request, RequestFailed, TokenLogprobs
 from autointerp.prompts_loader import Rendered, fenced, render
 from autointerp.score import Simulated, simulators
+from autointerp.score.asked import all_asked
 from autointerp.score.by_probabilities import PURPOSE, ByProbabilities
-from autointerp.score.questions import all_asked
 from autointerp.score.readings import (
     BILLS_ALTERNATIVES,
     NUMBERS,

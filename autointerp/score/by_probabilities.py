@@ -11,7 +11,7 @@ from autointerp.hashing import hex_hash
 from autointerp.llm.types import Ask, RequestFailed
 from autointerp.prompts_loader import template_hash
 from autointerp.score import Settings, Simulated
-from autointerp.score.questions import all_asked, needed
+from autointerp.score.asked import all_asked, needed
 from autointerp.score.readings import ReadingName
 from autointerp.vocabulary import Vocabulary
 

@@ -28,9 +28,10 @@ from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
+from autointerp.score.asked import all_asked, needed
 from autointerp.score.cuts import LENGTH, SHARE, Cut, cut_at, long_enough
 from autointerp.score.probabilities import ALTERNATIVES, list_places, yes_probabilities
-from autointerp.score.questions import MisalignedError, Verdict, all_asked, needed
+from autointerp.score.questions import MisalignedError, Verdict
 from autointerp.score.single import answered
 from autointerp.score.verdicts import OF_BOTH, Verdicts, accuracy, auroc_row, false_alarms, recall, row
 from autointerp.score.weighted_rows import Resamples

@@ -14,41 +14,33 @@ Bands weigh alike, and so do the two classes: a label that says "always" scores 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
 from autointerp.explain.exemplars import bands_in_turn, distinct
-from autointerp.hashing import hex_hash, stable_hash
+from autointerp.hashing import stable_hash
 from autointerp.llm.types import RequestFailed
-from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
+from autointerp.score import Grade, Judged, Means, ScoreRow, scorers
+from autointerp.score.asked import all_asked
+from autointerp.score.classifying import Classifying
 from autointerp.score.pool import blinded, scored_contexts
-from autointerp.score.questions import Form, Question, Verdict, all_asked, ask_about, verdict
+from autointerp.score.questions import Question, Verdict, ask_about, verdict
 from autointerp.score.verdicts import OF_BOTH, Verdicts, auroc_row, false_alarms, recall, row
 from autointerp.score.weighted_rows import Resamples
 
 NEGATIVES = ("silent", "near", "token")  # kinds of contexts in which the feature is silent; the first is the random one
 
 
+QUESTION = Question("detection", "active", "detect", verdict)
+
+
 @dataclass(frozen=True, slots=True)
-class Detection:
+class Detection(Classifying):
     """See the module."""
 
-    form: Form = field(default_factory=Form)
-    resamples: int = 1000
-    seed: int = 0
-    wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), negatives=True)
-    simulator: ClassVar[str] = ""
-    ranks: ClassVar[tuple[str, ...]] = ("balanced_accuracy", "f1", "precision", "auroc")
-
-    def configured(self, settings: Settings) -> Self:
-        """The same scorer with a run's settings."""
-        return replace(self, form=Form.of(settings, verdicts=True), resamples=settings.resamples, seed=settings.seed)
-
-    @property
-    def version(self) -> str:
-        """Changes with everything that the verdicts and scores depend on, the model apart."""
-        return hex_hash("2", self.form.version(QUESTION.template))
+    question: ClassVar[Question[Verdict]] = QUESTION
+    revision: ClassVar[str] = "2"
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
@@ -142,5 +134,4 @@ def _missing(sizes: Mapping[int, int]) -> str | None:
     return f"without a verdict and left out: band {', '.join(missing)}" if missing else None
 
 
-QUESTION = Question("detection", "active", "detect", verdict)
 scorers.register("detection")(Detection())

@@ -19,8 +19,8 @@ from autointerp.hashing import hex_hash
 from autointerp.llm.embeddings import Vector, unpacked, vector_request
 from autointerp.llm.types import Ask, FailureKind, RequestFailed
 from autointerp.score import Grade, Means, Settings, Wants, scorers
+from autointerp.score.asked import all_asked
 from autointerp.score.detection import judged_contexts
-from autointerp.score.questions import all_asked
 from autointerp.score.separation import Unusable, score_separation, valued
 
 NAME = "embedding"

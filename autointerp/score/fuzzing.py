@@ -14,18 +14,19 @@ the feature's own top token) are judged among them and reported apart.
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from autointerp.catalog.records import Context, FeatureEvidence, Label
-from autointerp.hashing import hex_hash, stable_hash
+from autointerp.hashing import stable_hash
 from autointerp.llm.types import RequestFailed
-from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
+from autointerp.score import Grade, Judged, Means, ScoreRow, scorers
+from autointerp.score.classifying import Classifying
 from autointerp.score.cuts import SHARE, Cut, cut_anywhere, long_enough, placed, runs_of
-from autointerp.score.questions import Form, Question, Text, Verdict, ask_in_groups, verdict
+from autointerp.score.questions import Question, Text, Verdict, ask_in_groups, verdict
 from autointerp.score.verdicts import OF_BOTH, Verdicts, auroc_row, false_alarms, recall, row
 from autointerp.score.weighted_rows import Resamples
 
@@ -42,25 +43,15 @@ class Marked:
     right: bool
 
 
+QUESTION = Question("fuzzing", "marks", "fuzz", verdict, about_marks=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Fuzzing:
+class Fuzzing(Classifying):
     """See the module."""
 
-    form: Form = field(default_factory=Form)
-    resamples: int = 1000
-    seed: int = 0
-    wants: ClassVar[Wants] = Wants(model=True, capabilities=("json_schema",), negatives=True)
-    simulator: ClassVar[str] = ""
-    ranks: ClassVar[tuple[str, ...]] = ("balanced_accuracy", "f1", "precision", "auroc")
-
-    def configured(self, settings: Settings) -> Self:
-        """The same scorer with a run's settings."""
-        return replace(self, form=Form.of(settings, verdicts=True), resamples=settings.resamples, seed=settings.seed)
-
-    @property
-    def version(self) -> str:
-        """Changes with everything that the verdicts and scores depend on, the model apart."""
-        return hex_hash("2", self.form.version(QUESTION.template))
+    question: ClassVar[Question[Verdict]] = QUESTION
+    revision: ClassVar[str] = "2"
 
     async def __call__(self, label: Label, evidence: FeatureEvidence, means: Means) -> Grade:
         """The verdicts and what they come to. Raises UserError where there is no model, or it ends the run."""
@@ -178,5 +169,4 @@ def _of_band(right: Sequence[tuple[Judged, int]], band: int) -> Verdicts:
     return Verdicts.of((one, at) for one, at in right if at == band)
 
 
-QUESTION = Question("fuzzing", "marks", "fuzz", verdict, about_marks=True)
 scorers.register("fuzzing")(Fuzzing())

@@ -12,9 +12,9 @@ from autointerp.llm.rounds import drawn, in_rounds
 from autointerp.llm.session import ModelSession
 from autointerp.score import Grade, Means, Scorer
 from autointerp.score.adaptive import Adaptive, first_looks, plan_of
+from autointerp.score.asked import all_asked
 from autointerp.score.evidence_controls import evidence_controls
 from autointerp.score.parts import scorers_for, silent_contexts
-from autointerp.score.questions import all_asked
 from autointerp.score.simulation import SCORER
 from autointerp.score.tasks import for_scorer, with_evidence
 from autointerp.score.turns import Turns

@@ -23,8 +23,8 @@ from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Answer, Ask, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
+from autointerp.score.asked import all_asked, needed
 from autointerp.score.cuts import LENGTH, Cut, cut_anywhere, long_enough
-from autointerp.score.questions import all_asked, needed
 from autointerp.score.single import answered
 from autointerp.score.weighted_rows import Array, Items, Resamples, mean, weighted_row
 from autointerp.vocabulary import Vocabulary

@@ -7,12 +7,11 @@ order by hash, in which activating and silent ones are mixed whatever the order 
 one for all questions, too, because providers put it before the prompt.
 
 The answer for a text begins with the text's number, and none may be left out: nothing is told by silence. A text whose answer
-is missing or does not fit is asked about once more, by itself; then it is failed.
+is missing or does not fit is asked about once more; then it is failed.
 """
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from autointerp.catalog.records import Context, Label
-from autointerp.errors import UserError
 from autointerp.explain.marking import Marks, marks_for
 from autointerp.explain.marking import quoted as quoted_text
 from autointerp.explain.parsing import parse_json
@@ -30,6 +28,7 @@ from autointerp.llm.types import Answer, Ask, FailureKind, Request, RequestFaile
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.running_text import Habits, habits_of, written
 from autointerp.score import Settings
+from autointerp.score.asked import all_asked, needed
 from autointerp.score.probabilities import ALTERNATIVES, verdict_places, yes_probabilities
 from autointerp.vocabulary import Vocabulary
 
@@ -54,12 +53,11 @@ SCHEMA: Mapping[str, Any] = {
 }
 SCHEMA_NAME = "texts"
 
-# What a second question may mend. The others were retried by whoever sends requests.
 _LAST = 2  # how often a text is asked about once more, at most
+# What a second question may mend. The others were retried by whoever sends requests.
 _WORTH_ASKING_AGAIN = (FailureKind.MALFORMED, FailureKind.TRUNCATED, FailureKind.REFUSED)
 
 Value = TypeVar("Value")
-Answered = TypeVar("Answered")
 Item = TypeVar("Item")
 
 
@@ -165,20 +163,6 @@ async def ask_in_groups(
     """A request for each group; the answers for its texts. Raises UserError where `ask` is None."""
     asking = _Asking(question, form, label, needed(ask, question.template), vocabulary)
     return await all_asked(asking.group(group) for group in groups)
-
-
-def needed(ask: Ask | None, by: str) -> Ask:
-    """`ask`; raises UserError where there is none."""
-    if ask is None:
-        raise UserError(f"{by} asks a model, and none is given; name one, or score with the lexicon simulator")
-    return ask
-
-
-async def all_asked(questions: Iterable[Awaitable[Answered]]) -> list[Answered]:
-    """What each comes to. All of them are asked before one is given up: where answers come later, later ones are queued, too."""
-    tasks = [asyncio.ensure_future(question) for question in questions]
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return [task.result() for task in tasks]  # what was raised, not what is an error and was returned
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from autointerp.hashing import hex_hash, stable_hash
 from autointerp.llm.types import Answer, Request, RequestFailed
 from autointerp.prompts_loader import fenced, render, template_hash
 from autointerp.score import Grade, Judged, Means, ScoreRow, Settings, Wants, scorers
+from autointerp.score.asked import needed
 from autointerp.score.cuts import Cut, cut_at, long_enough
-from autointerp.score.questions import needed
 from autointerp.score.single import answered
 from autointerp.score.verdicts import Verdicts, accuracy, balanced_accuracy, false_alarms, recall, row
 from autointerp.score.weighted_rows import OfSums, Resamples

@@ -22,8 +22,8 @@ from autointerp.hashing import hex_hash
 from autointerp.llm.types import Ask, FailureKind, Request, RequestFailed, TokenLogprobs
 from autointerp.prompts_loader import render, template_hash
 from autointerp.score import Grade, Means, Settings, Wants, scorers
+from autointerp.score.asked import all_asked
 from autointerp.score.detection import judged_contexts
-from autointerp.score.questions import all_asked
 from autointerp.score.separation import Unusable, score_separation, valued
 
 NAME = "surprisal"

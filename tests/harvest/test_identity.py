@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from autointerp.errors import DataError
 from autointerp.harvest import identity
 from autointerp.harvest.identity import contents
 
@@ -99,3 +100,13 @@ def test_every_tensor_of_safetensors_counts(tmp_path: Path, monkeypatch: pytest.
     assert len({save(), *(save(**{f"t{number}": 1.0}) for number in range(8))}) == 9
     path.write_bytes(b"\xff" * 3000)  # no header: whoever loads it says so
     assert contents(path)
+
+
+def test_what_cannot_be_read_is_not_taken_for_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", forbidden)
+    with pytest.raises(DataError, match=r"model: cannot be read \(Permission denied\)"):
+        contents(folder)
+    assert contents(folder / "nothing") == contents(Path("x" * 5000)) == ""
